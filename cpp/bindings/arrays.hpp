@@ -1,0 +1,102 @@
+// Borrows NumPy arrays, or rejects them with a message that names the argument. Nothing is copied and nothing is cast:
+// the Python side brings arrays into shape, this is the last line of defence.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+
+#include "cpu/rows.hpp"
+
+namespace mfa::bindings {
+
+namespace py = pybind11;
+
+inline std::string shape_of(const py::array& array) {
+  std::string text = "(";
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
+    text += (axis > 0 ? ", " : "") + std::to_string(array.shape(axis));
+  return text + (array.ndim() == 1 ? ",)" : ")");
+}
+
+inline void require_shape(const char* name, const py::array& array, std::initializer_list<std::size_t> shape) {
+  bool right = array.ndim() == static_cast<py::ssize_t>(shape.size());
+  std::string expected = "(";
+  py::ssize_t axis = 0;
+  for (const std::size_t extent : shape) {
+    right = right && array.shape(axis) == static_cast<py::ssize_t>(extent);
+    expected += (axis++ > 0 ? ", " : "") + std::to_string(extent);
+  }
+  if (!right)
+    throw py::value_error(std::string(name) + " must have shape " + expected + "), got " + shape_of(array));
+}
+
+// A C-contiguous array of exactly this type and shape; null for None.
+template <class T>
+const T* borrow(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
+  if (object.is_none()) return nullptr;
+  if (!py::isinstance<py::array_t<T, py::array::c_style>>(object))
+    throw py::type_error(std::string(name) + " must be a C-contiguous array of " +
+                         py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
+                         py::repr(py::type::of(object)).cast<std::string>());
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  require_shape(name, array, shape);
+  return static_cast<const T*>(array.data());
+}
+
+template <class T>
+T* borrow_output(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
+  const T* data = borrow<T>(name, object, shape);
+  if (data != nullptr && !py::reinterpret_borrow<py::array>(object).writeable())
+    throw py::value_error(std::string(name) + " must be writeable");
+  return const_cast<T*>(data);
+}
+
+inline cpu::ElementType element_type(const py::array& array) {
+  const py::dtype type = array.dtype();
+  const auto size = type.itemsize();
+  const bool native = type.byteorder() == '=' || type.byteorder() == '|';
+  if (native) switch (type.kind()) {
+    case 'b': return cpu::ElementType::boolean;
+    case 'f':
+      if (size == 2) return cpu::ElementType::f16;
+      if (size == 4) return cpu::ElementType::f32;
+      if (size == 8) return cpu::ElementType::f64;
+      if (size == sizeof(long double)) return cpu::ElementType::long_double;
+      break;
+    case 'u':
+      if (size == 1) return cpu::ElementType::u8;
+      if (size == 2) return cpu::ElementType::u16;
+      if (size == 4) return cpu::ElementType::u32;
+      if (size == 8) return cpu::ElementType::u64;
+      break;
+    case 'i':
+      if (size == 1) return cpu::ElementType::i8;
+      if (size == 2) return cpu::ElementType::i16;
+      if (size == 4) return cpu::ElementType::i32;
+      if (size == 8) return cpu::ElementType::i64;
+      break;
+    default: break;
+  }
+  throw py::type_error("X must hold real numbers in native byte order, got dtype " + py::str(type).cast<std::string>());
+}
+
+// Samples of any real type and any strides, as long as every entry is aligned.
+inline cpu::Rows borrow_rows(const py::array& array, std::size_t n_features) {
+  if (array.ndim() != 2 || array.shape(1) != static_cast<py::ssize_t>(n_features))
+    throw py::value_error("X must have shape (n_samples, " + std::to_string(n_features) + "), got " + shape_of(array));
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) throw py::value_error("X must be aligned");
+  cpu::Rows rows;
+  rows.data = array.data();
+  rows.type = element_type(array);
+  rows.n_rows = static_cast<std::size_t>(array.shape(0));
+  rows.n_features = n_features;
+  rows.row_stride = array.strides(0);
+  rows.column_stride = array.strides(1);
+  return rows;
+}
+
+}  // namespace mfa::bindings

@@ -1,0 +1,296 @@
+// The extension's table of contents: arguments are checked under the GIL, it is released for one call, and that is all.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.hpp"
+#include "cpu/attack.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/sample.hpp"
+#include "cpu/score.hpp"
+#include "cpu/statistics.hpp"
+#include "cpu/svm.hpp"
+#include "model.hpp"
+
+namespace py = pybind11;
+using namespace mfa;
+using namespace mfa::bindings;
+using Index = std::int64_t;
+
+namespace {
+
+// Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
+cpu::Execution execution(std::size_t n_threads) {
+  return {n_threads, [] {
+            const py::gil_scoped_acquire gil;
+            return PyErr_CheckSignals() != 0;
+          }};
+}
+
+// The arrays stay alive and unchanged in shape while the GIL is released: the caller's frame holds references to them,
+// and the kernels touch no Python object.
+template <class Call>
+auto without_gil(const Call& call) {
+  const py::gil_scoped_release release;
+  return call();
+}
+
+template <class Call>
+auto by_type(const py::array& X, const Call& call) {
+  return py::isinstance<py::array_t<float>>(X) ? call(float{}) : call(double{});
+}
+
+std::unique_ptr<Model> make_model(const py::array& weights, const py::array& means, const py::array& loadings,
+                                  const py::array& noise_variance) {
+  if (loadings.ndim() != 3) throw py::value_error("loadings must have 3 dimensions, got " + shape_of(loadings));
+  const auto extent = [&](int axis) { return static_cast<std::size_t>(loadings.shape(axis)); };
+  const std::size_t K = extent(0), L = extent(1), d = extent(2);
+  const Parameters parameters{K, L, d,
+                              borrow<double>("weights", weights, {K}),
+                              borrow<double>("means", means, {K, d}),
+                              borrow<double>("loadings", loadings, {K, L, d}),
+                              borrow<double>("noise_variance", noise_variance, {K, d})};
+  return without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops()); });
+}
+
+cpu::Groups borrow_groups(const py::array& groups, const Model& model) {
+  if (groups.ndim() != 1 || groups.shape(0) < 2) throw py::value_error("groups must have shape (n_groups + 1,)");
+  const auto size = static_cast<std::size_t>(groups.shape(0));
+  const Index* offsets = borrow<Index>("groups", groups, {size});
+  bool rising = offsets[0] == 0 && offsets[size - 1] == static_cast<Index>(model.n_components());
+  for (std::size_t g = 0; g + 1 < size; ++g) rising = rising && offsets[g] < offsets[g + 1];
+  if (!rising) throw py::value_error("groups must rise from 0 to the number of components");
+  return {offsets, size};
+}
+
+// Labels that kernels use as indices.
+const Index* borrow_labels(const py::array& labels, std::size_t n, std::size_t n_labels) {
+  const Index* data = borrow<Index>("labels", labels, {n});
+  for (std::size_t i = 0; i < n; ++i)
+    if (data[i] < 0 || data[i] >= static_cast<Index>(n_labels))
+      throw py::value_error("labels must lie in [0, " + std::to_string(n_labels) + "), got " + std::to_string(data[i]));
+  return data;
+}
+
+cpu::BadRow log_densities(const Model& model, const py::array& X, const py::object& out, std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  return by_type(X, [&]<class T>(T) {
+    T* target = borrow_output<T>("out", out, {rows.n_rows, model.n_components()});
+    const cpu::Execution how = execution(n_threads);
+    return without_gil([&] { return cpu::log_densities(model, rows, cpu::score_tolerance<T>, target, how); });
+  });
+}
+
+cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& groups, bool exact,
+                   const py::object& log_sum, const py::object& best_value, const py::object& best,
+                   const py::object& responsibilities, const py::object& factors, std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const cpu::Groups offsets = borrow_groups(groups, model);
+  const std::size_t n = rows.n_rows;
+  const std::size_t n_groups = offsets.size() - 1;
+  return by_type(X, [&]<class T>(T) {
+    const cpu::Reduced<T> out{borrow_output<double>("log_sum", log_sum, {n, n_groups}),
+                              borrow_output<double>("best_value", best_value, {n, n_groups}),
+                              borrow_output<Index>("best", best, {n, n_groups}),
+                              borrow_output<T>("responsibilities", responsibilities, {n, model.n_components()}),
+                              borrow_output<double>("factors", factors, {n, model.n_factors()})};
+    const double tolerance = exact ? cpu::score_tolerance<double> : cpu::score_tolerance<T>;
+    const cpu::Execution how = execution(n_threads);
+    return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, out, how); });
+  });
+}
+
+cpu::Statistics borrow_statistics(const py::tuple& arrays, std::size_t K, std::size_t L, std::size_t d) {
+  if (arrays.size() != 5) throw py::value_error("statistics must be a tuple of 5 arrays");
+  return {borrow_output<double>("counts", arrays[0], {K}), borrow_output<double>("factor_sums", arrays[1], {K, L}),
+          borrow_output<double>("factor_moments", arrays[2], {K, L, L}),
+          borrow_output<double>("cross", arrays[3], {K, L + 1, d}),
+          borrow_output<double>("squares", arrays[4], {K, d})};
+}
+
+cpu::BadRow expectation(const Model& model, const py::array& X, const py::tuple& statistics,
+                        const py::object& log_likelihoods, std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const cpu::Statistics out =
+      borrow_statistics(statistics, model.n_components(), model.n_factors(), model.n_features());
+  double* values = borrow_output<double>("log_likelihoods", log_likelihoods, {rows.n_rows});
+  const cpu::Execution how = execution(n_threads);
+  return by_type(X, [&]<class T>(T) {
+    return without_gil([&] { return cpu::expectation<T>(model, rows, out, values, how); });
+  });
+}
+
+void assigned(const py::array& X, const py::array& means, const py::array& labels, const py::array& factors,
+              const py::tuple& statistics, std::size_t n_threads) {
+  if (means.ndim() != 2 || factors.ndim() != 2) throw py::value_error("means and factors must have 2 dimensions");
+  const auto K = static_cast<std::size_t>(means.shape(0));
+  const auto d = static_cast<std::size_t>(means.shape(1));
+  const auto L = static_cast<std::size_t>(factors.shape(1));
+  const cpu::Rows rows = borrow_rows(X, d);
+  const double* mean = borrow<double>("means", means, {K, d});
+  const Index* label = borrow_labels(labels, rows.n_rows, K);
+  const double* z = borrow<double>("factors", factors, {rows.n_rows, L});
+  const cpu::Statistics out = borrow_statistics(statistics, K, L, d);
+  const cpu::Execution how = execution(n_threads);
+  without_gil([&] { cpu::assigned(cpu::current_loops(), rows, K, L, mean, label, z, out, how); });
+}
+
+void sample(const Model& model, std::uint64_t seed, std::uint64_t start, bool noise, const py::array& out,
+            const py::array& labels, std::size_t n_threads) {
+  if (out.ndim() != 2) throw py::value_error("out must have 2 dimensions, got " + shape_of(out));
+  const auto n = static_cast<std::size_t>(out.shape(0));
+  Index* components = borrow_output<Index>("labels", labels, {n});
+  by_type(out, [&]<class T>(T) {
+    T* samples = borrow_output<T>("out", out, {n, model.n_features()});
+    const cpu::Execution how = execution(n_threads);
+    without_gil([&] { cpu::sample(model, seed, start, n, noise, samples, components, how); });
+  });
+}
+
+using Clip = std::pair<std::optional<double>, std::optional<double>>;
+
+cpu::StepOptions step_options(std::size_t steps, double overshoot, const Clip& clip) {
+  return {steps, overshoot, clip.first, clip.second};
+}
+
+template <class T>
+cpu::AttackOutput<T> borrow_attack(const py::tuple& arrays, std::size_t n, std::size_t d) {
+  if (arrays.size() != 4) throw py::value_error("out must be a tuple of 4 arrays");
+  return {borrow_output<T>("X_adv", arrays[0], {n, d}), borrow_output<double>("l2", arrays[1], {n}),
+          borrow_output<bool>("success", arrays[2], {n}), borrow_output<Index>("n_steps", arrays[3], {n})};
+}
+
+cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& groups, const py::array& log_priors,
+                    const py::array& labels, bool sum_rule, std::size_t steps, double overshoot, const Clip& clip,
+                    const std::optional<std::size_t>& source, const std::optional<std::size_t>& target,
+                    const py::tuple& out, const py::object& sources, const py::object& targets,
+                    std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const std::size_t n = rows.n_rows;
+  const cpu::Groups offsets = borrow_groups(groups, model);
+  const std::size_t n_groups = offsets.size() - 1;
+  if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
+  const double* priors = borrow<double>("log_priors", log_priors, {n_groups});
+  const Index* label = borrow_labels(labels, n, n_groups);
+  for (std::size_t g = 0; g < n_groups; ++g)
+    for (const auto& fixed : {source, target})
+      if (fixed && static_cast<Index>(*fixed) >= offsets[g + 1] - offsets[g])
+        throw py::value_error("source and target must be components of every class's mixture");
+  const cpu::LdGradOptions options{step_options(steps, overshoot, clip), sum_rule ? cpu::Rule::sum : cpu::Rule::max,
+                                   source, target};
+  const cpu::PairOutput pairs{borrow_output<Index>("source", sources, {n}),
+                              borrow_output<Index>("target", targets, {n})};
+  const cpu::Execution how = execution(n_threads);
+  return by_type(X, [&]<class T>(T) {
+    const auto output = borrow_attack<T>(out, n, rows.n_features);
+    return without_gil(
+        [&] { return cpu::ld_grad<T>(model, rows, offsets, priors, label, options, output, pairs, how); });
+  });
+}
+
+cpu::Scaling borrow_scaling(const py::array& shift, const py::array& scale, std::size_t d) {
+  return {borrow<double>("shift", shift, {d}), borrow<double>("scale", scale, {d})};
+}
+
+cpu::BadRow ld_grad_linear(const py::array& weights, double intercept, const py::array& shift, const py::array& scale,
+                           const py::array& X, const py::array& labels, std::size_t steps, double overshoot,
+                           const Clip& clip, const py::tuple& out, std::size_t n_threads) {
+  const auto d = static_cast<std::size_t>(weights.size());
+  const cpu::LinearMachine machine{borrow<double>("weights", weights, {d}), intercept};
+  const cpu::Scaling scaling = borrow_scaling(shift, scale, d);
+  const cpu::Rows rows = borrow_rows(X, d);
+  const Index* label = borrow_labels(labels, rows.n_rows, 2);
+  const cpu::StepOptions options = step_options(steps, overshoot, clip);
+  const cpu::Execution how = execution(n_threads);
+  return by_type(X, [&]<class T>(T) {
+    const auto output = borrow_attack<T>(out, rows.n_rows, d);
+    return without_gil([&] { return cpu::ld_grad<T>(machine, scaling, rows, label, options, output, how); });
+  });
+}
+
+cpu::BadRow ld_grad_rbf(const py::array& support_vectors, const py::array& coefficients, double intercept,
+                        double gamma, const py::array& shift, const py::array& scale, const py::array& X,
+                        const py::array& labels, std::size_t steps, double overshoot, const Clip& clip,
+                        const py::tuple& out, std::size_t n_threads) {
+  if (support_vectors.ndim() != 2) throw py::value_error("support_vectors must have 2 dimensions");
+  const auto n_vectors = static_cast<std::size_t>(support_vectors.shape(0));
+  const auto d = static_cast<std::size_t>(support_vectors.shape(1));
+  const cpu::RbfMachine machine{borrow<double>("support_vectors", support_vectors, {n_vectors, d}),
+                                borrow<double>("coefficients", coefficients, {n_vectors}), n_vectors, intercept, gamma};
+  const cpu::Scaling scaling = borrow_scaling(shift, scale, d);
+  const cpu::Rows rows = borrow_rows(X, d);
+  const Index* label = borrow_labels(labels, rows.n_rows, 2);
+  const cpu::StepOptions options = step_options(steps, overshoot, clip);
+  const cpu::Execution how = execution(n_threads);
+  return by_type(X, [&]<class T>(T) {
+    const auto output = borrow_attack<T>(out, rows.n_rows, d);
+    return without_gil([&] {
+      return cpu::ld_grad<T>(machine, cpu::current_loops(), scaling, rows, label, options, output, how);
+    });
+  });
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const cpu::Loops* loops : cpu::available_loops()) names.emplace_back(loops->name);
+  return names;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Compiled kernels. Arrays come in shape and type; what kernels report of X is the first row that is not finite.";
+  // Raised from Ctrl-C; the pending KeyboardInterrupt is what the caller gets to see.
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const cpu::Interrupted&) {
+      if (PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_KeyboardInterrupt);
+    }
+  });
+
+  py::class_<Model>(m, "Model", "Parameters packed for the kernels; immutable, and safe to use from many threads.")
+      .def(py::init(&make_model), py::arg("weights"), py::arg("means"), py::arg("loadings"), py::arg("noise_variance"))
+      .def_property_readonly("n_components", &Model::n_components)
+      .def_property_readonly("n_factors", &Model::n_factors)
+      .def_property_readonly("n_features", &Model::n_features)
+      .def_property_readonly("isa", [](const Model& model) { return model.loops().name; });
+
+  m.def("log_densities", &log_densities, "Log-densities under every component, with the log-weights.",
+        py::arg("model"), py::arg("X").noconvert(), py::arg("out"), py::kw_only(), py::arg("n_threads"));
+  m.def("reduce", &reduce, "Log-sum-exp, best component, responsibilities and factors per group of components.",
+        py::arg("model"), py::arg("X").noconvert(), py::arg("groups").noconvert(), py::kw_only(), py::arg("exact"),
+        py::arg("log_sum") = py::none(), py::arg("best_value") = py::none(), py::arg("best") = py::none(),
+        py::arg("responsibilities") = py::none(), py::arg("factors") = py::none(), py::arg("n_threads"));
+  m.def("expectation", &expectation, "Adds the sufficient statistics of EM.", py::arg("model"),
+        py::arg("X").noconvert(), py::arg("statistics"), py::arg("log_likelihoods"), py::kw_only(),
+        py::arg("n_threads"));
+  m.def("assigned", &assigned, "Adds the statistics of samples whose components and factors are known.",
+        py::arg("X").noconvert(), py::arg("means").noconvert(), py::arg("labels").noconvert(),
+        py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("n_threads"));
+  m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),
+        py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out").noconvert(),
+        py::arg("labels").noconvert(), py::arg("n_threads"));
+  m.def("ld_grad", &ld_grad, "LD-Grad on the Bayes classifier of the groups.", py::arg("model"),
+        py::arg("X").noconvert(), py::kw_only(), py::arg("groups").noconvert(), py::arg("log_priors").noconvert(),
+        py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
+        py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"), py::arg("targets"),
+        py::arg("n_threads"));
+  m.def("ld_grad_linear", &ld_grad_linear, "LD-Grad on a linear machine behind a scaling.", py::kw_only(),
+        py::arg("weights").noconvert(), py::arg("intercept"), py::arg("shift").noconvert(),
+        py::arg("scale").noconvert(), py::arg("X").noconvert(), py::arg("labels").noconvert(), py::arg("steps"),
+        py::arg("overshoot"), py::arg("clip"), py::arg("out"), py::arg("n_threads"));
+  m.def("ld_grad_rbf", &ld_grad_rbf, "LD-Grad on an RBF machine behind a scaling.", py::kw_only(),
+        py::arg("support_vectors").noconvert(), py::arg("coefficients").noconvert(), py::arg("intercept"),
+        py::arg("gamma"), py::arg("shift").noconvert(), py::arg("scale").noconvert(), py::arg("X").noconvert(),
+        py::arg("labels").noconvert(), py::arg("steps"), py::arg("overshoot"), py::arg("clip"), py::arg("out"),
+        py::arg("n_threads"));
+
+  m.def("available_isas", &available_isas, "Instruction sets of this machine, least first.");
+  m.def("isa", [] { return cpu::current_loops().name; }, "The one that new models are packed for.");
+  m.def("set_isa", [](const std::string& name) { cpu::force_loops(name); }, "Takes another one, for tests.",
+        py::arg("name"));
+}

@@ -1,0 +1,88 @@
+// The density of one factor analyzer, in the two forms that are equal on paper only (docs/theory.md, section 1).
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include "core/config.hpp"
+
+namespace mfa::core {
+inline namespace MFA_ISA {
+
+// Computes  log w - (d log 2 pi + log|M| + sum log D) / 2,  theory.md (3), (4).
+// Shapes    scalars. Cost: O(1).
+// Numerics  sums of logarithms; nothing is exponentiated.
+// Source    Ghahramani & Hinton 1996, section 2; matrix determinant lemma.
+MFA_HD inline double log_normalizer(double log_weight, std::size_t n_features, double log_det_m,
+                                    double sum_log_noise) {
+  constexpr double log_2_pi = 1.8378770664093454836;
+  return log_weight -
+         0.5 * (static_cast<double>(n_features) * log_2_pi + log_det_m + sum_log_noise);
+}
+
+// Computes  log w_k + log N(x; mu_k, S_k) from the Mahalanobis distance q, theory.md (2).
+MFA_HD inline double log_density(double normalizer, double mahalanobis) {
+  return normalizer - 0.5 * mahalanobis;
+}
+
+// Computes  q = |x|^2_D - 2 x.D^-1 mu + |mu|^2_D - |C^-1 A^T D^-1 (x - mu)|^2,  theory.md (5), with x and mu taken
+//           about a common centre; `norms` is |x|^2_D + |mu|^2_D, `explained` the last square.
+// Shapes    scalars. Cost: O(1) after the matrix product that gives its terms.
+// Numerics  cancels: its error is up to difference_form_error(norms). Clamped at 0, below which no q lies.
+// Source    Woodbury identity.
+MFA_HD inline double difference_form(double norms, double x_dot_mean, double explained) {
+  const double q = norms - 2.0 * x_dot_mean - explained;
+  return q > 0.0 ? q : 0.0;
+}
+
+// Computes  a bound on the rounding error of a log-density taken from the difference form, theory.md (6).
+// Numerics  every term of the difference is at most `norms` in size; the products are summed in blocks of 256, so that
+//           their errors grow like a random walk of that length. The factor covers it 4 times over in the worst case
+//           that was measured (docs/theory.md, table 1).
+MFA_HD inline double difference_form_error(double norms, double epsilon) {
+  return 4.0 * epsilon * norms;
+}
+
+// Computes  b <- C^-1 b for a lower triangular C (n x n, row-major).
+MFA_HD inline void solve_lower(std::size_t n, const double* c, double* b) {
+  for (std::size_t i = 0; i < n; ++i) {
+    double sum = b[i];
+    for (std::size_t j = 0; j < i; ++j) sum -= c[i * n + j] * b[j];
+    b[i] = sum / c[i * n + i];
+  }
+}
+
+// Computes  b <- C^-T b for a lower triangular C (n x n, row-major).
+MFA_HD inline void solve_lower_transposed(std::size_t n, const double* c, double* b) {
+  for (std::size_t i = n; i-- > 0;) {
+    double sum = b[i];
+    for (std::size_t j = i + 1; j < n; ++j) sum -= c[j * n + i] * b[j];
+    b[i] = sum / c[i * n + i];
+  }
+}
+
+MFA_HD inline double squared_norm(std::size_t n, const double* b) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < n; ++i) sum += b[i] * b[i];
+  return sum;
+}
+
+// Computes  q(z) = |x - mu - A z|^2_D + |z|^2 at its minimum over z, given its value and half its negative gradient
+//           g = A^T D^-1 (x - mu - A z) - z  at some z near it:  q = q(z) - |C^-1 g|^2,  theory.md (8). Moves z to the
+//           minimum, the posterior mean of the factors, and returns the part that was taken off.
+// Shapes    z (n), gradient (n), cholesky (n, n); gradient is overwritten.
+// Cost      2 n^2 flops.
+// Numerics  exact for any z because q is quadratic; free of cancellation while what is taken off is a small part of
+//           q(z), which the caller sees from the return value.
+// Source    Newton's step on a quadratic.
+MFA_HD inline double complete_residual_form(std::size_t n, const double* cholesky, double* z,
+                                            double* gradient) {
+  solve_lower(n, cholesky, gradient);
+  const double taken_off = squared_norm(n, gradient);
+  solve_lower_transposed(n, cholesky, gradient);
+  for (std::size_t i = 0; i < n; ++i) z[i] += gradient[i];
+  return taken_off;
+}
+
+}  // namespace MFA_ISA
+}  // namespace mfa::core

@@ -1,0 +1,58 @@
+// The decision function of a support vector machine with an RBF kernel, along a line.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+#include "core/config.hpp"
+
+namespace mfa::core {
+inline namespace MFA_ISA {
+
+// Computes  |x - s|^2 from squared norms and the product, theory.md (16).
+// Numerics  double, about the vectors' common centre; clamped at 0, below which no distance lies.
+MFA_HD inline double squared_distance(double x_norm, double s_norm, double x_dot_s) {
+  const double value = x_norm - 2.0 * x_dot_s + s_norm;
+  return value > 0.0 ? value : 0.0;
+}
+
+// Computes  sum_i a_i exp(-gamma |x - t v - s_i|^2) + b, theory.md (17), given |x - s_i|^2 and v.(x - s_i).
+// Shapes    coefficients (n), distances (n), slopes (n). Cost: n exponentials.
+// Numerics  every exponent is at most 0.
+MFA_HD inline double rbf_decision_along(std::size_t n, const double* coefficients, double gamma, double intercept,
+                                        const double* distances, const double* slopes, double v_norm2, double t) {
+  double sum = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double distance = distances[i] - t * (2.0 * slopes[i] - t * v_norm2);
+    sum += coefficients[i] * std::exp(-gamma * (distance > 0.0 ? distance : 0.0));
+  }
+  return sum + intercept;
+}
+
+// Computes  a root of f between a, where f > 0, and b, where f <= 0, to 1e-14 of b; what it returns has f <= 0.
+// Cost      about ten evaluations.
+// Source    the Illinois variant of false position, Dowell & Jarratt 1971.
+template <class F>
+MFA_HD inline double bracketed_root(double a, double fa, double b, double fb, F f) {
+  int stale = 0;  // how often in a row the same end was replaced: > 0 the right one, < 0 the left one
+  for (int iteration = 0; iteration < 100 && fb < 0.0 && b - a > 1e-14 * b; ++iteration) {
+    double t = b - fb * (b - a) / (fb - fa);
+    if (!(t > a && t < b)) t = 0.5 * (a + b);
+    const double ft = f(t);
+    if (ft <= 0.0) {
+      b = t;
+      fb = ft;
+      stale = stale > 0 ? stale + 1 : 1;
+      if (stale > 1) fa *= 0.5;
+    } else {
+      a = t;
+      fa = ft;
+      stale = stale < 0 ? stale - 1 : -1;
+      if (stale < -1) fb *= 0.5;
+    }
+  }
+  return b;
+}
+
+}  // namespace MFA_ISA
+}  // namespace mfa::core

@@ -1,0 +1,32 @@
+// Steps to the surface where two factor analyzers are equally likely.
+#pragma once
+
+#include <cmath>
+
+#include "core/config.hpp"
+
+namespace mfa::core {
+inline namespace MFA_ISA {
+
+// Computes  the smallest a > 0 with f - a b + a^2 c = 0, the length of the LD-Grad step along the gradient, for a gap
+//           f >= 0 and b = |g|^2 > 0; without a real root the a that makes the gap smallest, theory.md (14).
+// Shapes    scalars. Cost: O(1).
+// Numerics  2 f / (b + sqrt(b^2 - 4 c f)) adds where the textbook root subtracts.
+// Source    Richardson & Weiss, appendix C.2, with the quadratic term kept.
+MFA_HD inline double step_to_zero(double f, double b, double c) {
+  const double discriminant = b * b - 4.0 * c * f;
+  if (discriminant < 0.0) return b / (2.0 * c);
+  return 2.0 * f / (b + std::sqrt(discriminant));
+}
+
+// Computes  how far to go for a surface that is `length` away: beyond it by a fraction of the way, and by no less than
+//           what rounding the entries of x may take back, theory.md (15).
+// Numerics  rounding moves x by at most epsilon |x| / 2; four times that is taken.
+MFA_HD inline double with_overshoot(double length, double overshoot, double x_norm, double epsilon) {
+  const double relative = overshoot * length;
+  const double rounding = 2.0 * epsilon * x_norm;
+  return length + (relative > rounding ? relative : rounding);
+}
+
+}  // namespace MFA_ISA
+}  // namespace mfa::core

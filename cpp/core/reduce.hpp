@@ -1,0 +1,46 @@
+// Accumulators over components that can be fed one value at a time and merged.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+
+#include "core/config.hpp"
+
+namespace mfa::core {
+inline namespace MFA_ISA {
+
+// Computes  log sum_k exp(v_k), theory.md (9).
+// Numerics  scaled by the largest value so far; an empty sum, or one of -inf alone, is -inf, never NaN.
+struct LogSumExp {
+  double max = -std::numeric_limits<double>::infinity();
+  double scaled_sum = 0.0;
+
+  MFA_HD void add(double value) {
+    if (value <= max) {
+      if (value > -std::numeric_limits<double>::infinity()) scaled_sum += std::exp(value - max);
+    } else {
+      scaled_sum = scaled_sum * std::exp(max - value) + 1.0;
+      max = value;
+    }
+  }
+  MFA_HD double value() const { return scaled_sum > 0.0 ? max + std::log(scaled_sum) : max; }
+};
+
+// Computes  the largest value and where it stands; the lowest index on a tie.
+struct ArgMax {
+  double max = -std::numeric_limits<double>::infinity();
+  std::size_t index = 0;
+  bool empty = true;
+
+  MFA_HD void add(double value, std::size_t at) {
+    if (empty || value > max) {
+      max = value;
+      index = at;
+      empty = false;
+    }
+  }
+};
+
+}  // namespace MFA_ISA
+}  // namespace mfa::core

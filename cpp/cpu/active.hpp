@@ -1,0 +1,114 @@
+// The rows of a block that an attack is still working on.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+#include "core/quadric.hpp"
+#include "cpu/rows.hpp"
+
+namespace mfa::cpu {
+
+struct StepOptions {
+  std::size_t steps = 3;
+  double overshoot = 1e-6;
+  std::optional<double> clip_low, clip_high;
+};
+
+// What every attack returns, of n samples.
+template <class T>
+struct AttackOutput {
+  T* x_adv;               // (n, d)
+  double* l2;             // (n)
+  bool* success;          // (n)
+  std::int64_t* n_steps;  // (n)
+};
+
+// Keeps them in a line, in the caller's type, so that what is scored is what will be returned: a row that is finished
+// is written out and the last one takes its place.
+template <class T>
+class ActiveRows {
+ public:
+  ActiveRows(const Rows& source, const StepOptions& options, const AttackOutput<T>& out, std::size_t max_rows)
+      : source_(source), options_(options), out_(out), data_(max_rows * source.n_features), buffer_(source.n_features) {}
+
+  void load(std::size_t first, std::size_t count) {
+    const std::size_t d = source_.n_features;
+    index_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      index_[i] = first + i;
+      const double* x = read_row(source_, first + i, 0, d, buffer_.data());
+      std::transform(x, x + d, row(i), [](double value) { return static_cast<T>(value); });
+      out_.n_steps[first + i] = 0;
+    }
+  }
+
+  bool empty() const { return index_.empty(); }
+  std::size_t size() const { return index_.size(); }
+  std::size_t index(std::size_t i) const { return index_[i]; }  // where it stands among all samples
+  T* row(std::size_t i) { return data_.data() + i * source_.n_features; }
+
+  Rows view() const {
+    Rows rows = source_;
+    rows.data = data_.data();
+    rows.type = std::is_same_v<T, float> ? ElementType::f32 : ElementType::f64;
+    rows.n_rows = index_.size();
+    rows.row_stride = static_cast<std::ptrdiff_t>(source_.n_features * sizeof(T));
+    rows.column_stride = sizeof(T);
+    return rows;
+  }
+
+  // x <- clip(x - a g), and beyond that point by the overshoot; `norm` is |g|.
+  void step(std::size_t i, double a, const double* gradient, double norm) {
+    const std::size_t d = source_.n_features;
+    T* x = row(i);
+    double square = 0.0;
+    for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(x[j]) * static_cast<double>(x[j]);
+    const double length = core::with_overshoot(std::abs(a) * norm, options_.overshoot, std::sqrt(square),
+                                               std::numeric_limits<T>::epsilon());
+    const double factor = length / norm;
+    for (std::size_t j = 0; j < d; ++j) {
+      double value = static_cast<double>(x[j]) - factor * gradient[j];
+      if (options_.clip_low) value = std::max(value, *options_.clip_low);
+      if (options_.clip_high) value = std::min(value, *options_.clip_high);
+      x[j] = static_cast<T>(value);
+    }
+    ++out_.n_steps[index_[i]];
+  }
+
+  // To be called from the last row to the first, or the row that takes the place would be passed over.
+  void finish(std::size_t i, bool success) {
+    const std::size_t d = source_.n_features;
+    const std::size_t at = index_[i];
+    T* x = row(i);
+    std::copy_n(x, d, out_.x_adv + at * d);
+    const double* original = read_row(source_, at, 0, d, buffer_.data());
+    double square = 0.0;
+    for (std::size_t j = 0; j < d; ++j) {
+      const double moved = static_cast<double>(x[j]) - original[j];
+      square += moved * moved;
+    }
+    out_.l2[at] = std::sqrt(square);
+    out_.success[at] = success;
+    const std::size_t last = index_.size() - 1;
+    if (i != last) std::copy_n(row(last), d, x);
+    index_[i] = index_[last];
+    index_.pop_back();
+  }
+
+ private:
+  const Rows& source_;
+  const StepOptions& options_;
+  const AttackOutput<T>& out_;
+  std::vector<T> data_;             // (rows, d)
+  std::vector<std::size_t> index_;
+  std::vector<double> buffer_;      // (d)
+};
+
+}  // namespace mfa::cpu

@@ -1,0 +1,79 @@
+// The loops that are compiled once per instruction set, as a table that is picked at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "core/views.hpp"
+
+namespace mfa::cpu {
+
+// Rows that the residual form takes at once; callers pass 1 to row_tile of them.
+inline constexpr std::size_t row_tile = 4;
+
+// What is left of a matrix product's row to make log-densities of.
+struct DifferenceTerms {
+  std::size_t n_components, n_factors;
+  double x_norm;                      // |x - center|^2, scaled as the panel is
+  const double* inverse_noise;        // (K) factors of x_norm, or null for 1
+  const double* projected_means;      // (L, K)
+  const double* mean_norms;           // (K)
+  const double* log_normalizers;      // (K)
+  double epsilon;                     // of the matrix product's type
+};
+
+template <class T>
+struct TypedLoops {
+  // Columns of one panel tile; tiles are stored (d, tile_width).
+  std::size_t tile_width;
+  // out (rows, n_tiles * tile_width) = x (rows, d) times the panel.
+  void (*multiply)(MatrixView<const T> x, const T* panel, std::size_t n_tiles, MatrixView<T> out);
+  // out = (x - center) * scale, rounded to T; returns |out|^2. `squares`, unless null, gets out * out.
+  double (*center)(const double* x, const double* center, const double* scale, std::size_t d, T* out, T* squares);
+  // Log-densities (K) of one row and bounds on their rounding errors (K). `product` is the row of the matrix product,
+  // `x_norms` (K) replaces x_norm where the noise is diagonal.
+  void (*log_densities)(const DifferenceTerms& terms, const T* product, const T* x_norms, double* values,
+                        double* errors);
+  // out (d) = mean + loadings^T z + noise_std * normal; without the last term where noise_variance is null.
+  void (*sample)(std::uint64_t seed, std::uint64_t sample, const ComponentView& component, const double* z,
+                 const double* noise_variance, T* out);
+};
+
+struct Loops {
+  const char* name;
+  TypedLoops<float> f32;
+  TypedLoops<double> f64;
+
+  // For `rows` rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and
+  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z.
+  void (*residual_form)(const double* const* x, std::size_t rows, const ComponentView& component, const double* z,
+                        double* q, double* gradient);
+  // out (d) += sign * D^-1 (x - mu - A z), which at the posterior mean of the factors is S^-1 (x - mu).
+  void (*add_precision_product)(const double* x, const ComponentView& component, const double* z, double sign,
+                                double* out);
+  // Adds up to row_tile samples to the statistics of features [0, count):
+  // cross (L + 1, count; rows `stride` apart) += sum_i factors[i, l] (x_i - mean), squares += sum_i weight_i (x - mean)^2.
+  void (*accumulate)(const double* const* x, std::size_t rows, const double* mean, const double* factors,
+                     const double* weights, std::size_t n_factors, std::size_t count, std::size_t stride,
+                     double* cross, double* squares);
+  // z (L) standard normal numbers of a sample's factor stream.
+  void (*sample_factors)(std::uint64_t seed, std::uint64_t sample, std::size_t n_factors, double* z);
+};
+
+template <class T>
+const TypedLoops<T>& typed(const Loops& loops);
+template <>
+inline const TypedLoops<float>& typed<float>(const Loops& loops) { return loops.f32; }
+template <>
+inline const TypedLoops<double>& typed<double>(const Loops& loops) { return loops.f64; }
+
+// The tables that this machine can run, least first.
+std::vector<const Loops*> available_loops();
+// The table that new models take: the best, unless force_loops named another.
+const Loops& current_loops();
+// Throws std::invalid_argument if this machine does not have that level.
+void force_loops(std::string_view name);
+
+}  // namespace mfa::cpu

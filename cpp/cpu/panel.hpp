@@ -1,0 +1,64 @@
+// The right-hand side of a matrix product, laid out once in the order in which the product walks it.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <new>
+
+#include "cpu/isa.hpp"
+
+namespace mfa::cpu {
+
+// Memory aligned to a cache line, which is also the widest vector.
+template <class T>
+class AlignedBuffer {
+ public:
+  explicit AlignedBuffer(std::size_t size = 0)
+      : data_(size == 0 ? nullptr
+                        : static_cast<T*>(::operator new(size * sizeof(T), std::align_val_t{64}))) {}
+  T* data() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+// A matrix (depth, columns) as tiles (depth, tile_width), the last one filled up with zeros.
+template <class T>
+class Panel {
+ public:
+  Panel() = default;
+  Panel(const TypedLoops<T>& loops, std::size_t depth, std::size_t columns)
+      : loops_(&loops),
+        depth_(depth),
+        n_tiles_((columns + loops.tile_width - 1) / loops.tile_width),
+        data_(n_tiles_ * loops.tile_width * depth) {
+    std::fill_n(data_.data(), n_tiles_ * loops.tile_width * depth, T{0});
+  }
+
+  // Columns of the product; those beyond the matrix's own are zero.
+  std::size_t columns() const { return loops_ == nullptr ? 0 : n_tiles_ * loops_->tile_width; }
+
+  // Entries `stride` apart in memory become a column.
+  void set_column(std::size_t column, const double* values, std::size_t stride = 1) {
+    const std::size_t width = loops_->tile_width;
+    T* tile = data_.data() + column / width * width * depth_ + column % width;
+    for (std::size_t j = 0; j < depth_; ++j) tile[j * width] = static_cast<T>(values[j * stride]);
+  }
+
+  // out (rows, columns()) = x (rows, depth) times the matrix.
+  void multiply(const T* x, std::size_t rows, T* out) const {
+    loops_->multiply({x, rows, depth_, depth_}, data_.data(), n_tiles_, {out, rows, columns(), columns()});
+  }
+
+ private:
+  const TypedLoops<T>* loops_ = nullptr;
+  std::size_t depth_ = 0;
+  std::size_t n_tiles_ = 0;
+  AlignedBuffer<T> data_;
+};
+
+}  // namespace mfa::cpu

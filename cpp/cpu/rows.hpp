@@ -1,0 +1,24 @@
+// Samples as the caller has them: any real type, any strides. They are read row by row, never copied as a whole.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace mfa::cpu {
+
+enum class ElementType { f16, f32, f64, long_double, boolean, u8, u16, u32, u64, i8, i16, i32, i64 };
+
+struct Rows {
+  const void* data = nullptr;
+  ElementType type = ElementType::f64;
+  std::size_t n_rows = 0;
+  std::size_t n_features = 0;
+  std::ptrdiff_t row_stride = 0;     // bytes
+  std::ptrdiff_t column_stride = 0;  // bytes
+};
+
+// Elements [first, first + count) of a row as doubles: where they lie if they are doubles in a line, else converted
+// into the buffer (count).
+const double* read_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count, double* buffer);
+
+}  // namespace mfa::cpu

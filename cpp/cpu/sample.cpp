@@ -1,0 +1,46 @@
+#include "cpu/sample.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/philox.hpp"
+
+namespace mfa::cpu {
+
+template <class T>
+void sample(const Model& model, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise, T* out,
+            std::int64_t* labels, const Execution& execution) {
+  const std::size_t d = model.n_features();
+  const std::size_t K = model.n_components();
+  const Loops& loops = model.loops();
+  std::vector<double> cumulative(K);
+  double total = 0.0;
+  for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += std::exp(model.log_weight(k));
+
+  constexpr std::size_t samples_per_task = 64;
+  parallel_for((n + samples_per_task - 1) / samples_per_task, execution, [&] {
+    return [&, z = std::vector<double>(model.n_factors())](std::size_t task) mutable {
+      const std::size_t end = std::min(n, (task + 1) * samples_per_task);
+      for (std::size_t i = task * samples_per_task; i < end; ++i) {
+        const std::uint64_t index = start + i;
+        const core::Words words = core::draw(seed, index, core::Stream::component, 0);
+        const double u = total * core::uniform52(words.w0, words.w1);
+        // The first component whose share reaches beyond u; one of weight 0 reaches no further than the one before it.
+        const auto at = std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin();
+        const auto k = static_cast<std::size_t>(at);
+        labels[i] = at;
+        loops.sample_factors(seed, index, model.n_factors(), z.data());
+        typed<T>(loops).sample(seed, index, model.component(k), z.data(), noise ? model.noise_variance(k) : nullptr,
+                               out + i * d);
+      }
+    };
+  });
+}
+
+template void sample(const Model&, std::uint64_t, std::uint64_t, std::size_t, bool, float*, std::int64_t*,
+                     const Execution&);
+template void sample(const Model&, std::uint64_t, std::uint64_t, std::size_t, bool, double*, std::int64_t*,
+                     const Execution&);
+
+}  // namespace mfa::cpu

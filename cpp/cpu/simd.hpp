@@ -1,0 +1,75 @@
+// Vectors of W numbers with the arithmetic operators, and the loads and stores that go with them.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+
+#include "core/config.hpp"
+
+namespace mfa::cpu {
+inline namespace MFA_ISA {
+
+#if defined(__GNUC__)
+template <class T, std::size_t W>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(W * sizeof(T))));
+};
+template <class T>
+struct VectorOf<T, 1> {
+  using type = T;
+};
+template <class T, std::size_t W>
+using Vector = typename VectorOf<T, W>::type;
+#else
+// No vector extension: an array that the compiler may keep in registers.
+template <class T, std::size_t W>
+struct Vector {
+  T lane[W];
+  Vector& operator+=(const Vector& o) { for (std::size_t i = 0; i < W; ++i) lane[i] += o.lane[i]; return *this; }
+  Vector& operator-=(const Vector& o) { for (std::size_t i = 0; i < W; ++i) lane[i] -= o.lane[i]; return *this; }
+  friend Vector operator+(Vector a, const Vector& b) { return a += b; }
+  friend Vector operator-(Vector a, const Vector& b) { return a -= b; }
+  friend Vector operator*(Vector a, const Vector& b) { for (std::size_t i = 0; i < W; ++i) a.lane[i] *= b.lane[i]; return a; }
+  T operator[](std::size_t i) const { return lane[i]; }
+};
+#endif
+
+template <class T, std::size_t W>
+MFA_INLINE Vector<T, W> load(const T* p) {
+  Vector<T, W> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class T, std::size_t W>
+MFA_INLINE void store(T* p, const Vector<T, W>& v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+template <class T, std::size_t W>
+MFA_INLINE Vector<T, W> broadcast(T value) {
+  Vector<T, W> v;
+  if constexpr (W == 1) {
+    std::memcpy(&v, &value, sizeof v);
+  } else {
+#if defined(__GNUC__)
+    v = value - Vector<T, W>{};
+#else
+    for (std::size_t i = 0; i < W; ++i) v.lane[i] = value;
+#endif
+  }
+  return v;
+}
+
+// The lanes' sum, always in the same order.
+template <class T, std::size_t W>
+MFA_INLINE T sum(const Vector<T, W>& v) {
+  T lanes[W];
+  std::memcpy(lanes, &v, sizeof lanes);
+  for (std::size_t step = W / 2; step > 0; step /= 2)
+    for (std::size_t i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+  return lanes[0];
+}
+
+}  // namespace MFA_ISA
+}  // namespace mfa::cpu

@@ -1,0 +1,163 @@
+#include "cpu/statistics.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/reduce.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+// Responsibilities below it add nothing to a sum in double.
+constexpr double negligible_responsibility = 1e-16;
+// Features that one task adds up: the sums of a slab stay in the first-level cache.
+constexpr std::size_t slab_features = 256;
+
+// The samples of one component: rows, responsibilities and factors, in the order of the rows.
+struct Members {
+  std::vector<std::size_t> rows;
+  std::vector<double> responsibilities;
+  std::vector<double> factors;  // (members, L)
+
+  void add(std::size_t row, double responsibility, const double* z, std::size_t n_factors) {
+    rows.push_back(row);
+    responsibilities.push_back(responsibility);
+    factors.insert(factors.end(), z, z + n_factors);
+  }
+};
+
+void add_factor_sums(const Members& members, std::size_t k, std::size_t n, const double* posterior_covariance,
+                     const Statistics& out) {
+  double* sums = out.factor_sums + k * n;
+  double* moments = out.factor_moments + k * n * n;
+  double count = 0.0;
+  for (std::size_t m = 0; m < members.rows.size(); ++m) {
+    const double g = members.responsibilities[m];
+    const double* z = members.factors.data() + m * n;
+    count += g;
+    for (std::size_t l = 0; l < n; ++l) {
+      sums[l] += g * z[l];
+      for (std::size_t i = 0; i < n; ++i) moments[l * n + i] += g * z[l] * z[i];
+    }
+  }
+  out.counts[k] += count;
+  if (posterior_covariance != nullptr)
+    for (std::size_t i = 0; i < n * n; ++i) moments[i] += count * posterior_covariance[i];
+}
+
+void add_slab(const Loops& loops, const Rows& rows, const Members& members, const double* mean, std::size_t k,
+              std::size_t n, std::size_t first, const Statistics& out) {
+  const std::size_t d = rows.n_features;
+  const std::size_t features = std::min(slab_features, d - first);
+  double buffers[row_tile][slab_features];
+  const double* x[row_tile];
+  double weights[row_tile];
+  std::vector<double> factors(row_tile * (n + 1));
+  for (std::size_t m = 0; m < members.rows.size(); m += row_tile) {
+    const std::size_t count = std::min(row_tile, members.rows.size() - m);
+    for (std::size_t r = 0; r < count; ++r) {
+      x[r] = read_row(rows, members.rows[m + r], first, features, buffers[r]);
+      weights[r] = members.responsibilities[m + r];
+      for (std::size_t l = 0; l < n; ++l) factors[r * (n + 1) + l] = weights[r] * members.factors[(m + r) * n + l];
+      factors[r * (n + 1) + n] = weights[r];
+    }
+    loops.accumulate(x, count, mean + first, factors.data(), weights, n, features, d,
+                     out.cross + k * (n + 1) * d + first, out.squares + k * d + first);
+  }
+}
+
+// One task per component and slab of features, each of which goes through its samples in order: the sums do not depend
+// on who takes which task.
+template <class Mean, class Covariance>
+void add_members(const Loops& loops, const Rows& rows, const std::vector<Members>& members, std::size_t n,
+                 const Mean& mean, const Covariance& posterior_covariance, const Statistics& out,
+                 const Execution& execution) {
+  const std::size_t slabs = (rows.n_features + slab_features - 1) / slab_features;
+  parallel_for(members.size() * slabs, execution, [&] {
+    return [&](std::size_t task) {
+      const std::size_t k = task / slabs;
+      const std::size_t slab = task % slabs;
+      if (slab == 0) add_factor_sums(members[k], k, n, posterior_covariance(k), out);
+      add_slab(loops, rows, members[k], mean(k), k, n, slab * slab_features, out);
+    };
+  });
+}
+
+Rows part(const Rows& rows, std::size_t first, std::size_t count) {
+  Rows result = rows;
+  result.data = static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(first) * rows.row_stride;
+  result.n_rows = count;
+  return result;
+}
+
+// What a block of rows contributes, before it is sorted by component.
+struct BlockMembers {
+  std::vector<std::size_t> components;
+  Members members;
+};
+
+}  // namespace
+
+template <class T>
+BadRow expectation(const Model& model, const Rows& all_rows, const Statistics& out, double* log_likelihoods,
+                   const Execution& execution) {
+  const std::size_t K = model.n_components();
+  const std::size_t n = model.n_factors();
+  const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
+  const double tolerance = score_tolerance<T>;
+  // Rows whose responsibilities are kept at once: bounded in memory even if no component can be left out.
+  const std::size_t wave = std::clamp<std::size_t>((std::size_t{4} << 20) / (K * (n + 3)), 240, 8192);
+
+  for (std::size_t start = 0; start < all_rows.n_rows; start += wave) {
+    const Rows rows = part(all_rows, start, std::min(wave, all_rows.n_rows - start));
+    std::vector<BlockMembers> blocks(rows.n_rows);  // at the index of each block's first row
+    const BadRow bad = score_blocks<T>(
+        model, rows, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+          scorer.refine_groups(one_group, tolerance);
+          BlockMembers& block = blocks[first];
+          std::vector<double> z(n);
+          for (std::size_t i = 0; i < count; ++i) {
+            const double* values = scorer.values(i);
+            core::LogSumExp sum;
+            for (std::size_t k = 0; k < K; ++k) sum.add(values[k]);
+            const double log_sum = sum.value();
+            log_likelihoods[start + first + i] = log_sum;
+            for (std::size_t k = 0; k < K; ++k) {
+              const double g = std::exp(values[k] - log_sum);
+              if (!(g > negligible_responsibility)) continue;
+              scorer.factors(i, k, z.data());
+              block.components.push_back(k);
+              block.members.add(first + i, g, z.data(), n);
+            }
+          }
+        });
+    if (bad) return start + *bad;
+
+    std::vector<Members> members(K);
+    for (const BlockMembers& block : blocks)
+      for (std::size_t m = 0; m < block.components.size(); ++m)
+        members[block.components[m]].add(block.members.rows[m], block.members.responsibilities[m],
+                                         block.members.factors.data() + m * n, n);
+    add_members(
+        model.loops(), rows, members, n, [&](std::size_t k) { return model.component(k).mean; },
+        [&](std::size_t k) { return model.posterior_covariance(k); }, out, execution);
+  }
+  return {};
+}
+
+void assigned(const Loops& loops, const Rows& rows, std::size_t n_components, std::size_t n_factors,
+              const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
+              const Execution& execution) {
+  std::vector<Members> members(n_components);
+  for (std::size_t i = 0; i < rows.n_rows; ++i)
+    members[static_cast<std::size_t>(labels[i])].add(i, 1.0, factors + i * n_factors, n_factors);
+  add_members(
+      loops, rows, members, n_factors, [&](std::size_t k) { return means + k * rows.n_features; },
+      [](std::size_t) -> const double* { return nullptr; }, out, execution);
+}
+
+template BadRow expectation<float>(const Model&, const Rows&, const Statistics&, double*, const Execution&);
+template BadRow expectation<double>(const Model&, const Rows&, const Statistics&, double*, const Execution&);
+
+}  // namespace mfa::cpu

@@ -1,0 +1,39 @@
+// Sufficient statistics of EM: sums over samples, from which Python makes the M-step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/score.hpp"
+
+namespace mfa::cpu {
+
+// Sums over the samples, with responsibilities g and r = x - mu about the current means. To be set to zero by the
+// caller, who may go on adding.
+struct Statistics {
+  double* counts;           // (K)          sum g
+  double* factor_sums;      // (K, L)       sum g z
+  double* factor_moments;   // (K, L, L)    sum g (M^-1 + z z^T)
+  double* cross;            // (K, L + 1, d) sum g [z; 1] r^T
+  double* squares;          // (K, d)       sum g r * r
+};
+
+// Computes  the E-step: the statistics above, theory.md (10), and log p(x_i) into log_likelihoods (n).
+// Shapes    rows (n, d), outputs as in Statistics.
+// Cost      one scoring pass, and 2 d (L + 2) flops for every responsibility above 1e-16.
+// Numerics  summed in double, in the order of the rows whatever the number of threads; about the current means, so that
+//           no square of a mean is taken off.
+// Source    Ghahramani & Hinton 1996, section 3.
+template <class T>
+BadRow expectation(const Model& model, const Rows& rows, const Statistics& out, double* log_likelihoods,
+                   const Execution& execution);
+
+// Computes  the same sums for known labels and factors, which are taken as exact: g is 0 or 1, M^-1 is left out. The
+//           first M-step, from a clustering, is made of it.
+// Shapes    rows (n, d), means (K, d), labels (n), factors (n, L).
+// Cost      2 n d (L + 2) flops.
+void assigned(const Loops& loops, const Rows& rows, std::size_t n_components, std::size_t n_factors,
+              const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
+              const Execution& execution);
+
+}  // namespace mfa::cpu

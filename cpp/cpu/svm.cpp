@@ -1,0 +1,261 @@
+#include "cpu/svm.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/gaussian.hpp"
+#include "core/kernel_machine.hpp"
+#include "cpu/panel.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+// A zero decision is for the first class, as in scikit-learn.
+bool holds(double decision, std::int64_t label) { return label == 1 ? decision > 0.0 : decision <= 0.0; }
+
+// The decision with the sign of the sample's own class.
+double lead(double decision, std::int64_t label) { return label == 1 ? decision : -decision; }
+
+template <class T>
+class LinearAttack {
+ public:
+  LinearAttack(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const StepOptions& options,
+               const AttackOutput<T>& out, std::size_t max_rows)
+      : steps_(options.steps), active_(rows, options, out, max_rows), d_(rows.n_features), gradient_(d_), ascent_(d_) {
+    intercept_ = machine.intercept;
+    for (std::size_t j = 0; j < d_; ++j) {
+      gradient_[j] = machine.weights[j] * scaling.scale[j];
+      intercept_ -= gradient_[j] * scaling.shift[j];
+    }
+    norm_ = std::sqrt(core::squared_norm(d_, gradient_.data()));
+  }
+
+  BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels) {
+    active_.load(first, count);
+    for (std::size_t step = 0; !active_.empty(); ++step) {
+      for (std::size_t i = active_.size(); i-- > 0;) {
+        const std::size_t at = active_.index(i);
+        const T* x = active_.row(i);
+        double decision = intercept_;
+        for (std::size_t j = 0; j < d_; ++j) decision += gradient_[j] * static_cast<double>(x[j]);
+        if (!std::isfinite(decision)) return at;
+        const bool flipped = !holds(decision, labels[at]);
+        if (flipped || step == steps_ || norm_ == 0.0) {
+          active_.finish(i, flipped);
+          continue;
+        }
+        const double sign = lead(1.0, labels[at]);
+        std::transform(gradient_.begin(), gradient_.end(), ascent_.begin(), [&](double g) { return sign * g; });
+        active_.step(i, lead(decision, labels[at]) / (norm_ * norm_), ascent_.data(), norm_);
+      }
+    }
+    return {};
+  }
+
+ private:
+  std::size_t steps_;
+  ActiveRows<T> active_;
+  std::size_t d_;
+  std::vector<double> gradient_, ascent_;  // (d), in the caller's coordinates
+  double intercept_, norm_;
+};
+
+// The support vectors about their mean, as the right-hand sides of both matrix products.
+struct SupportVectors {
+  SupportVectors(const RbfMachine& rbf, const Loops& loops, std::size_t n_features)
+      : machine(rbf),
+        d(n_features),
+        center(d, 0.0),
+        norms(machine.n_vectors),
+        by_vector(loops.f64, d, machine.n_vectors),
+        by_feature(loops.f64, machine.n_vectors, d) {
+    const std::size_t n = machine.n_vectors;
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j < d; ++j) center[j] += machine.support_vectors[i * d + j] / static_cast<double>(n);
+    std::vector<double> vectors(machine.support_vectors, machine.support_vectors + n * d);
+    for (std::size_t i = 0; i < n; ++i) {
+      double* vector = vectors.data() + i * d;
+      for (std::size_t j = 0; j < d; ++j) vector[j] -= center[j];
+      norms[i] = core::squared_norm(d, vector);
+      by_vector.set_column(i, vector);
+    }
+    for (std::size_t j = 0; j < d; ++j) by_feature.set_column(j, vectors.data() + j, d);
+  }
+
+  const RbfMachine& machine;
+  std::size_t d;
+  std::vector<double> center;  // (d)
+  std::vector<double> norms;   // (n_vectors)
+  Panel<double> by_vector;     // (d, n_vectors)
+  Panel<double> by_feature;    // (n_vectors, d)
+};
+
+template <class T>
+class RbfAttack {
+ public:
+  RbfAttack(const SupportVectors& vectors, const Scaling& scaling, const Rows& rows, const StepOptions& options,
+            const AttackOutput<T>& out, std::size_t max_rows)
+      : vectors_(vectors),
+        machine_(vectors.machine),
+        scaling_(scaling),
+        steps_(options.steps),
+        active_(rows, options, out, max_rows),
+        points_(max_rows * vectors.d),
+        gradients_(max_rows * vectors.d),
+        point_norms_(max_rows),
+        distances_(max_rows * vectors.by_vector.columns()),
+        weights_(max_rows * vectors.machine.n_vectors),
+        sums_(max_rows * vectors.by_feature.columns()),
+        slopes_(max_rows * vectors.by_vector.columns()),
+        decisions_(max_rows) {}
+
+  BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels) {
+    active_.load(first, count);
+    for (std::size_t step = 0;; ++step) {
+      if (const BadRow bad = decide()) return bad;
+      for (std::size_t i = active_.size(); i-- > 0;) {
+        const bool flipped = !holds(decisions_[i], labels[active_.index(i)]);
+        if (flipped || step == steps_) finish(i, flipped);
+      }
+      if (active_.empty()) return {};
+      differentiate(labels);
+      for (std::size_t i = active_.size(); i-- > 0;) take_step(i, labels[active_.index(i)]);
+    }
+  }
+
+ private:
+  // Decisions of the active rows, the kernel weights a_i exp(-gamma |x - s_i|^2) and the squared distances.
+  BadRow decide() {
+    const std::size_t d = vectors_.d;
+    const std::size_t n = machine_.n_vectors;
+    const std::size_t columns = vectors_.by_vector.columns();
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+      const T* x = active_.row(i);
+      double* point = points_.data() + i * d;
+      for (std::size_t j = 0; j < d; ++j)
+        point[j] = (static_cast<double>(x[j]) - scaling_.shift[j]) * scaling_.scale[j] - vectors_.center[j];
+      point_norms_[i] = core::squared_norm(d, point);
+      if (!std::isfinite(point_norms_[i])) return active_.index(i);
+    }
+    vectors_.by_vector.multiply(points_.data(), active_.size(), distances_.data());
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+      double* distances = distances_.data() + i * columns;
+      double* weights = weights_.data() + i * n;
+      decisions_[i] = machine_.intercept;
+      for (std::size_t v = 0; v < n; ++v) {
+        distances[v] = core::squared_distance(point_norms_[i], vectors_.norms[v], distances[v]);
+        weights[v] = machine_.coefficients[v] * std::exp(-machine_.gamma * distances[v]);
+        decisions_[i] += weights[v];
+      }
+    }
+    return {};
+  }
+
+  // Unit gradients of the lead, and their products with the support vectors, for the active rows.
+  void differentiate(const std::int64_t* labels) {
+    const std::size_t d = vectors_.d;
+    const std::size_t n = machine_.n_vectors;
+    vectors_.by_feature.multiply(weights_.data(), active_.size(), sums_.data());
+    directions_.resize(active_.size() * d);
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+      const double* point = points_.data() + i * d;
+      const double* sums = sums_.data() + i * vectors_.by_feature.columns();
+      double* gradient = gradients_.data() + i * d;
+      double weight = 0.0;
+      for (std::size_t v = 0; v < n; ++v) weight += weights_[i * n + v];
+      const double factor = lead(-2.0 * machine_.gamma, labels[active_.index(i)]);
+      for (std::size_t j = 0; j < d; ++j) gradient[j] = factor * scaling_.scale[j] * (weight * point[j] - sums[j]);
+      const double norm = std::sqrt(core::squared_norm(d, gradient));
+      gradient_norms_.resize(active_.size());
+      gradient_norms_[i] = norm;
+      for (std::size_t j = 0; j < d; ++j) {
+        if (norm > 0.0) gradient[j] /= norm;
+        directions_[i * d + j] = gradient[j] * scaling_.scale[j];
+      }
+    }
+    vectors_.by_vector.multiply(directions_.data(), active_.size(), slopes_.data());
+  }
+
+  void take_step(std::size_t i, std::int64_t label) {
+    const std::size_t d = vectors_.d;
+    const std::size_t n = machine_.n_vectors;
+    // Where the decision function is flat, no step leads anywhere: the sample is out of this attack's reach.
+    const double own = lead(decisions_[i], label);
+    double length = own / gradient_norms_[i];
+    if (!std::isfinite(length)) return finish(i, false);
+
+    const double* point = points_.data() + i * d;
+    const double* direction = directions_.data() + i * d;
+    double* slopes = slopes_.data() + i * vectors_.by_vector.columns();
+    double along = 0.0;
+    for (std::size_t j = 0; j < d; ++j) along += direction[j] * point[j];
+    for (std::size_t v = 0; v < n; ++v) slopes[v] = along - slopes[v];
+    const double norm2 = core::squared_norm(d, direction);
+    const auto lead_at = [&](double t) {
+      return lead(core::rbf_decision_along(n, machine_.coefficients, machine_.gamma, machine_.intercept,
+                                           distances_.data() + i * vectors_.by_vector.columns(), slopes, norm2, t),
+                  label);
+    };
+    const double reached = lead_at(length);
+    if (reached <= 0.0) length = core::bracketed_root(0.0, own, length, reached, lead_at);
+    active_.step(i, length, gradients_.data() + i * d, 1.0);
+  }
+
+  // The row that takes the place brings what was computed for it along.
+  void finish(std::size_t i, bool success) {
+    const std::size_t last = active_.size() - 1;
+    const auto move = [&](std::vector<double>& values, std::size_t width) {
+      if (i != last && !values.empty())
+        std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(last * width), width,
+                    values.begin() + static_cast<std::ptrdiff_t>(i * width));
+    };
+    move(points_, vectors_.d);
+    move(distances_, vectors_.by_vector.columns());
+    move(weights_, machine_.n_vectors);
+    move(decisions_, 1);
+    active_.finish(i, success);
+  }
+
+  const SupportVectors& vectors_;
+  const RbfMachine& machine_;
+  const Scaling& scaling_;
+  std::size_t steps_;
+  ActiveRows<T> active_;
+  std::vector<double> points_, gradients_, directions_;  // (rows, d): centred; unit, in the caller's coordinates; scaled
+  std::vector<double> point_norms_, gradient_norms_;     // (rows)
+  std::vector<double> distances_, weights_, sums_, slopes_, decisions_;
+};
+
+}  // namespace
+
+template <class T>
+BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const std::int64_t* labels,
+               const StepOptions& options, const AttackOutput<T>& out, const Execution& execution) {
+  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+    return [&, attack = LinearAttack<T>(machine, scaling, rows, options, out, height)](
+               std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels); };
+  });
+}
+
+template <class T>
+BadRow ld_grad(const RbfMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
+               const std::int64_t* labels, const StepOptions& options, const AttackOutput<T>& out,
+               const Execution& execution) {
+  const SupportVectors vectors(machine, loops, rows.n_features);
+  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+    return [&, attack = RbfAttack<T>(vectors, scaling, rows, options, out, height)](
+               std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels); };
+  });
+}
+
+template BadRow ld_grad(const LinearMachine&, const Scaling&, const Rows&, const std::int64_t*, const StepOptions&,
+                        const AttackOutput<float>&, const Execution&);
+template BadRow ld_grad(const LinearMachine&, const Scaling&, const Rows&, const std::int64_t*, const StepOptions&,
+                        const AttackOutput<double>&, const Execution&);
+template BadRow ld_grad(const RbfMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
+                        const StepOptions&, const AttackOutput<float>&, const Execution&);
+template BadRow ld_grad(const RbfMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
+                        const StepOptions&, const AttackOutput<double>&, const Execution&);
+
+}  // namespace mfa::cpu

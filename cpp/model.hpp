@@ -1,0 +1,86 @@
+// Parameters -> packed model. Everything delicate happens here, once per model, in float64 on the host.
+#pragma once
+
+#include <cstddef>
+#include <mutex>
+#include <vector>
+
+#include "core/views.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/panel.hpp"
+
+namespace mfa {
+
+enum class Noise {
+  spherical,  // D_k = s_k I
+  shared,     // one diagonal D for all components: the features are scaled by D^-1/2 and the noise becomes I
+  diagonal,   // a diagonal D_k each: |x|^2_D is a matrix product of its own
+};
+
+// The right-hand sides of the matrix products that all scores come from.
+template <class T>
+struct ScorePanels {
+  cpu::Panel<T> columns;  // column l K + k is D_k^-1 A_k C_k^-T [:, l]; the last K are D_k^-1 (mu_k - center)
+  cpu::Panel<T> squares;  // with diagonal noise: column k is D_k^-1, to be multiplied with squares
+};
+
+struct Parameters {
+  std::size_t n_components, n_factors, n_features;
+  const double* weights;         // (K)
+  const double* means;           // (K, d)
+  const double* loadings;        // (K, L, d)
+  const double* noise_variance;  // (K, d)
+};
+
+class Model {
+ public:
+  Model(const Parameters& parameters, const cpu::Loops& loops);
+
+  std::size_t n_components() const { return n_components_; }
+  std::size_t n_factors() const { return n_factors_; }
+  std::size_t n_features() const { return n_features_; }
+  Noise noise() const { return noise_; }
+  const cpu::Loops& loops() const { return loops_; }
+
+  ComponentView component(std::size_t k) const;
+  const double* noise_variance(std::size_t k) const { return noise_variance_.data() + k * n_features_; }
+  double log_weight(std::size_t k) const { return log_weights_[k]; }
+
+  // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns, without the last K).
+  const double* center() const { return center_.data(); }
+  const double* scale() const { return noise_ == Noise::shared ? scale_.data() : nullptr; }
+  const double* inverse_noise_scalars() const { return inverse_scalars_.data(); }
+  const double* projected_means() const { return projected_means_.data(); }
+  const double* mean_norms() const { return mean_norms_.data(); }
+  const double* log_normalizers() const { return log_normalizers_.data(); }
+  const double* posterior_covariance(std::size_t k) const {
+    return posterior_covariances_.data() + k * n_factors_ * n_factors_;
+  }
+
+  template <class T>
+  const ScorePanels<T>& panels() const;  // built when first asked for
+
+ private:
+  template <class T>
+  struct Lazy {
+    std::once_flag once;
+    ScorePanels<T> panels;
+  };
+  void classify_noise();
+  void factorize();
+  template <class T>
+  void build_panels(ScorePanels<T>& panels) const;
+  void panel_columns(std::size_t k, double* columns) const;
+  double inverse_noise(std::size_t k, std::size_t j) const;
+
+  std::size_t n_components_, n_factors_, n_features_;
+  const cpu::Loops& loops_;
+  Noise noise_ = Noise::spherical;
+  std::vector<double> log_weights_, means_, loadings_, noise_variance_;
+  std::vector<double> center_, scale_, inverse_noise_, inverse_scalars_;
+  std::vector<double> cholesky_, log_normalizers_, projected_means_, mean_norms_, posterior_covariances_;
+  mutable Lazy<float> lazy_f32_;
+  mutable Lazy<double> lazy_f64_;
+};
+
+}  // namespace mfa

@@ -8,10 +8,18 @@
 namespace mfa {
 namespace {
 
+// In short sums that are summed in turn: these products enter every score, at the size of its largest terms.
 double dot(const double* a, const double* b, std::size_t n) {
-  double sum = 0.0;
-  for (std::size_t i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
+  constexpr std::size_t lanes = 8;
+  constexpr std::size_t chunk = 16 * lanes;
+  double total = 0.0;
+  for (std::size_t start = 0; start < n; start += chunk) {
+    const std::size_t end = std::min(n, start + chunk);
+    double sums[lanes] = {};
+    for (std::size_t i = start; i < end; ++i) sums[(i - start) % lanes] += a[i] * b[i];
+    total += ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+  }
+  return total;
 }
 
 // Lower Cholesky factor of a positive definite matrix (n, n) in place; M = I + B B^T is one whatever B is.

@@ -44,7 +44,6 @@ class Model {
 
   ComponentView component(std::size_t k) const;
   const double* noise_variance(std::size_t k) const { return noise_variance_.data() + k * n_features_; }
-  double log_weight(std::size_t k) const { return log_weights_[k]; }
 
   // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns, without the last K).
   const double* center() const { return center_.data(); }

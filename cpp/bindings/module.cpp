@@ -138,15 +138,16 @@ void assigned(const py::array& X, const py::array& means, const py::array& label
   without_gil([&] { cpu::assigned(cpu::current_loops(), rows, K, L, mean, label, z, out, how); });
 }
 
-void sample(const Model& model, std::uint64_t seed, std::uint64_t start, bool noise, const py::array& out,
-            const py::array& labels, std::size_t n_threads) {
+void sample(const Model& model, const py::array& weights, std::uint64_t seed, std::uint64_t start, bool noise,
+            const py::array& out, const py::array& labels, std::size_t n_threads) {
   if (out.ndim() != 2) throw py::value_error("out must have 2 dimensions, got " + shape_of(out));
   const auto n = static_cast<std::size_t>(out.shape(0));
+  const double* shares = borrow<double>("weights", weights, {model.n_components()});
   Index* components = borrow_output<Index>("labels", labels, {n});
   by_type(out, [&]<class T>(T) {
     T* samples = borrow_output<T>("out", out, {n, model.n_features()});
     const cpu::Execution how = execution(n_threads);
-    without_gil([&] { cpu::sample(model, seed, start, n, noise, samples, components, how); });
+    without_gil([&] { cpu::sample(model, shares, seed, start, n, noise, samples, components, how); });
   });
 }
 
@@ -272,7 +273,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("X").noconvert(), py::arg("means").noconvert(), py::arg("labels").noconvert(),
         py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("n_threads"));
   m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),
-        py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out").noconvert(),
+        py::arg("weights").noconvert(), py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out").noconvert(),
         py::arg("labels").noconvert(), py::arg("n_threads"));
   m.def("ld_grad", &ld_grad, "LD-Grad on the Bayes classifier of the groups.", py::arg("model"),
         py::arg("X").noconvert(), py::kw_only(), py::arg("groups").noconvert(), py::arg("log_priors").noconvert(),

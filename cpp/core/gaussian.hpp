@@ -40,7 +40,7 @@ MFA_HD inline double difference_form(double norms, double x_dot_mean, double exp
 //           their errors grow like a random walk of that length. The factor covers it 4 times over in the worst case
 //           that was measured (docs/theory.md, table 1).
 MFA_HD inline double difference_form_error(double norms, double epsilon) {
-  return 4.0 * epsilon * norms;
+  return 8.0 * epsilon * norms;
 }
 
 // Computes  b <- C^-1 b for a lower triangular C (n x n, row-major).

@@ -90,20 +90,26 @@ void multiply(MatrixView<const T> x, const T* panel, std::size_t n_tiles, Matrix
 template <class T>
 double center(const double* x, const double* center, const double* scale, std::size_t d, T* out, T* squares) {
   constexpr std::size_t lanes = 8;
-  double norm[lanes] = {};
-  for (std::size_t start = 0; start < d; start += lanes) {
-    const std::size_t count = d - start < lanes ? d - start : lanes;
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::size_t j = start + i;
-      const double offset = x[j] - center[j];
-      const T value = static_cast<T>(scale == nullptr ? offset : offset * scale[j]);
-      out[j] = value;
-      norm[i] += static_cast<double>(value) * static_cast<double>(value);
+  constexpr std::size_t chunk = 16 * lanes;  // short sums that are summed in turn, as in the matrix product
+  double total = 0.0;
+  for (std::size_t first = 0; first < d; first += chunk) {
+    const std::size_t end = d - first < chunk ? d : first + chunk;
+    double norm[lanes] = {};
+    for (std::size_t start = first; start < end; start += lanes) {
+      const std::size_t count = end - start < lanes ? end - start : lanes;
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t j = start + i;
+        const double offset = x[j] - center[j];
+        const T value = static_cast<T>(scale == nullptr ? offset : offset * scale[j]);
+        out[j] = value;
+        norm[i] += static_cast<double>(value) * static_cast<double>(value);
+      }
     }
+    total += ((norm[0] + norm[4]) + (norm[2] + norm[6])) + ((norm[1] + norm[5]) + (norm[3] + norm[7]));
   }
   if (squares != nullptr)
     for (std::size_t j = 0; j < d; ++j) squares[j] = out[j] * out[j];
-  return ((norm[0] + norm[4]) + (norm[2] + norm[6])) + ((norm[1] + norm[5]) + (norm[3] + norm[7]));
+  return total;
 }
 
 template <class T>
@@ -135,26 +141,49 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
 // Features that are walked twice while they are in the first-level cache.
 constexpr std::size_t residual_chunk = 128;
 
-// e <- D^-1 (x - mu - A z) and q += e^T D e for W features of R rows.
-template <std::size_t R, std::size_t W>
+// A vector of features: a whole one, or what is left at the end of a row, filled up with zeros. Both take the same
+// arithmetic, so that how many rows are done at once does not show in the result.
+template <bool Whole>
+MFA_INLINE Vector<double, width<double>> load_features(const double* p, std::size_t count) {
+  if constexpr (Whole) return load<double, width<double>>(p);
+  else return load<double, width<double>>(p, count);
+}
+
+// weighted <- D^-1 e with e = x - mu - A z, and q += e^T D^-1 e, for one vector of features of R rows.
+template <std::size_t R, bool Whole>
 MFA_INLINE void residuals(const double* const* x, const ComponentView& c, const double* z, std::size_t j,
-                          double (*weighted)[residual_chunk], std::size_t at, Vector<double, W> (&q)[R]) {
-  Vector<double, W> e[R];
-  const Vector<double, W> mean = c.mean == nullptr ? broadcast<double, W>(0.0) : load<double, W>(c.mean + j);
-  for (std::size_t r = 0; r < R; ++r) e[r] = load<double, W>(x[r] + j) - mean;
+                          std::size_t count, double (*weighted)[residual_chunk], std::size_t at,
+                          Vector<double, width<double>> (&q)[R]) {
+  constexpr std::size_t w = width<double>;
+  Vector<double, w> e[R];
+  const Vector<double, w> mean =
+      c.mean == nullptr ? broadcast<double, w>(0.0) : load_features<Whole>(c.mean + j, count);
+  for (std::size_t r = 0; r < R; ++r) e[r] = load_features<Whole>(x[r] + j, count) - mean;
   for (std::size_t l = 0; l < c.n_factors; ++l) {
-    const Vector<double, W> a = load<double, W>(c.loadings + l * c.n_features + j);
+    const Vector<double, w> a = load_features<Whole>(c.loadings + l * c.n_features + j, count);
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < R; ++r) e[r] -= a * broadcast<double, W>(z[r * c.n_factors + l]);
+    for (std::size_t r = 0; r < R; ++r) e[r] -= a * broadcast<double, w>(z[r * c.n_factors + l]);
   }
-  const Vector<double, W> inverse_noise = c.inverse_noise == nullptr ? broadcast<double, W>(c.inverse_noise_scalar)
-                                                                     : load<double, W>(c.inverse_noise + j);
+  const Vector<double, w> inverse_noise = c.inverse_noise == nullptr
+                                              ? broadcast<double, w>(c.inverse_noise_scalar)
+                                              : load_features<Whole>(c.inverse_noise + j, count);
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < R; ++r) {
-    const Vector<double, W> scaled = e[r] * inverse_noise;
+    const Vector<double, w> scaled = e[r] * inverse_noise;
     q[r] += scaled * e[r];
-    store<double, W>(weighted[r] + at, scaled);
+    store<double, w>(weighted[r] + at, scaled);
   }
+}
+
+// The same for a chunk of features, whose end in `weighted` is filled up with zeros.
+template <std::size_t R>
+MFA_INLINE void residual_block(const double* const* x, const ComponentView& c, const double* z, std::size_t start,
+                               std::size_t count, double (*weighted)[residual_chunk],
+                               Vector<double, width<double>> (&q)[R]) {
+  constexpr std::size_t w = width<double>;
+  std::size_t i = 0;
+  for (; i + w <= count; i += w) residuals<R, true>(x, c, z, start + i, w, weighted, i, q);
+  if (i < count) residuals<R, false>(x, c, z, start + i, count - i, weighted, i, q);
 }
 
 template <std::size_t R>
@@ -162,31 +191,30 @@ void residual_form_rows(const double* const* x, const ComponentView& c, const do
   constexpr std::size_t w = width<double>;
   const std::size_t n_factors = c.n_factors;
   Vector<double, w> q_lanes[R] = {};
-  Vector<double, 1> q_rest[R] = {};
   for (std::size_t i = 0; i < R * n_factors; ++i) gradient[i] = -z[i];
   double weighted[R][residual_chunk];
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
-    std::size_t i = 0;
-    for (; i + w <= count; i += w) residuals<R, w>(x, c, z, start + i, weighted, i, q_lanes);
-    for (; i < count; ++i) residuals<R, 1>(x, c, z, start + i, weighted, i, q_rest);
+    residual_block<R>(x, c, z, start, count, weighted, q_lanes);
     for (std::size_t l = 0; l < n_factors; ++l) {
       const double* a = c.loadings + l * c.n_features + start;
       Vector<double, w> dots[R] = {};
-      double rest[R] = {};
-      for (i = 0; i + w <= count; i += w) {
+      std::size_t i = 0;
+      for (; i + w <= count; i += w) {
         const Vector<double, w> a_lanes = load<double, w>(a + i);
 #pragma GCC unroll 4
         for (std::size_t r = 0; r < R; ++r) dots[r] += a_lanes * load<double, w>(weighted[r] + i);
       }
-      for (; i < count; ++i)
-        for (std::size_t r = 0; r < R; ++r) rest[r] += a[i] * weighted[r][i];
-      for (std::size_t r = 0; r < R; ++r) gradient[r * n_factors + l] += sum<double, w>(dots[r]) + rest[r];
+      if (i < count) {
+        const Vector<double, w> a_lanes = load<double, w>(a + i, count - i);
+#pragma GCC unroll 4
+        for (std::size_t r = 0; r < R; ++r) dots[r] += a_lanes * load<double, w>(weighted[r] + i);
+      }
+      for (std::size_t r = 0; r < R; ++r) gradient[r * n_factors + l] += sum<double, w>(dots[r]);
     }
   }
   for (std::size_t r = 0; r < R; ++r)
-    q[r] = sum<double, w>(q_lanes[r]) + sum<double, 1>(q_rest[r]) +
-           core::squared_norm(n_factors, z + r * n_factors);
+    q[r] = sum<double, w>(q_lanes[r]) + core::squared_norm(n_factors, z + r * n_factors);
 }
 
 void residual_form(const double* const* x, std::size_t rows, const ComponentView& c, const double* z, double* q,
@@ -200,16 +228,12 @@ void residual_form(const double* const* x, std::size_t rows, const ComponentView
 }
 
 void add_precision_product(const double* x, const ComponentView& c, const double* z, double sign, double* out) {
-  constexpr std::size_t w = width<double>;
   double weighted[1][residual_chunk];
-  Vector<double, w> q_lanes[1] = {};
-  Vector<double, 1> q_rest[1] = {};
+  Vector<double, width<double>> q[1] = {};
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
-    std::size_t i = 0;
-    for (; i + w <= count; i += w) residuals<1, w>(&x, c, z, start + i, weighted, i, q_lanes);
-    for (; i < count; ++i) residuals<1, 1>(&x, c, z, start + i, weighted, i, q_rest);
-    for (i = 0; i < count; ++i) out[start + i] += sign * weighted[0][i];
+    residual_block<1>(&x, c, z, start, count, weighted, q);
+    for (std::size_t i = 0; i < count; ++i) out[start + i] += sign * weighted[0][i];
   }
 }
 

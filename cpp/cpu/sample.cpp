@@ -1,7 +1,6 @@
 #include "cpu/sample.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "core/philox.hpp"
@@ -9,14 +8,14 @@
 namespace mfa::cpu {
 
 template <class T>
-void sample(const Model& model, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise, T* out,
-            std::int64_t* labels, const Execution& execution) {
+void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
+            T* out, std::int64_t* labels, const Execution& execution) {
   const std::size_t d = model.n_features();
   const std::size_t K = model.n_components();
   const Loops& loops = model.loops();
   std::vector<double> cumulative(K);
   double total = 0.0;
-  for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += std::exp(model.log_weight(k));
+  for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += weights[k];
 
   constexpr std::size_t samples_per_task = 64;
   parallel_for((n + samples_per_task - 1) / samples_per_task, execution, [&] {
@@ -38,9 +37,9 @@ void sample(const Model& model, std::uint64_t seed, std::uint64_t start, std::si
   });
 }
 
-template void sample(const Model&, std::uint64_t, std::uint64_t, std::size_t, bool, float*, std::int64_t*,
-                     const Execution&);
-template void sample(const Model&, std::uint64_t, std::uint64_t, std::size_t, bool, double*, std::int64_t*,
-                     const Execution&);
+template void sample(const Model&, const double*, std::uint64_t, std::uint64_t, std::size_t, bool, float*,
+                     std::int64_t*, const Execution&);
+template void sample(const Model&, const double*, std::uint64_t, std::uint64_t, std::size_t, bool, double*,
+                     std::int64_t*, const Execution&);
 
 }  // namespace mfa::cpu

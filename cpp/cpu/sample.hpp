@@ -9,14 +9,14 @@
 
 namespace mfa::cpu {
 
-// Computes  x_i = mu_k + A_k^T z + D_k^(1/2) e for i in [start, start + n), with the component k drawn from the weights
-//           and z, e standard normal; theory.md (1), (20). Without noise the last term is left out.
-// Shapes    out (n, d), labels (n).
+// Computes  x_i = mu_k + A_k^T z + D_k^(1/2) e for i in [start, start + n), with the component k drawn in proportion to
+//           the weights and z, e standard normal; theory.md (1), (20). Without noise the last term is left out.
+// Shapes    weights (K), out (n, d), labels (n).
 // Cost      n d (2 L + 1) flops, n d normal numbers.
 // Numerics  added up in double, rounded once.
 // Source    Salmon et al. 2011; Box & Muller 1958.
 template <class T>
-void sample(const Model& model, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise, T* out,
-            std::int64_t* labels, const Execution& execution);
+void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
+            T* out, std::int64_t* labels, const Execution& execution);
 
 }  // namespace mfa::cpu

@@ -41,6 +41,14 @@ MFA_INLINE Vector<T, W> load(const T* p) {
   return v;
 }
 
+// The first `count` lanes; the others are zero.
+template <class T, std::size_t W>
+MFA_INLINE Vector<T, W> load(const T* p, std::size_t count) {
+  T lanes[W] = {};
+  std::memcpy(lanes, p, count * sizeof(T));
+  return load<T, W>(lanes);
+}
+
 template <class T, std::size_t W>
 MFA_INLINE void store(T* p, const Vector<T, W>& v) {
   std::memcpy(p, &v, sizeof v);

@@ -1,0 +1,131 @@
+"""The edge between array libraries and the kernels: what comes in, what goes out, on how many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import assert_all_finite, check_scalar
+from sklearn.utils.validation import check_array, validate_data
+
+Array = NDArray[Any]
+
+
+class CudaUnavailableError(RuntimeError):
+    """A CUDA array or device was given to a build, or on a machine, that has no CUDA."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A two-dimensional array that the kernels can read in place, and the way back to the caller's library."""
+
+    data: Array
+    wrap: Callable[[Array], Any]
+
+    @property
+    def dtype(self) -> type[np.floating[Any]]:
+        """The type that results have: float32 for float32 samples, float64 for all others."""
+        return np.float32 if self.data.dtype == np.float32 else np.float64
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return int(self.data.shape[0])
+
+
+def _identity(array: Array) -> Any:
+    return array
+
+
+def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
+    """NumPy's view of a torch tensor in host memory; everything else is left to scikit-learn's checks."""
+    if hasattr(X, "__cuda_array_interface__") or getattr(X, "is_cuda", False):
+        msg = (
+            f"X is a CUDA array ({type(X).__module__}.{type(X).__qualname__}), but this build of mfa_fast has no "
+            "CUDA kernels; pass an array in host memory, for example X.cpu() or X.get()."
+        )
+        raise CudaUnavailableError(msg)
+    if type(X).__module__.partition(".")[0] == "torch":
+        import torch
+
+        if isinstance(X, torch.Tensor):
+            return X.detach().numpy(), torch.from_numpy
+    return X, _identity
+
+
+def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_samples: int = 1) -> Samples:
+    """Check samples as scikit-learn does, but for two things: dtypes stay as they are, and finiteness is left to the kernels.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Real numbers of any dtype, in any memory order.
+    estimator : estimator, optional
+        Its ``n_features_in_`` is checked, or set where `reset` is true.
+    reset : bool
+        True in ``fit``.
+    min_samples : int
+        The least number of rows.
+    """
+    host, wrap = _on_host(X)
+    options: dict[str, Any] = {
+        "dtype": "numeric",
+        "ensure_all_finite": False,
+        "ensure_min_samples": min_samples,
+        "input_name": "X",
+    }
+    if estimator is None:
+        data = check_array(host, **options)
+    else:
+        options.pop("input_name")
+        data = validate_data(estimator, host, reset=reset, **options)
+    if not data.dtype.isnative or not data.flags.aligned:
+        # Rare, and read by no kernel: foreign byte order, or fields of a packed record.
+        data = np.array(data, dtype=data.dtype.newbyteorder("="))
+    return Samples(data, wrap)
+
+
+def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> None:
+    """Raise scikit-learn's error for the row in which a kernel met a number that is not finite.
+
+    The kernels look at every number anyway, so no pass over the data is spent on it beforehand.
+    """
+    if row is None:
+        return
+    bad = np.asarray(samples.data[row : row + 1])
+    assert_all_finite(bad, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
+    msg = (
+        f"X has numbers too large to be squared in {np.dtype(np.float64)} (row {row}, largest {np.abs(bad).max():.3g}); "
+        "scale the data."
+    )
+    raise ValueError(msg)
+
+
+def check_threads(n_threads: int | None) -> int:
+    """Return the number of threads to run on; None stands for ``OMP_NUM_THREADS`` or all cores the process may use."""
+    if n_threads is not None:
+        check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1)
+        return int(n_threads)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def as_seed(random_state: Any) -> int:
+    """Turn a random state into the 64-bit seed of a counter-based generator; a non-negative integer is that seed."""
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
+        if not 0 <= int(random_state) < 2**64:
+            msg = f"random_state must lie in [0, 2**64), got {random_state}."
+            raise ValueError(msg)
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(0, 2**64, dtype=np.uint64))
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))

@@ -1,0 +1,355 @@
+"""The commands of `mfa-fast`: from arguments to estimators, from results to screen and files."""
+
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+import mfa_fast
+from mfa_fast import MFA, MFAClassifier
+from mfa_fast._options import (
+    Attribute,
+    Components,
+    Data,
+    DataOrArray,
+    Factors,
+    MaxIter,
+    Model,
+    Pair,
+    PairOrNone,
+    Seed,
+    Size,
+    Steps,
+    Threads,
+)
+from mfa_fast.attacks import ld_grad
+from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
+from mfa_fast.experiments import run as run_main_job
+from mfa_fast.experiments.main_job import load_images
+
+Array = npt.NDArray[Any]
+DEFAULTS = RunConfig()
+
+app = typer.Typer(
+    name="mfa-fast",
+    help="Mixtures of factor analyzers and the robustness of their Bayes-optimal classifiers.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# What typer raises for wrong arguments. The class has moved between its versions; what inherits
+# from it has not.
+_UsageError: Any = typer.BadParameter.__bases__[0].__bases__[0]
+
+
+def invoke(arguments: Sequence[str] | None) -> int:
+    """Run a command and return its exit code.
+
+    Raises
+    ------
+    ValueError
+        Also for wrong options.
+    KeyboardInterrupt
+    """
+    try:
+        code = app(args=arguments, prog_name="mfa-fast", standalone_mode=False)
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "mfa-fast"
+        msg = f"{error.format_message()} (see {command} --help)"
+        raise ValueError(msg) from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    return code if isinstance(code, int) else 0
+
+
+@app.callback(invoke_without_command=True)
+def _help(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"mfa-fast {mfa_fast.__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    data: Data = DEFAULTS.data,
+    pair: Pair = DEFAULTS.pair,
+    attribute: Attribute = DEFAULTS.attribute,
+    size: Size = DEFAULTS.size,
+    components: Components = DEFAULTS.components,
+    factors: Factors = DEFAULTS.factors,
+    noise_std: Annotated[
+        float, typer.Option(help="Noise standard deviation of the symmetric data set.")
+    ] = DEFAULTS.noise_std,
+    asymmetric_noise_std: Annotated[
+        float,
+        typer.Option(help="The same, of all but the outlier components, for the asymmetric one."),
+    ] = DEFAULTS.asymmetric_noise_std,
+    max_iter: MaxIter = DEFAULTS.max_iter,
+    train_samples: Annotated[
+        int, typer.Option(min=1, help="Samples of the symmetric data set that the SVMs learn from.")
+    ] = DEFAULTS.train_samples,
+    attack_samples: Annotated[
+        int, typer.Option(min=1, help="Fresh samples on which each classifier is attacked.")
+    ] = DEFAULTS.attack_samples,
+    steps: Steps = DEFAULTS.steps,
+    svm_steps: Annotated[
+        int, typer.Option(min=1, help="The same, on the SVMs.")
+    ] = DEFAULTS.svm_steps,
+    gamma: Annotated[
+        float | None,
+        typer.Option(help="Of the RBF SVM. Left out: the highest that keeps the accuracy."),
+    ] = DEFAULTS.gamma,
+    seed: Seed = DEFAULTS.seed,
+    threads: Threads = DEFAULTS.n_threads,
+    out: Annotated[Path, typer.Option(help="Folder for the report, tables and pictures.")] = Path(
+        "mfa-fast-run"
+    ),
+) -> None:
+    """Measure how robust the Bayes-optimal classifier is, and what learns from its data."""
+    config = RunConfig(
+        data=data,
+        pair=pair,
+        attribute=attribute,
+        size=size,
+        components=components,
+        factors=factors,
+        noise_std=noise_std,
+        asymmetric_noise_std=asymmetric_noise_std,
+        max_iter=max_iter,
+        train_samples=train_samples,
+        attack_samples=attack_samples,
+        steps=steps,
+        svm_steps=svm_steps,
+        gamma=gamma,
+        seed=seed,
+        n_threads=threads,
+    )
+    check_destination(out)
+    with _ProgressBars() as bars:
+        result = run_main_job(config, bars.update)
+        bars.update("draw the pictures", 0, 1)
+        page = write_report(result, out)
+        bars.update("draw the pictures", 1, 1)
+    Console().print(tables.result_table(result))
+    typer.echo(f"Report: {page}")
+
+
+@app.command()
+def fit(
+    out: Annotated[
+        Path, typer.Argument(help="Model file to write, .safetensors.", show_default=False)
+    ],
+    data: DataOrArray = None,
+    pair: PairOrNone = None,
+    attribute: Attribute = None,
+    size: Size = DEFAULTS.size,
+    components: Components = None,
+    factors: Factors = None,
+    max_iter: MaxIter = DEFAULTS.max_iter,
+    seed: Seed = DEFAULTS.seed,
+    threads: Threads = None,
+) -> None:
+    """Fit one mixture per class, or a single mixture where there are no labels, and save it."""
+    X, y = _read(data, pair, attribute, size, part="train")
+    if y is None or _is_array_file(data, pair, attribute):
+        if components is None or factors is None:
+            msg = "components and factors must be given where data is an array file"
+            raise ValueError(msg)
+    else:
+        asked = RunConfig(data=data, attribute=attribute, components=components, factors=factors)
+        filled = asked.resolved(y)
+        components, factors = filled.components, filled.factors
+    shape = (components, factors)
+    settings: dict[str, Any] = {"max_iter": max_iter, "random_state": seed, "n_threads": threads}
+    with _ProgressBars() as bars:
+        bars.update("fit", 0, 1)
+        model = (
+            MFA(*shape, **settings).fit(X)
+            if y is None
+            else MFAClassifier(*shape, **settings).fit(X, y)
+        )
+        bars.update("fit", 1, 1)
+    model.save(out)
+    typer.echo(f"{type(model).__name__}, {shape[0]} components x {shape[1]} factors: {out}")
+
+
+@app.command()
+def sample(
+    model: Model,
+    out: Annotated[
+        Path, typer.Option(help="File to write: .npz with X and, for a classifier, y.")
+    ] = Path("samples.npz"),
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of samples.")] = 1000,
+    noise: Annotated[bool, typer.Option(help="With the noise, or without it.")] = True,
+    seed: Seed = DEFAULTS.seed,
+) -> None:
+    """Draw samples from a model."""
+    loaded = _load_model(model)
+    X, labels = loaded.sample(n, noise=noise, random_state=seed)
+    name = "y" if isinstance(loaded, MFAClassifier) else "component"
+    _write_npz(out, {"X": X, name: labels})
+    typer.echo(f"{len(X)} samples with {X.shape[1]} features: {out}")
+
+
+@app.command()
+def score(
+    model: Model,
+    data: DataOrArray = None,
+    pair: PairOrNone = None,
+    attribute: Attribute = None,
+    size: Size = DEFAULTS.size,
+) -> None:
+    """Print the mean log-likelihood of data (of image sets: the test part) and the accuracy."""
+    loaded = _load_model(model)
+    X, y = _read(data, pair, attribute, size, part="test")
+    typer.echo(f"samples: {len(X)}")
+    if not isinstance(loaded, MFAClassifier):
+        typer.echo(f"mean log-likelihood: {loaded.score(X):.6g}")
+        return
+    joint = loaded.class_log_likelihood(X) + np.log(loaded.priors_)
+    typer.echo(f"mean log-likelihood: {np.mean(np.logaddexp.reduce(joint, axis=1)):.6g}")
+    if y is not None:
+        typer.echo(f"accuracy: {np.mean(loaded.predict(X) == y):.4f}")
+
+
+@app.command()
+def attack(
+    model: Model,
+    data: DataOrArray = None,
+    pair: PairOrNone = None,
+    attribute: Attribute = None,
+    size: Size = DEFAULTS.size,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Attack only the first so many samples.")
+    ] = None,
+    steps: Steps = DEFAULTS.steps,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the adversarial samples to this .npz file.")
+    ] = None,
+) -> None:
+    """Attack a classifier with LD-Grad (test part of image sets) and print how far it had to go."""
+    loaded = _load_model(model)
+    X, y = _read(data, pair, attribute, size, part="test")
+    rows = slice(samples)
+    result = ld_grad(loaded, X[rows], None if y is None else y[rows], steps=steps)
+    cells = tables.attack_cells(model.name, result.summary(), result)
+    Console().print(tables.screen_table("LD-Grad", [cells], tables.COLUMNS))
+    if out is not None:
+        names = ("X_adv", "l2", "success", "n_steps", "source", "target")
+        _write_npz(out, {name: getattr(result, name) for name in names})
+        typer.echo(f"Adversarial samples: {out}")
+
+
+@app.command()
+def info() -> None:
+    """Print version, instruction sets, BLAS, threads, and whether CUDA is on."""
+    mfa_fast.show_config()
+
+
+class _ProgressBars:
+    """One line per stage: a bar that moves while the stage runs, and the time it took."""
+
+    def __init__(self) -> None:
+        self._display = Progress(
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_ProgressBars":
+        self._display.start()
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        # After an error the bars vanish: what remains to be read is the message.
+        self._display.live.transient = error is not None
+        self._display.stop()
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._display.add_task(stage, total=None)
+        # Of a stage in one piece nothing is known until it ends: the bar pulses.
+        known = total if total > 1 or done == total else None
+        self._display.update(self._tasks[stage], completed=done, total=known)
+
+
+def _load_model(path: Path) -> MFA | MFAClassifier:
+    """Load a mixture or a classifier, whichever the file holds."""
+    try:
+        return MFAClassifier.load(path)
+    except ValueError:
+        return MFA.load(path)
+
+
+def _read(
+    data: Path | None,
+    pair: tuple[int, int] | None,
+    attribute: str | None,
+    size: int,
+    part: str,
+) -> tuple[Array, Array | None]:
+    """Return samples, and labels if there are any, of an array file or part of an image set."""
+    if data is not None and _is_array_file(data, pair, attribute):
+        return _read_arrays(data)
+    images = load_images(data, pair or DEFAULTS.pair, attribute, size)
+    return images[f"X_{part}"], images[f"y_{part}"]
+
+
+def _is_array_file(data: Path | None, pair: tuple[int, int] | None, attribute: str | None) -> bool:
+    return data is not None and pair is None and attribute is None
+
+
+def _read_arrays(path: Path) -> tuple[Array, Array | None]:
+    remedy = (
+        "expected a .npy file or an .npz file with X and perhaps y;"
+        " for MNIST add --pair, for CelebA --attribute"
+    )
+    if path.is_dir():
+        msg = f"data is a folder, {path}: {remedy}"
+        raise ValueError(msg)
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content, None
+        with content:
+            arrays = {name: content[name] for name in ("X", "y") if name in content.files}
+            found = ", ".join(content.files)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        msg = f"data cannot be read, {path} is cut short or of another kind ({error}): {remedy}"
+        raise ValueError(msg) from error
+    if "X" not in arrays:
+        msg = f"data holds no array named X, {path} holds {found}: {remedy}"
+        raise ValueError(msg)
+    return arrays["X"], arrays.get("y")
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    _write_whole(path, lambda file: np.savez(file, **arrays))
+
+
+def _write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """Write a file whole or not at all."""
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.absolute().parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,105 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+_Float = NDArray[np.float64]
+_Index = NDArray[np.int64]
+_Clip = tuple[float | None, float | None]
+_Statistics = tuple[_Float, _Float, _Float, _Float, _Float]
+_Attack = tuple[_Array, _Float, NDArray[np.bool_], _Index]
+
+class Model:
+    def __init__(self, weights: _Float, means: _Float, loadings: _Float, noise_variance: _Float) -> None: ...
+    @property
+    def n_components(self) -> int: ...
+    @property
+    def n_factors(self) -> int: ...
+    @property
+    def n_features(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+
+def log_densities(model: Model, X: _Array, out: _Array, *, n_threads: int) -> int | None: ...
+def reduce(
+    model: Model,
+    X: _Array,
+    groups: _Index,
+    *,
+    exact: bool,
+    log_sum: _Float | None = None,
+    best_value: _Float | None = None,
+    best: _Index | None = None,
+    responsibilities: _Array | None = None,
+    factors: _Float | None = None,
+    n_threads: int,
+) -> int | None: ...
+def expectation(
+    model: Model, X: _Array, statistics: _Statistics, log_likelihoods: _Float, *, n_threads: int
+) -> int | None: ...
+def assigned(
+    X: _Array, means: _Float, labels: _Index, factors: _Float, statistics: _Statistics, *, n_threads: int
+) -> None: ...
+def sample(
+    model: Model,
+    *,
+    weights: _Float,
+    seed: int,
+    start: int,
+    noise: bool,
+    out: _Array,
+    labels: _Index,
+    n_threads: int,
+) -> None: ...
+def ld_grad(
+    model: Model,
+    X: _Array,
+    *,
+    groups: _Index,
+    log_priors: _Float,
+    labels: _Index,
+    sum_rule: bool,
+    steps: int,
+    overshoot: float,
+    clip: _Clip,
+    source: int | None,
+    target: int | None,
+    out: _Attack,
+    sources: _Index,
+    targets: _Index,
+    n_threads: int,
+) -> int | None: ...
+def ld_grad_linear(
+    *,
+    weights: _Float,
+    intercept: float,
+    shift: _Float,
+    scale: _Float,
+    X: _Array,
+    labels: _Index,
+    steps: int,
+    overshoot: float,
+    clip: _Clip,
+    out: _Attack,
+    n_threads: int,
+) -> int | None: ...
+def ld_grad_rbf(
+    *,
+    support_vectors: _Float,
+    coefficients: _Float,
+    intercept: float,
+    gamma: float,
+    shift: _Float,
+    scale: _Float,
+    X: _Array,
+    labels: _Index,
+    steps: int,
+    overshoot: float,
+    clip: _Clip,
+    out: _Attack,
+    n_threads: int,
+) -> int | None: ...
+def available_isas() -> list[str]: ...
+def isa() -> str: ...
+def set_isa(name: str) -> None: ...

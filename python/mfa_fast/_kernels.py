@@ -1,0 +1,175 @@
+"""Calls into the compiled core: packed models, kept as long as their parameters are, and outputs made to measure."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfa_fast import _core
+from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Of one mixture: weights (K,), means (K, d), loadings (K, L, d), noise variance (K, d)."""
+
+    weights: Array
+    means: Array
+    loadings: Array
+    noise_variance: Array
+
+    def arrays(self) -> tuple[Array, ...]:
+        """Return the four arrays."""
+        return (self.weights, self.means, self.loadings, self.noise_variance)
+
+    def astype(self, dtype: Any) -> Parameters:
+        """Return the parameters in another dtype."""
+        return Parameters(*(np.ascontiguousarray(a, dtype=dtype) for a in self.arrays()))
+
+    def pack(self) -> _core.Model:
+        """Pack them for the kernels."""
+        return _core.Model(*self.astype(np.float64).arrays())
+
+
+def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Parameters:
+    """Lay mixtures side by side as one, with loadings filled up with zeros to the same number of factors."""
+    n_factors = max(m.loadings.shape[1] for m in mixtures)
+    scaled = [m.weights * s for m, s in zip(mixtures, np.ones(len(mixtures)) if shares is None else shares, strict=True)]
+    padded = [np.pad(m.loadings, ((0, 0), (0, n_factors - m.loadings.shape[1]), (0, 0))) for m in mixtures]
+    return Parameters(
+        np.concatenate(scaled),
+        np.concatenate([m.means for m in mixtures]),
+        np.concatenate(padded),
+        np.concatenate([m.noise_variance for m in mixtures]),
+    )
+
+
+class PackedCache:
+    """Packed models by estimator, outside the estimators so that these hold arrays and plain parameters only.
+
+    A packed model is taken again as long as the very same parameter arrays are in place. They are made read-only, so
+    that they cannot change under it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: weakref.WeakKeyDictionary[Any, tuple[tuple[Array, ...], _core.Model]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def get(self, owner: Any, mixtures: Sequence[Parameters]) -> _core.Model:
+        """Return the packed model of the owner's mixtures, side by side."""
+        arrays = tuple(a for m in mixtures for a in m.arrays())
+        with self._lock:
+            found = self._entries.get(owner)
+            if found is not None:
+                known, model = found
+                same = len(known) == len(arrays) and all(a is b for a, b in zip(known, arrays, strict=True))
+                if same and model.isa == _core.isa():
+                    return model
+            model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack()
+            for array in arrays:
+                array.flags.writeable = False
+            self._entries[owner] = (arrays, model)
+            return model
+
+
+packed_models = PackedCache()
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A packed model whose components belong to groups, and the threads it runs on."""
+
+    model: _core.Model
+    groups: NDArray[np.int64]
+    n_threads: int
+    owner: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        owner: Any,
+        mixtures: Sequence[Parameters],
+        n_threads: int | None,
+    ) -> Scorer:
+        """Make one from an estimator's mixtures, one group each."""
+        sizes = [len(m.weights) for m in mixtures]
+        groups = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return cls(packed_models.get(owner, mixtures), groups, check_threads(n_threads), owner)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return len(self.groups) - 1
+
+    def log_densities(self, samples: Samples) -> Array:
+        """Return log w_k + log N(x; mu_k, S_k) as (n, K)."""
+        out = np.empty((len(samples), self.model.n_components), samples.dtype)
+        bad = _core.log_densities(self.model, samples.data, out, n_threads=self.n_threads)
+        reject_bad_row(samples, bad, self.owner)
+        return out
+
+    def _reduce(self, samples: Samples, exact: bool = False, **outputs: Array) -> None:
+        bad = _core.reduce(
+            self.model, samples.data, self.groups, exact=exact, n_threads=self.n_threads, **outputs
+        )
+        reject_bad_row(samples, bad, self.owner)
+
+    def log_sums(self, samples: Samples, *, exact: bool = False) -> FloatArray:
+        """Return the log-sum-exp over each group as (n, G); to double precision if `exact`."""
+        out = np.empty((len(samples), self.n_groups))
+        self._reduce(samples, exact, log_sum=out)
+        return out
+
+    def best_values(self, samples: Samples) -> FloatArray:
+        """Return the value of each group's best component as (n, G), to double precision."""
+        out = np.empty((len(samples), self.n_groups))
+        self._reduce(samples, exact=True, best_value=out)
+        return out
+
+    def best(self, samples: Samples) -> NDArray[np.int64]:
+        """Return the index of each group's best component as (n, G)."""
+        out = np.empty((len(samples), self.n_groups), np.int64)
+        self._reduce(samples, best=out)
+        return out
+
+    def responsibilities(self, samples: Samples) -> Array:
+        """Return the components' posterior probabilities within their group as (n, K)."""
+        out = np.empty((len(samples), self.model.n_components), samples.dtype)
+        self._reduce(samples, exact=True, responsibilities=out)
+        return out
+
+    def best_factors(self, samples: Samples) -> tuple[NDArray[np.int64], FloatArray]:
+        """Return the first group's best component (n,) and the posterior mean of its factors (n, L)."""
+        best = np.empty((len(samples), self.n_groups), np.int64)
+        factors = np.empty((len(samples), self.model.n_factors))
+        self._reduce(samples, exact=True, best=best, factors=factors)
+        return best[:, 0], factors
+
+    def sample(
+        self, n: int, *, weights: Array, seed: int, start: int, noise: bool, dtype: Any
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Return samples start, start + 1, ..., start + n - 1 of a seed, and their components."""
+        shares = np.ascontiguousarray(weights, dtype=np.float64)
+        X = np.empty((n, self.model.n_features), dtype)
+        labels = np.empty(n, np.int64)
+        _core.sample(
+            self.model,
+            weights=shares,
+            seed=seed,
+            start=start,
+            noise=noise,
+            out=X,
+            labels=labels,
+            n_threads=self.n_threads,
+        )
+        return X, labels

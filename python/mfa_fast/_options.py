@@ -1,0 +1,55 @@
+"""Options and arguments that several commands of `mfa-fast` share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Images: mnist.npz, a folder of MNIST's IDX files or (with --attribute) of CelebA."
+        " Left out: scikit-learn's bundled digits."
+    ),
+]
+DataOrArray = Annotated[
+    Path | None,
+    typer.Option(
+        help="A .npy file, an .npz file with X and perhaps y; or, with --pair, MNIST (mnist.npz or"
+        " a folder of IDX files) or, with --attribute, a CelebA folder. Left out: scikit-learn's"
+        " bundled digits."
+    ),
+]
+Pair = Annotated[tuple[int, int], typer.Option(help="The two digits.", metavar="A B")]
+PairOrNone = Annotated[
+    tuple[int, int] | None,
+    typer.Option(help="The two digits, where the data are digits.", metavar="A B"),
+]
+Attribute = Annotated[
+    str | None,
+    typer.Option(help="CelebA: the attribute that tells the classes apart, such as Male."),
+]
+Size = Annotated[int, typer.Option(min=1, help="CelebA: side to which faces are resized.")]
+Components = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000"
+        " images for faces.",
+    ),
+]
+Factors = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for"
+        " faces.",
+    ),
+]
+MaxIter = Annotated[int, typer.Option(min=1, help="Most EM iterations.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads. Left out: all cores.")]
+Steps = Annotated[
+    int, typer.Option(min=1, help="Most LD-Grad steps; an attack stops once it has succeeded.")
+]
+Model = Annotated[Path, typer.Argument(help="A model file, .safetensors.", show_default=False)]

@@ -1,0 +1,91 @@
+"""Checks of parameters, with messages that name the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from mfa_fast._kernels import FloatArray, Parameters
+
+
+def check_option(name: str, value: Any, options: Sequence[str]) -> str:
+    """Return the value if it is one of the options."""
+    if not isinstance(value, str) or value not in options:
+        msg = f"{name} must be one of {', '.join(map(repr, options))}; got {value!r}."
+        raise ValueError(msg)
+    return value
+
+
+def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None, ...] | None = None) -> FloatArray:
+    """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
+    array = np.asarray(
+        check_array(value, dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name, copy=False)
+    )
+    wrong = array.ndim != ndim or (
+        shape is not None and any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True))
+    )
+    if wrong:
+        wanted = f"shape {shape}".replace("None", "any") if shape is not None else f"{ndim} dimension(s)"
+        msg = f"{name} must have {wanted}, got shape {array.shape}."
+        raise ValueError(msg)
+    return np.array(array, dtype=np.float64, order="C")
+
+
+def check_weights(weights: Any, n_components: int | None = None, name: str = "weights") -> FloatArray:
+    """Return mixture weights: non-negative, of sum 1."""
+    checked = check_finite_array(name, weights, 1, (n_components,))
+    if np.any(checked < 0):
+        msg = f"{name} must not be negative, got a smallest of {checked.min():.6g}."
+        raise ValueError(msg)
+    total = float(checked.sum())
+    if abs(total - 1.0) > 1e-5:
+        msg = f"{name} must sum to 1, got a sum of {total:.6g}; divide them by it."
+        raise ValueError(msg)
+    return checked / total if abs(total - 1.0) > 1e-12 else checked
+
+
+def check_noise_variance(
+    noise_variance: Any, n_components: int, n_features: int, name: str = "noise_variance"
+) -> FloatArray:
+    """Return noise variances as (K, d), from a scalar, (d,), (K, 1) or (K, d)."""
+    array = np.atleast_1d(noise_variance)
+    checked = check_finite_array(name, array, array.ndim)
+    try:
+        full = np.broadcast_to(checked, (n_components, n_features))
+    except ValueError:
+        msg = (
+            f"{name} must broadcast to (n_components, n_features) = ({n_components}, {n_features}), "
+            f"got shape {checked.shape}."
+        )
+        raise ValueError(msg) from None
+    if np.any(full <= 0):
+        msg = f"{name} must be positive, got a smallest of {full.min():.6g}."
+        raise ValueError(msg)
+    return np.array(full, order="C")
+
+
+def check_parameters(weights: Any, means: Any, loadings: Any, noise_variance: Any) -> Parameters:
+    """Return parameters of a mixture in float64."""
+    checked_means = check_finite_array("means", means, 2)
+    n_components, n_features = checked_means.shape
+    checked_loadings = check_finite_array("loadings", loadings, 3, (n_components, None, n_features))
+    check_factors(checked_loadings.shape[1], n_features)
+    return Parameters(
+        check_weights(weights, n_components),
+        checked_means,
+        checked_loadings,
+        check_noise_variance(noise_variance, n_components, n_features),
+    )
+
+
+def check_factors(n_factors: int, n_features: int) -> None:
+    """Refuse as many factors as features, which leave nothing for noise to explain."""
+    if n_factors >= n_features:
+        msg = (
+            f"n_factors={n_factors} must be smaller than the number of features, but X has n_features={n_features}; "
+            "use fewer factors (0 is allowed)."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,92 @@
+"""What every attack returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Adversarial examples of n samples and how far they are from them.
+
+    Attributes
+    ----------
+    X_adv : array of shape (n, d)
+        Where each attack ended; the sample itself where it was misclassified from the start.
+    l2 : array of shape (n,)
+        Euclidean distance from the sample, in units of X; 0 where it was misclassified from the start.
+    success : array of shape (n,), bool
+        Whether `X_adv` is classified as another class than y.
+    n_steps : array of shape (n,), int64
+        Steps that were taken.
+    source, target : array of shape (n,), int64
+        Components of the last step, counted within their class's mixture; -1 where there is none.
+    lower_bound : array of shape (n,)
+        No adversarial example is nearer than this; nan where nothing is known.
+    certified : array of shape (n,), bool
+        Whether `l2` is the least there is, to the attack's tolerance.
+
+    Notes
+    -----
+    In every figure below a sample counts that y gives the right class of: what was misclassified from the start needs
+    no attack, and says nothing of one.
+    """
+
+    X_adv: Any
+    l2: Any
+    success: Any
+    n_steps: Any
+    source: Any
+    target: Any
+    lower_bound: Any
+    certified: Any
+
+    def _attacked(self) -> tuple[Any, Any]:
+        """Distances and success of the samples that were classified correctly."""
+        l2, success = np.asarray(self.l2), np.asarray(self.success)
+        was_right = ~(success & (np.asarray(self.n_steps) == 0))
+        return l2[was_right], success[was_right]
+
+    def summary(self) -> dict[str, float | int]:
+        """Return the figures by which attacks are compared.
+
+        Returns
+        -------
+        summary : dict
+            ``n_samples``; ``accuracy`` before the attack; ``adversarial_accuracy`` after it; ``success_rate`` among the
+            samples that were classified correctly; ``mean_l2`` over the successful among them (the paper's figure; nan if
+            there is none); ``median_l2`` with failures as infinite.
+        """
+        l2, success = self._attacked()
+        n = len(np.asarray(self.l2))
+        distances = np.where(success, l2, np.inf)
+        return {
+            "n_samples": n,
+            "accuracy": len(l2) / n,
+            "adversarial_accuracy": float(np.sum(~success)) / n,
+            "success_rate": float(np.mean(success)) if len(l2) else float("nan"),
+            "mean_l2": float(np.mean(l2[success])) if success.any() else float("nan"),
+            "median_l2": float(np.median(distances)) if len(l2) else float("nan"),
+        }
+
+    def security_curve(self, radii: Any) -> Any:
+        """Return the accuracy that is left when an adversary may move samples this far.
+
+        Parameters
+        ----------
+        radii : array-like of shape (m,)
+            In units of X.
+
+        Returns
+        -------
+        accuracy : ndarray of shape (m,)
+            Fraction of all samples that are classified correctly and for which no adversarial example was found within
+            the radius.
+        """
+        l2, success = self._attacked()
+        distances = np.sort(np.where(success, l2, np.inf))
+        within = np.searchsorted(distances, np.atleast_1d(np.asarray(radii, dtype=float)), side="right")
+        return (len(distances) - within) / len(np.asarray(self.l2))

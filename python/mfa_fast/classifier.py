@@ -1,0 +1,487 @@
+"""Bayes' rule over one mixture of factor analyzers per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.decomposition import PCA
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from mfa_fast import _persistence
+from mfa_fast._backend import Array, Samples, as_samples, as_seed
+from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._validation import check_option, check_weights
+from mfa_fast.mixture import MFA, arrays_of, restore
+
+
+class MFAClassifier(ClassifierMixin, BaseEstimator):
+    """One mixture of factor analyzers per class, and Bayes' rule.
+
+    Where the data come from such mixtures, this is the best classifier there is: no other makes fewer errors.
+
+    Parameters
+    ----------
+    n_components, n_factors : int, default=1
+        Of every class's mixture.
+    priors : None, "uniform" or array-like of shape (n_classes,), default=None
+        Probabilities of the classes; None for their frequencies in `fit`.
+    rule : {"max", "sum"}, default="max"
+        The score of a class is the density of its best component, or that of its whole mixture (log-sum-exp).
+    noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads
+        As in `MFA`; `tied_noise` ties the components of a class.
+    random_state : int, RandomState or None, default=None
+        Seed of the fits, and of `sample` where it is given none.
+
+    Attributes
+    ----------
+    mixtures_ : list of MFA
+        In the order of `classes_`.
+    classes_ : ndarray of shape (n_classes,)
+    priors_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where X had column names.
+
+    Notes
+    -----
+    Richardson & Weiss, A Bayes-optimal view on adversarial examples, JMLR 22(221), 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from mfa_fast import MFAClassifier
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> classifier = MFAClassifier(n_components=3, n_factors=2, random_state=0).fit(X / 16, y)
+    >>> float(classifier.score(X / 16, y))
+    1.0
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        n_factors: int = 1,
+        *,
+        priors: Any = None,
+        rule: Literal["max", "sum"] = "max",
+        noise_type: Literal["spherical", "diag"] = "spherical",
+        tied_noise: bool = False,
+        tol: float = 1e-3,
+        min_noise_variance: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: Literal["kmeans", "k-means++", "random_from_data", "random"] = "kmeans",
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.n_factors = n_factors
+        self.priors = priors
+        self.rule = rule
+        self.noise_type = noise_type
+        self.tied_noise = tied_noise
+        self.tol = tol
+        self.min_noise_variance = min_noise_variance
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+
+    # ------------------------------------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit one mixture to the samples of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            Class labels, of two classes at least.
+
+        Returns
+        -------
+        self : MFAClassifier
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described, or a class has fewer samples than components.
+        """
+        check_option("rule", self.rule, ("max", "sum"))
+        samples = as_samples(X, estimator=self, reset=True)
+        labels = check_labels(y, len(samples))
+        classes, indices, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        if len(classes) < 2:
+            msg = f"y must hold at least two classes, got only one class: {classes.tolist()}."
+            raise ValueError(msg)
+        priors = self._fit_priors(counts)
+
+        previous = self.mixtures_ if self.warm_start and hasattr(self, "mixtures_") else []
+        going_on = len(previous) == len(classes) and np.array_equal(self.classes_, classes)
+        rng = check_random_state(self.random_state)
+        shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        mixtures = []
+        for c, label in enumerate(classes):
+            shared["random_state"] = int(rng.randint(2**31))
+            mixture = previous[c].set_params(**shared) if going_on else MFA(**shared)
+            try:
+                mixtures.append(mixture.fit(samples.data[indices == c]))
+            except ValueError as error:
+                msg = f"class {label!r} ({counts[c]} sample(s)) cannot be fitted: {error}"
+                raise ValueError(msg) from error
+        self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
+        return self
+
+    def _fit_priors(self, counts: NDArray[np.int64]) -> FloatArray:
+        if self.priors is None:
+            return np.asarray(counts / counts.sum(), dtype=np.float64)
+        return check_priors(self.priors, len(counts))
+
+    @classmethod
+    def from_mixtures(
+        cls,
+        mixtures: Sequence[MFA],
+        classes: Any = None,
+        priors: Any = None,
+        rule: Literal["max", "sum"] = "max",
+    ) -> Self:
+        """Make a classifier of fitted mixtures.
+
+        Parameters
+        ----------
+        mixtures : sequence of MFA
+            Two or more, of the same number of features.
+        classes : array-like of shape (n_classes,), default=None
+            Distinct labels, in increasing order; None for 0, 1, ...
+        priors : None, "uniform" or array-like of shape (n_classes,), default=None
+            None means uniform, as there are no frequencies.
+        rule : {"max", "sum"}, default="max"
+
+        Returns
+        -------
+        classifier : MFAClassifier
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA, MFAClassifier
+        >>> left = MFA.from_parameters([1.0], [[-1.0, 0.0]], np.zeros((1, 0, 2)), 1.0)
+        >>> right = MFA.from_parameters([1.0], [[1.0, 0.0]], np.zeros((1, 0, 2)), 1.0)
+        >>> MFAClassifier.from_mixtures([left, right], classes=["left", "right"]).predict([[0.3, 5.0]])
+        array(['right'], dtype='<U5')
+        """
+        models = list(mixtures)
+        if len(models) < 2:
+            msg = f"mixtures must hold two or more, got {len(models)}."
+            raise ValueError(msg)
+        for model in models:
+            if not isinstance(model, MFA):
+                msg = f"mixtures must be MFA estimators, got {type(model).__name__}."
+                raise TypeError(msg)
+            check_is_fitted(model)
+        widths = {model.means_.shape[1] for model in models}
+        if len(widths) > 1:
+            msg = f"mixtures must have the same number of features, got {sorted(widths)}."
+            raise ValueError(msg)
+        labels = np.arange(len(models)) if classes is None else np.asarray(classes)
+        if labels.shape != (len(models),) or not np.array_equal(np.unique(labels), labels):
+            msg = f"classes must be {len(models)} distinct labels in increasing order, got {labels.tolist()}."
+            raise ValueError(msg)
+        first = models[0]
+        classifier = cls(
+            len(first.weights_), first.loadings_.shape[1], priors=priors, rule=rule, noise_type=first.noise_type
+        )
+        check_option("rule", rule, ("max", "sum"))
+        classifier.mixtures_ = models
+        classifier.classes_ = labels
+        classifier.priors_ = check_priors("uniform" if priors is None else priors, len(models))
+        classifier.n_features_in_ = widths.pop()
+        return classifier
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def _parameters(self) -> list[Parameters]:
+        check_is_fitted(self)
+        return [m._parameters() for m in self.mixtures_]
+
+    def _scorer(self) -> Scorer:
+        return Scorer.of(self, self._parameters(), self.n_threads)
+
+    def _samples(self, X: Any) -> Samples:
+        check_is_fitted(self)
+        return as_samples(X, estimator=self)
+
+    def log_priors(self) -> FloatArray:
+        """Return the logarithms of `priors_`; -inf where one is 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(np.asarray(self.priors_, dtype=np.float64))
+
+    def _class_scores(self, samples: Samples) -> FloatArray:
+        scorer = self._scorer()
+        scores = scorer.best_values(samples) if self.rule == "max" else scorer.log_sums(samples, exact=True)
+        return scores + self.log_priors()
+
+    def predict(self, X: Any) -> Any:
+        """Return the class of highest score for each sample; the first in `classes_` on a tie.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+        """
+        samples = self._samples(X)
+        labels = self.classes_[np.argmax(self._class_scores(samples), axis=1)]
+        return samples.wrap(labels) if labels.dtype.kind in "biuf" else labels
+
+    def decision_function(self, X: Any) -> Any:
+        """Return the scores of the classes, log prior included.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            With two classes the score of ``classes_[1]`` minus that of ``classes_[0]``, in nats.
+        """
+        samples = self._samples(X)
+        scores = self._class_scores(samples)
+        if scores.shape[1] == 2:
+            scores = scores[:, 1] - scores[:, 0]
+        return samples.wrap(scores.astype(samples.dtype))
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the classes' posterior probabilities under the rule.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        samples = self._samples(X)
+        return samples.wrap(softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
+
+    def predict_log_proba(self, X: Any) -> Any:
+        """Return the logarithms of `predict_proba`, which do not underflow.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        samples = self._samples(X)
+        return samples.wrap(log_softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
+
+    def class_log_likelihood(self, X: Any) -> Any:
+        """Return log p(x | class), in nats: the log-sum-exp of the class's components, whatever the rule.
+
+        Returns
+        -------
+        log_likelihood : ndarray of shape (n_samples, n_classes)
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._scorer().log_sums(samples).astype(samples.dtype))
+
+    # ------------------------------------------------------------------------------------------------ sampling
+
+    def sample(
+        self, n_samples: int = 1, *, noise: bool = True, random_state: Any = None, start: int = 0
+    ) -> tuple[Array, Array]:
+        """Draw samples and their classes, with classes drawn from the priors.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        noise : bool, default=True
+            Without it, samples lie in the affine subspaces of the components: what people look at.
+        random_state : int, RandomState, Generator or None, default=None
+            A non-negative integer is the seed itself; None takes the classifier's `random_state`.
+        start : int, default=0
+            Index of the first sample: sample i of a seed is a function of the seed and of i alone.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+        y : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        parameters = self._parameters()
+        check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
+        check_scalar(start, "start", (int, np.integer), min_val=0)
+        scorer = self._scorer()
+        X, components = scorer.sample(
+            int(n_samples),
+            weights=np.concatenate([prior * p.weights for prior, p in zip(self.priors_, parameters, strict=True)]),
+            seed=as_seed(self.random_state if random_state is None else random_state),
+            start=int(start),
+            noise=bool(noise),
+            dtype=np.result_type(*(p.means.dtype for p in parameters)),
+        )
+        return X, self.classes_[np.searchsorted(scorer.groups, components, side="right") - 1]
+
+    # ------------------------------------------------------------------------------------------------ variations
+
+    def symmetric(self, noise_std: float = 1e-3, *, uniform_weights: bool = False) -> Self:
+        """Return a copy in which every noise variance is ``noise_std**2``.
+
+        Its samples are the paper's symmetric data: all classes and directions off the subspaces are alike.
+
+        Parameters
+        ----------
+        noise_std : float, default=1e-3
+            In units of X.
+        uniform_weights : bool, default=False
+            Whether the components of a class also get the same weight.
+        """
+        variance = _check_noise_std("noise_std", noise_std) ** 2
+
+        def change(p: Parameters) -> Parameters:
+            weights = np.full_like(p.weights, 1.0 / len(p.weights)) if uniform_weights else p.weights.copy()
+            return Parameters(weights, p.means.copy(), p.loadings.copy(), np.full_like(p.noise_variance, variance))
+
+        return self._with_mixtures([change(p) for p in self._parameters()])
+
+    def asymmetric(
+        self,
+        X: Any,
+        *,
+        component: int = 50,
+        noise_std: float = 0.5,
+        offset: float = 1.0,
+        weight: float | None = None,
+        base_noise_std: float = 1e-3,
+    ) -> Self:
+        """Return the symmetric copy with one spherical outlier component more in each of its two classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The data whose mean and principal directions place the outliers.
+        component : int, default=50
+            Which principal direction, counted from 1.
+        noise_std : float, default=0.5
+            Noise of the outlier components, which have no loadings.
+        offset : float, default=1.0
+            How far their means are from the mean of X, in standard deviations along the direction: plus in
+            ``classes_[0]``, minus in ``classes_[1]``.
+        weight : float or None, default=None
+            Of an outlier component in its class; None for 1 / (K + 1).
+        base_noise_std : float, default=1e-3
+            Noise of all other components.
+        """
+        symmetric = self.symmetric(_check_noise_std("base_noise_std", base_noise_std))
+        variance = _check_noise_std("noise_std", noise_std) ** 2
+        if len(self.classes_) != 2:
+            msg = f"asymmetric needs a classifier of two classes, this one has {len(self.classes_)}."
+            raise ValueError(msg)
+        samples = self._samples(X)
+        check_scalar(component, "component", (int, np.integer), min_val=1)
+        most = min(samples.data.shape)
+        if component > most:
+            msg = (
+                f"component={component} asks for more principal directions than X has: min(n_samples, n_features) = "
+                f"{most}; use a smaller one."
+            )
+            raise ValueError(msg)
+        if weight is not None:
+            check_scalar(weight, "weight", (int, float, np.number), min_val=0.0, max_val=1.0)
+        check_scalar(offset, "offset", (int, float, np.number))
+        pca = PCA(int(component), random_state=0).fit(samples.data.astype(samples.dtype, copy=False))
+        step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
+
+        def change(p: Parameters, mean: Array) -> Parameters:
+            share = 1.0 / (len(p.weights) + 1) if weight is None else float(weight)
+            return Parameters(
+                np.append(p.weights * (1.0 - share), share).astype(p.weights.dtype),
+                np.vstack([p.means, mean]).astype(p.means.dtype),
+                np.concatenate([p.loadings, np.zeros_like(p.loadings[:1])]),
+                np.vstack([p.noise_variance, np.full_like(p.noise_variance[:1], variance)]),
+            )
+
+        plus, minus = symmetric._parameters()
+        return self._with_mixtures([change(plus, pca.mean_ + step), change(minus, pca.mean_ - step)])
+
+    def _with_mixtures(self, parameters: Sequence[Parameters]) -> Self:
+        copy = clone(self)
+        copy.classes_, copy.priors_ = self.classes_.copy(), self.priors_.copy()
+        copy.n_features_in_ = self.n_features_in_
+        if hasattr(self, "feature_names_in_"):
+            copy.feature_names_in_ = self.feature_names_in_
+        copy.mixtures_ = [MFA.from_parameters(*p.arrays()) for p in parameters]
+        return copy
+
+    # ------------------------------------------------------------------------------------------------ persistence
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted classifier as a safetensors file.
+
+        Raises
+        ------
+        TypeError
+            If the labels are objects, which have no place in such a file.
+        """
+        check_is_fitted(self)
+        if self.classes_.dtype.kind not in "biufU":
+            msg = f"classes_ of dtype {self.classes_.dtype} cannot be saved; use numbers or strings as labels."
+            raise TypeError(msg)
+        arrays: dict[str, Array] = {"priors": self.priors_}
+        for c, mixture in enumerate(self.mixtures_):
+            arrays |= arrays_of(mixture, f"{c}.")
+        header = {
+            "rule": self.rule,
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "mixtures": [{"noise_type": m.noise_type, "tied_noise": bool(m.tied_noise)} for m in self.mixtures_],
+        }
+        _persistence.write(path, "mfa_fast.MFAClassifier", arrays, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a classifier that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such file, or it is not a whole model.
+        """
+        arrays, header = _persistence.read(path, "mfa_fast.MFAClassifier")
+        mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
+        classes = np.array(header["classes"], dtype=header["classes_dtype"])
+        return cls.from_mixtures(mixtures, classes, arrays["priors"], header["rule"])
+
+
+def check_labels(y: Any, n_samples: int) -> Array:
+    """Return class labels (n_samples,)."""
+    if y is None:
+        msg = "requires y to be passed, but the target y is None: pass the class labels."
+        raise ValueError(msg)
+    labels = column_or_1d(y.numpy() if hasattr(y, "numpy") else y, warn=True)
+    check_classification_targets(labels)
+    if len(labels) != n_samples:
+        msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."
+        raise ValueError(msg)
+    return labels
+
+
+def check_priors(priors: Any, n_classes: int) -> FloatArray:
+    """Return priors (n_classes,) of "uniform" or an array."""
+    if isinstance(priors, str):
+        check_option("priors", priors, ("uniform",))
+        return np.full(n_classes, 1.0 / n_classes)
+    return check_weights(priors, n_classes, "priors")
+
+
+def _check_noise_std(name: str, value: Any) -> float:
+    return float(check_scalar(value, name, (int, float, np.number), min_val=0.0, include_boundaries="neither"))

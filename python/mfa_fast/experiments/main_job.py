@@ -1,0 +1,262 @@
+"""The main job: the robustness of the Bayes-optimal classifier, and of what learns from its data.
+
+Fit a mixture of factor analyzers (MFA) to each class of real images, make a symmetric and an
+asymmetric data set of known distribution from them, train support vector machines on the symmetric
+one, and attack all classifiers.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.svm import SVC, LinearSVC
+
+import mfa_fast
+from mfa_fast import MFAClassifier, datasets
+from mfa_fast.attacks import AttackResult, ld_grad
+from mfa_fast.experiments import models, paper
+from mfa_fast.experiments.config import RunConfig
+from mfa_fast.experiments.models import GammaTrial
+
+Array = npt.NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+# Key, title and data set of the classifiers, in the order of every table and figure.
+MODELS: dict[str, tuple[str, str]] = {
+    "bayes_symmetric": ("Bayes, symmetric", "symmetric"),
+    "bayes_asymmetric": ("Bayes, asymmetric", "asymmetric"),
+    "linear_svm": ("Linear SVM", "symmetric"),
+    "rbf_svm": ("RBF SVM", "symmetric"),
+}
+STAGES = (
+    "load the images",
+    "fit one mixture per class",
+    "draw the data sets",
+    "train the linear SVM",
+    "search gamma of the RBF SVM",
+    "train the RBF SVM",
+    *(f"attack: {title}" for title, _ in MODELS.values()),
+)
+N_GALLERY = 6  # images per class in the pictures of the data sets
+N_HELD_OUT = 300  # fresh samples on which gamma is chosen
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """A classifier under attack: what it was shown, what it said, what the attack found."""
+
+    key: str
+    title: str
+    data_set: str
+    X: Array
+    y: Array
+    predicted: Array
+    attack: AttackResult
+    summary: dict[str, float]
+    paper: paper.PaperFigure | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """All that the main job found; `mfa_fast.experiments.write_report` writes it to a folder."""
+
+    config: RunConfig
+    data_name: str
+    class_names: tuple[str, ...]
+    classes: Array
+    image_shape: tuple[int, ...]
+    n_real: int
+    galleries: dict[str, tuple[Array, Array]]
+    models: tuple[ModelResult, ...]
+    gamma: float
+    gamma_trials: tuple[GammaTrial, ...]
+    em_iterations: tuple[int, ...]
+    seconds: dict[str, float]
+    versions: dict[str, str]
+
+
+def load_images(
+    data: Path | None, pair: tuple[int, int], attribute: str | None, size: int = 64
+) -> Any:
+    """Load two classes of images: faces if an attribute is named, else digits, bundled or MNIST."""
+    if attribute is not None:
+        if data is None:
+            msg = "attribute needs data: the folder that holds CelebA"
+            raise ValueError(msg)
+        return datasets.load_celeba(data, attribute, size=size)
+    if data is not None:
+        return datasets.load_mnist_pair(*pair, data=data)
+    return datasets.load_digits_pair(*pair)
+
+
+def run(config: RunConfig, progress: Progress = lambda stage, done, total: None) -> RunResult:
+    """Run the main job.
+
+    Parameters
+    ----------
+    config : RunConfig
+    progress : callable
+        Called as ``progress(stage, done, total)`` when a stage of `STAGES` starts (``done`` 0),
+        advances and ends.
+
+    Returns
+    -------
+    RunResult
+
+    Examples
+    --------
+    >>> from mfa_fast.experiments import RunConfig, run
+    >>> result = run(RunConfig(attack_samples=50, train_samples=200))  # doctest: +SKIP
+    >>> result.models[0].summary["mean_l2"]  # doctest: +SKIP
+    """
+    clock = _Clock(progress)
+    with clock("load the images"):
+        real = load_images(config.data, config.pair, config.attribute, config.size)
+        config = config.resolved(real.y_train)
+    with clock("fit one mixture per class"):
+        fitted = MFAClassifier(
+            config.components,
+            config.factors,
+            max_iter=config.max_iter,
+            random_state=config.seed,
+            n_threads=config.n_threads,
+        ).fit(real.X_train, real.y_train)
+    with clock("draw the data sets"):
+        symmetric = fitted.symmetric(config.noise_std)
+        asymmetric = models.asymmetric_classifier(fitted, real.X_train, config.asymmetric_noise_std)
+        # Seeds of their own: no sample of one set is one of another.
+        train: tuple[Array, Array] = symmetric.sample(config.train_samples, random_state=config.seed + 1)
+        held_out: tuple[Array, Array] = symmetric.sample(N_HELD_OUT, random_state=config.seed + 2)
+        samples: dict[str, tuple[Array, Array]] = {
+            "symmetric": symmetric.sample(config.attack_samples, random_state=config.seed + 3),
+            "asymmetric": asymmetric.sample(config.attack_samples, random_state=config.seed + 3),
+        }
+        galleries = {
+            "Real images": _first_of_each(real.X_train, real.y_train),
+            "Symmetric, no noise": _first_of_each(
+                *symmetric.sample(config.attack_samples, noise=False, random_state=config.seed + 3)
+            ),
+            "Symmetric, with noise": _first_of_each(*samples["symmetric"]),
+            "Asymmetric, with noise": _first_of_each(
+                *samples["asymmetric"], last=models.from_outlier(asymmetric, *samples["asymmetric"])
+            ),
+        }
+    with clock("train the linear SVM"):
+        linear = models.train_linear_svm(*train, seed=config.seed)
+    gamma, trials = config.gamma, list[GammaTrial]()
+    with clock("search gamma of the RBF SVM") as advance:
+        if gamma is None:
+            gamma, trials = models.search_gamma(
+                train, held_out, attack_steps=config.svm_steps, progress=advance
+            )
+    with clock("train the RBF SVM"):
+        rbf = models.train_rbf_svm(*train, gamma)
+
+    figures = _paper_figures(config)
+    classifiers = {
+        "bayes_symmetric": symmetric,
+        "bayes_asymmetric": asymmetric,
+        "linear_svm": linear,
+        "rbf_svm": rbf,
+    }
+    results = []
+    for key, (title, data_set) in MODELS.items():
+        with clock(f"attack: {title}"):
+            steps = config.steps if key.startswith("bayes") else config.svm_steps
+            results.append(
+                _attack(key, classifiers[key], *samples[data_set], steps, figures.get(key))
+            )
+    return RunResult(
+        config=config,
+        data_name=str(real.name),
+        class_names=tuple(str(name) for name in real.target_names),
+        classes=fitted.classes_,
+        image_shape=tuple(real.image_shape),
+        n_real=len(real.X_train),
+        galleries=galleries,
+        models=tuple(results),
+        gamma=float(gamma),
+        gamma_trials=tuple(trials),
+        em_iterations=tuple(int(mixture.n_iter_) for mixture in fitted.mixtures_),
+        seconds=clock.seconds,
+        versions=_versions(),
+    )
+
+
+class _Clock:
+    """Times the stages of a run and tells `progress` of them."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[Callable[[int, int], None]]:
+        self.progress(stage, 0, 1)
+        start = time.perf_counter()
+        yield partial(self.progress, stage)
+        self.seconds[stage] = time.perf_counter() - start
+        self.progress(stage, 1, 1)
+
+
+def _attack(
+    key: str,
+    classifier: MFAClassifier | SVC | LinearSVC,
+    X: Array,
+    y: Array,
+    steps: int,
+    figure: paper.PaperFigure | None,
+) -> ModelResult:
+    title, data_set = MODELS[key]
+    start = time.perf_counter()
+    attack = ld_grad(classifier, X, y, steps=steps)
+    seconds = time.perf_counter() - start
+    return ModelResult(
+        key=key,
+        title=title,
+        data_set=data_set,
+        X=X,
+        y=y,
+        predicted=classifier.predict(X),
+        attack=attack,
+        summary=attack.summary(),
+        paper=figure,
+        seconds=seconds,
+    )
+
+
+def _paper_figures(config: RunConfig) -> dict[str, paper.PaperFigure]:
+    if config.attribute is not None:
+        return paper.celeba_figures(config.attribute)
+    return {} if config.data is None else paper.mnist_figures(config.pair)
+
+
+def _first_of_each(X: Array, y: Array, last: Array | None = None) -> tuple[Array, Array]:
+    """Return the first images of each class, the last of which is one of those marked in `last`."""
+    chosen = []
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        marked = rows[:0] if last is None else rows[last[rows]][:1]
+        chosen.append(
+            np.concatenate([np.setdiff1d(rows, marked)[: N_GALLERY - len(marked)], marked])
+        )
+    rows = np.concatenate(chosen).astype(np.intp)
+    return X[rows], y[rows]
+
+
+def _versions() -> dict[str, str]:
+    names = ("numpy", "scipy", "scikit-learn", "matplotlib")
+    return {
+        "mfa_fast": mfa_fast.__version__,
+        **{name: version(name) for name in names},
+        "python": platform.python_version(),
+    }

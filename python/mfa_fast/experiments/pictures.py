@@ -1,0 +1,284 @@
+"""The main job's pictures, as PNG files in memory."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from mfa_fast.experiments.main_job import ModelResult, RunResult
+
+Array = npt.NDArray[Any]
+
+# One colour per classifier in every figure (Okabe & Ito: distinct for colour-blind readers and in
+# grey).
+COLOURS = {
+    "bayes_symmetric": "#0072B2",
+    "bayes_asymmetric": "#D55E00",
+    "linear_svm": "#E69F00",
+    "rbf_svm": "#009E73",
+}
+GREY = "#9a9a9a"
+JUST_VISIBLE = 5  # of 255: the paper's mark for a change of a pixel that nobody sees
+IMAGES_PER_CLASS = 4
+DPI = 110
+
+
+def render(result: RunResult) -> dict[str, bytes]:
+    """Draw every picture of a run.
+
+    Parameters
+    ----------
+    result : RunResult
+
+    Returns
+    -------
+    dict
+        File name to content of the PNG, in the order of the report.
+    """
+    pictures = {
+        "mean-l2.png": _png(_mean_l2_bars(result)),
+        "samples.png": _png(_galleries(result)),
+    }
+    for model in result.models:
+        pictures[adversarial_name(model)] = _png(_adversarial(model, result.image_shape))
+    pictures["histograms.png"] = _png(_histograms(result))
+    pictures["accuracy-under-attack.png"] = _png(_security_curves(result))
+    return pictures
+
+
+def adversarial_name(model: ModelResult) -> str:
+    """Return the file name of the adversarial images of a classifier."""
+    return f"adversarial-{model.key.replace('_', '-')}.png"
+
+
+def magnification(perturbations: Array) -> int:
+    """Return the round factor (1, 2, 5, 10, ...) that spreads perturbations over [-1, 1]."""
+    largest = float(np.abs(perturbations).max(initial=0.0))
+    if largest == 0:
+        return 1
+    exponent = math.floor(math.log10(1 / largest))
+    candidates = [int(m * 10.0**e) for e in (exponent, exponent + 1) for m in (1, 2, 5)]
+    return max([1, *(c for c in candidates if c * largest <= 1)])
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI, facecolor="white")
+    return content.getvalue()
+
+
+def _show(axes: Axes, image: Array, shape: tuple[int, ...]) -> None:
+    axes.imshow(
+        np.clip(image, 0, 1).reshape(shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+    )
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color("#cccccc")
+
+
+def _row_label(axes: Axes, text: str) -> None:
+    axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=11, labelpad=10)
+
+
+def _galleries(result: RunResult) -> Figure:
+    columns = max(len(images) for images, _ in result.galleries.values())
+    figure = Figure(
+        figsize=(2.2 + 0.85 * columns, 0.95 * len(result.galleries)), layout="constrained"
+    )
+    grid = figure.subplots(len(result.galleries), columns, squeeze=False)
+    for row, (name, (images, _)) in zip(grid, result.galleries.items(), strict=True):
+        _row_label(row[0], name)
+        for axes in row:
+            _bare(axes)
+        for axes, image in zip(row, images, strict=False):
+            _show(axes, image, result.image_shape)
+    return figure
+
+
+def shown_rows(model: ModelResult) -> Array:
+    """Return the first samples of each class: the same ones for every classifier of a data set."""
+    labels = np.unique(model.y)
+    return np.concatenate([np.flatnonzero(model.y == label)[:IMAGES_PER_CLASS] for label in labels])
+
+
+def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
+    rows = shown_rows(model)
+    originals, adversarial = model.X[rows], model.attack.X_adv[rows]
+    perturbations = adversarial - originals
+    factor = magnification(perturbations)
+    figure = Figure(figsize=(3.3 + 1.05 * len(rows), 4.0), layout="constrained")
+    grid = figure.subplots(3, len(rows), squeeze=False)
+    times = f"\N{MULTIPLICATION SIGN} {factor}"
+    labels = ("Original", "Adversarial", f"Perturbation\nmagnified {times}")
+    for axes, label in zip(grid[:, 0], labels, strict=True):
+        _row_label(axes, label)
+    image = None
+    for column, row in enumerate(rows):
+        for axes in grid[:, column]:
+            _bare(axes)
+        flipped = bool(model.attack.success[row])
+        title = f"L2 {model.attack.l2[row]:.2f}" if flipped else "not flipped"
+        grid[0, column].set_title(title, fontsize=10)
+        _show(grid[0, column], originals[column], shape)
+        _show(grid[1, column], adversarial[column], shape)
+        scaled = (factor * perturbations[column]).reshape(shape)
+        if len(shape) == 3:  # colour: grey is no change
+            _show(grid[2, column], (scaled + 1) / 2, shape)
+        else:
+            image = grid[2, column].imshow(
+                scaled, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
+            )
+    if image is not None:
+        # Taken from the room of all three rows, so that their columns stay in line.
+        bar = figure.colorbar(
+            image, ax=list(grid.ravel()), ticks=[-1, 0, 1], shrink=0.3, anchor=(0, 0), pad=0.01
+        )
+        limit = 1 / factor
+        bar.ax.set_yticklabels([f"\N{MINUS SIGN}{limit:.2g}", "0", f"+{limit:.2g}"], fontsize=9)
+    figure.suptitle(
+        f"{model.title}: mean L2 {model.summary['mean_l2']:.2f}",
+        color=COLOURS[model.key],
+        fontsize=13,
+        fontweight="bold",
+    )
+    return figure
+
+
+def _histograms(result: RunResult) -> Figure:
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    pixels, distances = figure.subplots(1, 2)
+    flipped = [model.attack.success & (model.predicted == model.y) for model in result.models]
+    labels = []
+    for model, rows in zip(result.models, flipped, strict=True):
+        changes = 255 * np.abs(model.attack.X_adv[rows] - model.X[rows]).ravel()
+        most = f"{np.percentile(changes, 99):.0f}/255" if changes.size else "-"
+        labels.append(f"{model.title}: 99 % of the pixels below {most}")
+        weights = np.full(changes.size, 100 / max(changes.size, 1))
+        # Whole levels of 255, the last bin taking all that lies beyond.
+        pixels.hist(
+            np.minimum(changes, 130),
+            bins=np.arange(0, 133, 2),
+            weights=weights,
+            histtype="step",
+            linewidth=1.8,
+            color=COLOURS[model.key],
+        )
+    pixels.axvline(JUST_VISIBLE, color="black", linestyle="--", linewidth=1)
+    pixels.annotate(
+        f"{JUST_VISIBLE}/255", (JUST_VISIBLE, 1), (4, -4), **_CORNER, va="top", fontsize=10
+    )
+    pixels.set(
+        yscale="log",
+        xlim=(0, 132),
+        xlabel="Change of a pixel, in 255ths (last bin: all beyond)",
+        ylabel="Share of the pixels, %",
+        title="How much single pixels change",
+    )
+    handles = [Patch(color=COLOURS[model.key]) for model in result.models]
+    pixels.legend(handles, labels, frameon=False, fontsize=9)
+
+    largest = max(
+        _farthest(model, rows) for model, rows in zip(result.models, flipped, strict=True)
+    )
+    bins = np.linspace(0, 1.02 * largest, 60)
+    for model, rows in zip(result.models, flipped, strict=True):
+        counts, _ = np.histogram(model.attack.l2[rows], bins)
+        # A narrow histogram would tower over the others: all get the same height.
+        distances.stairs(
+            counts / max(counts.max(), 1), bins, fill=True, alpha=0.5, color=COLOURS[model.key]
+        )
+    distances.set(
+        xlabel="L2 distance to the adversarial image",
+        ylabel="Samples (each histogram scaled to height 1)",
+        title="How far the whole image moves",
+        xlim=(0, bins[-1]),
+        ylim=(0, 1.3),
+        yticks=[],
+    )
+    distances.legend(handles, [model.title for model in result.models], frameon=False, fontsize=9)
+    for axes in (pixels, distances):
+        _plain_axes(axes)
+    return figure
+
+
+_CORNER: dict[str, Any] = {
+    "xycoords": ("data", "axes fraction"),
+    "textcoords": "offset points",
+}
+
+
+def _mean_l2_bars(result: RunResult) -> Figure:
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    axes = figure.subplots()
+    with_paper = any(model.paper for model in result.models)
+    width = 0.38 if with_paper else 0.6
+    for position, model in enumerate(result.models):
+        ours = model.summary["mean_l2"]
+        shift = width / 2 if with_paper else 0
+        bars = [(position - shift, ours, COLOURS[model.key])]
+        if model.paper is not None:
+            bars.append((position + shift, model.paper.mean_l2, GREY))
+        for place, height, colour in bars:
+            if math.isfinite(height):
+                axes.bar(place, height, width * 0.95, color=colour)
+                axes.annotate(
+                    f"{height:.2f}",
+                    (place, height),
+                    (0, 3),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=11,
+                )
+    axes.set_xticks(
+        range(len(result.models)),
+        [
+            f"{model.title}\n({100 * model.summary['accuracy']:.0f} % accurate)"
+            for model in result.models
+        ],
+        fontsize=11,
+    )
+    axes.set(ylabel="Mean L2 of LD-Grad", title="How far an image must move to be misclassified")
+    axes.margins(y=0.15)
+    if with_paper:
+        axes.legend([Patch(color=GREY)], ["the paper's figure"], frameon=False)
+    _plain_axes(axes)
+    return figure
+
+
+def _security_curves(result: RunResult) -> Figure:
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    axes = figure.subplots()
+    finite = [_farthest(model, model.attack.success) for model in result.models]
+    radii = np.linspace(0, max(finite), 200)
+    for model in result.models:
+        accuracy = 100 * np.asarray(model.attack.security_curve(radii))
+        axes.plot(radii, accuracy, color=COLOURS[model.key], label=model.title, linewidth=2)
+    axes.set(
+        xlabel="Largest L2 distance that the attacker may go",
+        ylabel="Samples still classified correctly, %",
+        title="Accuracy under attack",
+        xlim=(0, radii[-1]),
+        ylim=(0, 103),
+    )
+    axes.legend(frameon=False)
+    _plain_axes(axes)
+    return figure
+
+
+def _farthest(model: ModelResult, rows: Array) -> float:
+    return float(model.attack.l2[rows].max(initial=0.1))
+
+
+def _plain_axes(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.title.set_fontsize(13)
+    axes.title.set_fontweight("bold")

@@ -1,0 +1,172 @@
+"""Writes what the main job found to a folder: tables, pictures and one self-contained HTML page."""
+
+import base64
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from mfa_fast.experiments import models, pictures, tables
+from mfa_fast.experiments.main_job import RunResult
+
+# A folder that holds this file was written by a run, so the next run may replace it.
+_MARK = "config.json"
+
+
+def check_destination(out: Path) -> None:
+    """Raise ValueError if `out` holds something other than the report of an earlier run.
+
+    To be called before minutes of work, not after.
+    """
+    if out.exists() and not out.is_dir():
+        msg = f"out must be a folder, and {out} is a file"
+        raise ValueError(msg)
+    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
+        msg = f"out is a folder that holds other files, {out}: name a new or an empty one"
+        raise ValueError(msg)
+    ancestor = next(folder for folder in out.absolute().parents if folder.exists())
+    if not os.access(ancestor, os.W_OK):
+        msg = f"out cannot be written: no permission in {ancestor}"
+        raise ValueError(msg)
+
+
+def write_report(result: RunResult, out: Path) -> Path:
+    """Write tables, pictures and the HTML report of a run, all or nothing.
+
+    Parameters
+    ----------
+    result : RunResult
+    out : Path
+        The folder. One from an earlier run is replaced as a whole.
+
+    Returns
+    -------
+    Path
+        The HTML report.
+
+    Raises
+    ------
+    ValueError
+        If `out` holds something else.
+    """
+    check_destination(out)
+    images = pictures.render(result)
+    contents: dict[str, bytes] = {
+        "config.json": tables.config_json(result).encode(),
+        "summary.json": tables.summary_json(result).encode(),
+        "summary.csv": tables.summary_csv(result).encode(),
+        "samples.csv": tables.samples_csv(result).encode(),
+        "report.html": html(result, images).encode(),
+        **images,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the destination, so that the renaming stays within one file system.
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        fresh, stale = Path(scratch, "fresh"), Path(scratch, "stale")
+        fresh.mkdir()
+        for name, content in contents.items():
+            (fresh / name).write_bytes(content)
+        if out.exists():
+            out.rename(stale)
+        fresh.rename(out)
+    return out / "report.html"
+
+
+def html(result: RunResult, images: dict[str, bytes]) -> str:
+    """Return the report as one page with its pictures inside."""
+    config = result.config
+    bayes = result.models[0]
+    words = {
+        **{model.key: tables.distance(model.summary["mean_l2"]) for model in result.models},
+        **{name: str(value) for name, value in asdict(config).items()},
+        "title": f"How robust is the Bayes-optimal classifier? {result.data_name}",
+        "subtitle": (
+            f"{config.components} components with {config.factors} factors each per class,"
+            f" {config.attack_samples:,} attacked samples per classifier, seed {config.seed}"
+        ),
+        "bayes_accuracy": tables.percent(bayes.summary["accuracy"]),
+        "n_real": f"{result.n_real:,}",
+        "train_samples": f"{config.train_samples:,}",
+        "em_iterations": " and ".join(str(n) for n in result.em_iterations),
+        "gamma": f"{result.gamma:.4g}",
+        "gamma_text": _gamma_text(result),
+        "sources": _sources(result),
+    }
+    markup = {
+        "result_table": _table(
+            (*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)
+        ),
+        "gamma_table": _gamma_table(result),
+        "settings_table": _table(
+            ("Setting", "Value"),
+            [[name, str(value)] for name, value in (asdict(config) | result.versions).items()],
+        ),
+        "time_table": _table(
+            ("Stage", "Seconds"), [[stage, f"{s:.2f}"] for stage, s in result.seconds.items()]
+        ),
+        **{_placeholder(name): _data_url(content) for name, content in images.items()},
+    }
+    template = Template(files(__package__).joinpath("report.html").read_text("utf-8"))
+    return template.substitute({name: escape(text) for name, text in words.items()} | markup)
+
+
+def _placeholder(name: str) -> str:
+    """Return the name under which the template knows a picture."""
+    return Path(name).stem.replace("-", "_")
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _gamma_text(result: RunResult) -> str:
+    if not result.gamma_trials:
+        return f"No search: gamma was given as {result.gamma:g}."
+    return (
+        "Chosen is the highest gamma that keeps the accuracy on held-out samples (within"
+        f" {100 * models.ACCURACY_SLACK:g} percentage points of the best) and on which the attack"
+        f" still succeeds on at least {100 * models.MIN_ATTACK_SUCCESS:g} %. Beyond, the kernel is"
+        " so narrow that its gradient vanishes between the training samples: the attack gets lost,"
+        " and what it measures is no longer the distance to the boundary."
+    )
+
+
+def _gamma_table(result: RunResult) -> str:
+    rows = [
+        [
+            f"{trial.gamma:.4g}" + (" (chosen)" if trial.gamma == result.gamma else ""),
+            tables.percent(trial.accuracy),
+            tables.percent(trial.attack_success),
+        ]
+        for trial in result.gamma_trials
+    ]
+    return _table(("Gamma", "Held-out accuracy", "Attack success"), rows) if rows else ""
+
+
+def _sources(result: RunResult) -> str:
+    sources = sorted({model.paper.source for model in result.models if model.paper is not None})
+    if not sources:
+        return "It has no figures for this data set."
+    return f"Its figures: {'; '.join(sources)}."
+
+
+def _swatches(result: RunResult) -> list[str]:
+    return [
+        f'<span class="swatch" style="background:{pictures.COLOURS[model.key]}"></span>'
+        for model in result.models
+    ]
+
+
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] | None = None
+) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = []
+    for mark, row in zip(marks or [""] * len(rows), rows, strict=True):
+        cells = "</td><td>".join(escape(cell) for cell in row)
+        body.append(f"<tr><td>{mark}{cells}</td></tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"

@@ -1,0 +1,174 @@
+"""The main job's numbers as rows: on the screen, as CSV, as JSON."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from mfa_fast.attacks import AttackResult
+from mfa_fast.experiments.main_job import ModelResult, RunResult
+
+COLUMNS = ("Classifier", "Accuracy", "Success", "Mean L2", "Median L2", "Steps")
+SUMMARY_FIELDS = ("n_samples", "accuracy", "success_rate", "mean_l2", "median_l2")
+
+
+def percent(value: float) -> str:
+    """Format a share; 100 % is written only where it is exactly that."""
+    text = f"{100 * value:.1f}"
+    if text == "100.0":
+        return "100 %" if value == 1 else "99.9 %"
+    return f"{text} %"
+
+
+def distance(value: float) -> str:
+    """Format an L2 distance; a median over mostly failed attacks is infinite."""
+    if math.isnan(value):
+        return "-"
+    return "infinite" if math.isinf(value) else f"{value:.2f}"
+
+
+def attack_cells(title: str, summary: dict[str, float], attack: AttackResult) -> list[str]:
+    """Return the cells of `COLUMNS` for one attacked classifier."""
+    steps = attack.n_steps[attack.success]
+    return [
+        title,
+        percent(summary["accuracy"]),
+        percent(summary["success_rate"]),
+        distance(summary["mean_l2"]),
+        distance(summary["median_l2"]),
+        str(int(steps.max())) if steps.size else "-",
+    ]
+
+
+def screen_table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> Table:
+    """Return a rich table: the first column to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def result_rows(result: RunResult) -> list[list[str]]:
+    """Return the rows of the main table, the paper's mean L2 last."""
+    return [
+        [
+            *attack_cells(model.title, model.summary, model.attack),
+            "-" if model.paper is None else distance(model.paper.mean_l2),
+        ]
+        for model in result.models
+    ]
+
+
+def result_table(result: RunResult) -> Table:
+    """Return the main table for the screen."""
+    return screen_table(result.data_name, result_rows(result), (*COLUMNS, "Paper"))
+
+
+def summary_records(result: RunResult) -> list[dict[str, Any]]:
+    """Return one record per classifier, numbers unrounded."""
+    return [
+        {
+            "model": model.key,
+            "title": model.title,
+            "data_set": model.data_set,
+            **{field: model.summary[field] for field in SUMMARY_FIELDS},
+            "paper_mean_l2": None if model.paper is None else model.paper.mean_l2,
+            "paper_source": None if model.paper is None else model.paper.source,
+            "attack_seconds": model.seconds,
+        }
+        for model in result.models
+    ]
+
+
+def summary_csv(result: RunResult) -> str:
+    """Return `summary_records` as CSV."""
+    records = summary_records(result)
+    return _csv(list(records[0]), [list(record.values()) for record in records])
+
+
+def summary_json(result: RunResult) -> str:
+    """Return `summary_records`, the search for gamma and the timings as JSON."""
+    return to_json(
+        {
+            "data": result.data_name,
+            "classes": list(result.class_names),
+            "models": summary_records(result),
+            "gamma": result.gamma,
+            "gamma_trials": [asdict(trial) for trial in result.gamma_trials],
+            "em_iterations": list(result.em_iterations),
+            "seconds": result.seconds,
+        }
+    )
+
+
+def config_json(result: RunResult) -> str:
+    """Return the resolved configuration and the versions it ran with as JSON."""
+    return to_json({"config": asdict(result.config), "versions": result.versions})
+
+
+def samples_csv(result: RunResult) -> str:
+    """Return one row per attacked sample as CSV."""
+    rows = [row for model in result.models for row in _sample_rows(model)]
+    header = (
+        "model",
+        "index",
+        "label",
+        "predicted",
+        "l2",
+        "success",
+        "n_steps",
+        "source",
+        "target",
+    )
+    return _csv(header, rows)
+
+
+def _sample_rows(model: ModelResult) -> list[list[Any]]:
+    attack = model.attack
+    columns = (
+        model.y,
+        model.predicted,
+        attack.l2,
+        attack.success,
+        attack.n_steps,
+        attack.source,
+        attack.target,
+    )
+    cells = zip(*(np.asarray(column).tolist() for column in columns), strict=True)
+    return [[model.key, index, *row] for index, row in enumerate(cells)]
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_json(value: Any) -> str:
+    """Return standard JSON: paths as text, null for what is not finite, as JSON has no infinity."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

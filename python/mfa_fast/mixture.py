@@ -1,0 +1,534 @@
+"""Mixture of factor analyzers: a Gaussian mixture whose covariances are low rank plus diagonal."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils.validation import check_is_fitted
+
+from mfa_fast import _persistence
+from mfa_fast._backend import Array, Samples, as_samples, as_seed, check_threads
+from mfa_fast._em import NoiseModel, iterate
+from mfa_fast._initialization import METHODS, initial_parameters
+from mfa_fast._kernels import Parameters, Scorer
+from mfa_fast._validation import (
+    check_factors,
+    check_finite_array,
+    check_noise_variance,
+    check_option,
+    check_parameters,
+    check_weights,
+)
+
+
+class MFA(DensityMixin, BaseEstimator):
+    """Mixture of factor analyzers.
+
+    Sample x comes from component k with probability ``weights_[k]``, and then
+    ``x = loadings_[k].T @ z + means_[k] + noise`` with factors z standard normal and independent noise of variance
+    ``noise_variance_[k]``. So every component is a Gaussian whose covariance is low rank plus diagonal, with as many
+    parameters as there are pixels times factors, not pixels squared: it can be fitted to, and evaluated on, whole
+    images.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components, K.
+    n_factors : int, default=1
+        Number of factors of each component, L; 0 gives a mixture of diagonal Gaussians.
+    noise_type : {"spherical", "diag"}, default="spherical"
+        One noise variance for all features of a component (a mixture of probabilistic PCA), or one for each.
+    tied_noise : bool, default=False
+        Whether all components share their noise variance.
+    tol : float, default=1e-3
+        EM ends when the mean log-likelihood, in nats per sample, changes by less than this.
+    min_noise_variance : float, default=1e-6
+        Noise variances do not fall below it; in squared units of X.
+    max_iter : int, default=100
+        Number of EM iterations at most.
+    n_init : int, default=1
+        Number of starts, of which the best is kept.
+    init_params : {"kmeans", "k-means++", "random_from_data", "random"}, default="kmeans"
+        How the first clusters are found, in a subspace of principal components: by k-means, by its seeding alone,
+        around random samples, or at random.
+    weights_init, means_init, loadings_init, noise_variance_init : array-like, default=None
+        First parameters, in place of those that would come from the clusters.
+    random_state : int, RandomState or None, default=None
+        Seed of the starts, and of `sample` where it is given none.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the parameters of the last one.
+    verbose : int, default=0
+        1 prints the mean log-likelihood now and then, 2 also the time.
+    verbose_interval : int, default=10
+        Number of iterations between two such lines.
+    n_threads : int or None, default=None
+        Number of threads; None for ``OMP_NUM_THREADS`` or, without it, all cores. Results do not depend on it.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_components,)
+    means_ : ndarray of shape (n_components, n_features)
+    loadings_ : ndarray of shape (n_components, n_factors, n_features)
+        ``loadings_[k]`` has the layout of ``FactorAnalysis.components_``.
+    noise_variance_ : ndarray of shape (n_components, n_features)
+    converged_ : bool
+    n_iter_ : int
+    lower_bound_ : float
+        Mean log-likelihood, in nats per sample, at the last iteration.
+    lower_bounds_ : list of float
+        The same for every iteration.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Where X had column names.
+
+    Notes
+    -----
+    float32 samples give float32 results, right to 1e-5 relative at any noise variance; all others float64, to 1e-10.
+    Ghahramani & Hinton, The EM algorithm for mixtures of factor analyzers, CRG-TR-96-1, 1996. Tipping & Bishop,
+    Mixtures of probabilistic principal component analyzers, Neural Computation 11(2), 1999. Richardson & Weiss, On
+    GANs and GMMs, NeurIPS 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from mfa_fast import MFA
+    >>> X = load_digits().data / 16
+    >>> model = MFA(n_components=10, n_factors=4, random_state=0).fit(X)
+    >>> model.loadings_.shape
+    (10, 4, 64)
+    >>> bool(model.score(X) > MFA(n_components=10, n_factors=0, random_state=0).fit(X).score(X))
+    True
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        n_factors: int = 1,
+        *,
+        noise_type: Literal["spherical", "diag"] = "spherical",
+        tied_noise: bool = False,
+        tol: float = 1e-3,
+        min_noise_variance: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: Literal["kmeans", "k-means++", "random_from_data", "random"] = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        loadings_init: Any = None,
+        noise_variance_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.n_factors = n_factors
+        self.noise_type = noise_type
+        self.tied_noise = tied_noise
+        self.tol = tol
+        self.min_noise_variance = min_noise_variance
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.loadings_init = loadings_init
+        self.noise_variance_init = noise_variance_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+
+    # ------------------------------------------------------------------------------------------------ fitting
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Estimate the parameters by expectation-maximisation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Any real dtype; what is not float32 or float64 is converted block by block.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : MFA
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not as described; the message names it.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `max_iter` iterations were not enough, or components lost all their samples.
+        """
+        self._check_hyperparameters()
+        samples = as_samples(X, estimator=self, reset=True, min_samples=2)
+        shape = (int(self.n_components), int(self.n_factors), int(samples.data.shape[1]))
+        check_factors(self.n_factors, shape[2])
+        if len(samples) < self.n_components:
+            msg = (
+                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={len(samples)}; "
+                "use fewer components."
+            )
+            raise ValueError(msg)
+
+        rng = check_random_state(self.random_state)
+        going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
+        best: tuple[Parameters, list[float], bool] | None = None
+        for start in range(1 if going_on else self.n_init):
+            if self.verbose:
+                print(f"Initialization {start}")
+            first = self._parameters().astype(np.float64) if going_on else self._first_parameters(samples, shape, rng)
+            run = self._run_em(first, samples)
+            if best is None or run[1][-1] > best[1][-1]:
+                best = run
+        assert best is not None
+        parameters, self.lower_bounds_, self.converged_ = best
+        self.lower_bound_ = self.lower_bounds_[-1]
+        self.n_iter_ = len(self.lower_bounds_)
+        if not self.converged_:
+            warnings.warn(
+                f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or tol, "
+                "or try another init_params.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._set_parameters(parameters.astype(samples.dtype))
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> Any:
+        """Estimate the parameters and return each sample's best component, as `fit` and `predict` do."""
+        return self.fit(X, y).predict(X)
+
+    def _run_em(self, parameters: Parameters, samples: Samples) -> tuple[Parameters, list[float], bool]:
+        noise, n_threads = self._noise_model(), check_threads(self.n_threads)
+        bounds: list[float] = []
+        started = time.perf_counter()
+        for iteration in range(1, self.max_iter + 1):
+            parameters, bound = iterate(parameters, samples, noise, n_threads)
+            converged = bool(bounds) and abs(bound - bounds[-1]) < self.tol
+            bounds.append(bound)
+            if self.verbose and iteration % self.verbose_interval == 0:
+                elapsed = f"\t {time.perf_counter() - started:.2f} s" if self.verbose > 1 else ""
+                print(f"  Iteration {iteration}\t mean log-likelihood {bound:.6f}{elapsed}")
+            if converged:
+                return parameters, bounds, True
+        return parameters, bounds, False
+
+    def _first_parameters(
+        self, samples: Samples, shape: tuple[int, int, int], rng: np.random.RandomState
+    ) -> Parameters:
+        K, L, d = shape
+        given = {
+            "weights": None if self.weights_init is None else check_weights(self.weights_init, K, "weights_init"),
+            "means": None if self.means_init is None else check_finite_array("means_init", self.means_init, 2, (K, d)),
+            "loadings": None
+            if self.loadings_init is None
+            else check_finite_array("loadings_init", self.loadings_init, 3, (K, L, d)),
+            "noise_variance": None
+            if self.noise_variance_init is None
+            else check_noise_variance(self.noise_variance_init, K, d, "noise_variance_init"),
+        }
+        if all(value is not None for value in given.values()):
+            return Parameters(**given)  # type: ignore[arg-type]
+        found = initial_parameters(
+            samples, self.init_params, shape, given["means"], self._noise_model(), rng, check_threads(self.n_threads)
+        )
+        return Parameters(
+            **{name: getattr(found, name) if value is None else value for name, value in given.items()}
+        )
+
+    def _noise_model(self) -> NoiseModel:
+        return NoiseModel(self.noise_type == "diag", bool(self.tied_noise), float(self.min_noise_variance))
+
+    def _check_hyperparameters(self) -> None:
+        integer = (int, np.integer)
+        for name, least in [
+            ("n_components", 1),
+            ("n_factors", 0),
+            ("max_iter", 1),
+            ("n_init", 1),
+            ("verbose_interval", 1),
+        ]:
+            check_scalar(getattr(self, name), name, integer, min_val=least)
+        check_scalar(self.tol, "tol", (int, float, np.number), min_val=0.0)
+        check_scalar(
+            self.min_noise_variance,
+            "min_noise_variance",
+            (int, float, np.number),
+            min_val=0.0,
+            include_boundaries="neither",
+        )
+        check_option("noise_type", self.noise_type, ("spherical", "diag"))
+        check_option("init_params", self.init_params, METHODS)
+        check_threads(self.n_threads)
+
+    # ------------------------------------------------------------------------------------------------ parameters
+
+    @classmethod
+    def from_parameters(cls, weights: Any, means: Any, loadings: Any, noise_variance: Any) -> Self:
+        """Make a fitted model of given parameters.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_components,)
+            Non-negative, of sum 1.
+        means : array-like of shape (n_components, n_features)
+        loadings : array-like of shape (n_components, n_factors, n_features)
+        noise_variance : array-like that broadcasts to (n_components, n_features)
+            Positive; for example a scalar.
+
+        Returns
+        -------
+        model : MFA
+            Its parameters are float32 where `means` is, else float64.
+
+        Raises
+        ------
+        ValueError
+            If shapes disagree or values are out of range; the message names the argument.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([1.0], np.zeros((1, 2)), [[[3.0, 0.0]]], 1.0)
+        >>> np.round(model.score_samples([[0.0, 0.0]]), 4)  # -log(2 pi) - log(10) / 2
+        array([-2.9892])
+        """
+        parameters = check_parameters(weights, means, loadings, noise_variance)
+        dtype = np.float32 if getattr(means, "dtype", None) == np.float32 else np.float64
+        variance = parameters.noise_variance
+        spherical = bool(np.all(variance == variance[:, :1]))
+        K, L, d = parameters.loadings.shape
+        model = cls(
+            K,
+            L,
+            noise_type="spherical" if spherical else "diag",
+            tied_noise=bool(K > 1 and np.all(variance == variance[:1])),
+        )
+        model.n_features_in_ = d
+        model._set_parameters(parameters.astype(dtype))
+        return model
+
+    def _parameters(self) -> Parameters:
+        return Parameters(self.weights_, self.means_, self.loadings_, self.noise_variance_)
+
+    def _set_parameters(self, parameters: Parameters) -> None:
+        self.weights_: Array = parameters.weights
+        self.means_: Array = parameters.means
+        self.loadings_: Array = parameters.loadings
+        self.noise_variance_: Array = parameters.noise_variance
+
+    def n_parameters(self) -> int:
+        """Return the number of free parameters; rotations of the factors do not count."""
+        check_is_fitted(self)
+        K, L, d = self.loadings_.shape
+        noise = (d if self.noise_type == "diag" else 1) * (1 if self.tied_noise else K)
+        return int(K - 1 + K * d + K * (d * L - L * (L - 1) // 2) + noise)
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def _scorer(self) -> Scorer:
+        check_is_fitted(self)
+        return Scorer.of(self, [self._parameters()], self.n_threads)
+
+    def _samples(self, X: Any) -> Samples:
+        check_is_fitted(self)
+        return as_samples(X, estimator=self)
+
+    def score_samples(self, X: Any) -> Any:
+        """Return the log-density log p(x) of each sample, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_density : ndarray of shape (n_samples,)
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._scorer().log_sums(samples)[:, 0].astype(samples.dtype))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of log p(x) over the samples, in nats per sample."""
+        return float(np.mean(self._scorer().log_sums(self._samples(X))))
+
+    def weighted_log_prob(self, X: Any) -> Any:
+        """Return log w_k + log N(x; mu_k, A_k A_k^T + D_k) for every sample and component.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_prob : ndarray of shape (n_samples, n_components)
+            In nats.
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._scorer().log_densities(samples))
+
+    def predict(self, X: Any) -> Any:
+        """Return the index of each sample's best component; the lowest on a tie.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._scorer().best(samples)[:, 0])
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the components' posterior probabilities, the responsibilities.
+
+        Returns
+        -------
+        responsibilities : ndarray of shape (n_samples, n_components)
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._scorer().responsibilities(samples))
+
+    def posterior_factors(self, X: Any) -> tuple[Any, Any]:
+        """Return each sample's best component and the mean of its factors given the sample.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+        factors : ndarray of shape (n_samples, n_factors)
+        """
+        samples = self._samples(X)
+        labels, factors = self._scorer().best_factors(samples)
+        return samples.wrap(labels), samples.wrap(factors.astype(samples.dtype))
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return each sample's projection onto its best component: ``loadings.T @ z + mean`` at the posterior mean z.
+
+        Returns
+        -------
+        X_reconstructed : ndarray of shape (n_samples, n_features)
+        """
+        samples = self._samples(X)
+        labels, factors = self._scorer().best_factors(samples)
+        out = np.empty(samples.data.shape, samples.dtype)
+        for k in np.unique(labels):
+            members = labels == k
+            out[members] = factors[members] @ self.loadings_[k] + self.means_[k]
+        return samples.wrap(out)
+
+    def bic(self, X: Any) -> float:
+        """Return the Bayesian information criterion on X; the lower the better."""
+        n = len(self._samples(X))
+        return float(-2.0 * self.score(X) * n + self.n_parameters() * np.log(n))
+
+    def aic(self, X: Any) -> float:
+        """Return the Akaike information criterion on X; the lower the better."""
+        n = len(self._samples(X))
+        return float(-2.0 * self.score(X) * n + 2.0 * self.n_parameters())
+
+    # ------------------------------------------------------------------------------------------------ sampling
+
+    def sample(
+        self, n_samples: int = 1, *, noise: bool = True, random_state: Any = None, start: int = 0
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Draw samples.
+
+        Sample i of a seed is a function of the seed and of i alone: the first hundred of a million are the hundred that
+        would be drawn alone, and ``start`` goes on where another call ended.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        noise : bool, default=True
+            Without it, samples lie in the affine subspaces of the components: what people look at.
+        random_state : int, RandomState, Generator or None, default=None
+            A non-negative integer is the seed itself; None takes the model's `random_state`.
+        start : int, default=0
+            Index of the first sample.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            In the dtype of the parameters.
+        labels : ndarray of shape (n_samples,), int64
+            The components, in the order in which they were drawn.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([0.5, 0.5], [[0.0, 0], [9, 9]], np.ones((2, 1, 2)), 0.1)
+        >>> X, labels = model.sample(5, random_state=0)
+        >>> bool(np.array_equal(X[3:], model.sample(2, random_state=0, start=3)[0]))
+        True
+        """
+        scorer = self._scorer()
+        check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
+        check_scalar(start, "start", (int, np.integer), min_val=0)
+        seed = as_seed(self.random_state if random_state is None else random_state)
+        return scorer.sample(
+            int(n_samples),
+            weights=self.weights_,
+            seed=seed,
+            start=int(start),
+            noise=bool(noise),
+            dtype=self.means_.dtype,
+        )
+
+    # ------------------------------------------------------------------------------------------------ persistence
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted model as a safetensors file."""
+        check_is_fitted(self)
+        header = {"noise_type": self.noise_type, "tied_noise": bool(self.tied_noise)}
+        _persistence.write(path, "mfa_fast.MFA", arrays_of(self), header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such file, or it is not a whole model.
+        """
+        arrays, header = _persistence.read(path, "mfa_fast.MFA")
+        return restore(cls, path, arrays, header)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell whether there are parameters."""
+        return hasattr(self, "means_")
+
+
+_NAMES = ("weights", "means", "loadings", "noise_variance")
+
+
+def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:
+    return {prefix + name: getattr(model, f"{name}_") for name in _NAMES}
+
+
+def restore(
+    cls: type[MFA], path: str | os.PathLike[str], arrays: dict[str, Array], header: dict[str, Any], prefix: str = ""
+) -> Any:
+    """Make a model of arrays from a file."""
+    try:
+        model = cls.from_parameters(*(arrays[prefix + name] for name in _NAMES))
+        return model.set_params(noise_type=header["noise_type"], tied_noise=header["tied_noise"])
+    except (KeyError, ValueError) as error:
+        msg = f"{os.fspath(path)!r} does not hold a whole model ({error}); save it again."
+        raise ValueError(msg) from error

@@ -1,0 +1,328 @@
+"""Mixtures of factor analyzers as dense formulas in NumPy and SciPy: what every test compares with.
+
+Slow and short on purpose. Densities are evaluated in residual form and, unless asked otherwise, in
+long double; `weighted_log_prob_dense` goes a different way (assembled covariances) to check them.
+
+Symbols: n samples, d features, K components, L factors; component k is N(mu_k, A_k A_k^T + D_k)
+with weight w_k. Loadings are stored as (K, L, d), so `A_k` on paper is `loadings[k].T`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.special import logsumexp
+
+BLOCK = 4096  # rows at a time, so that MNIST fits in memory
+NEGLIGIBLE = 1e-16  # responsibilities below it are left out of the M-step
+
+
+class Parameters(NamedTuple):
+    """A mixture: weights (K,), means (K, d), loadings (K, L, d), noise_variance (K, d)."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    loadings: np.ndarray
+    noise_variance: np.ndarray
+
+
+# Linear algebra in any precision, for matrices of a few rows.
+
+
+def _cholesky(m):
+    c = np.zeros_like(m)
+    for j in range(len(m)):
+        c[j, j] = np.sqrt(m[j, j] - c[j, :j] @ c[j, :j])
+        c[j + 1 :, j] = (m[j + 1 :, j] - c[j + 1 :, :j] @ c[j, :j]) / c[j, j]
+    return c
+
+
+def _solve(c, b):
+    """Return (C C^T)^-1 b."""
+    y = b.copy()
+    for i in range(len(c)):
+        y[i] = (y[i] - c[i, :i] @ y[:i]) / c[i, i]
+    for i in reversed(range(len(c))):
+        y[i] = (y[i] - c[i + 1 :, i] @ y[i + 1 :]) / c[i, i]
+    return y
+
+
+class Component:
+    """One factor analyzer in the precision asked for."""
+
+    def __init__(self, parameters: Parameters, k: int, precision=np.longdouble):
+        self.precision = precision
+        self.mean = parameters.means[k].astype(precision)
+        self.loadings = parameters.loadings[k].astype(precision)
+        self.noise = parameters.noise_variance[k].astype(precision)
+        scaled = self.loadings / self.noise
+        self.cholesky = _cholesky(np.eye(len(scaled), dtype=precision) + scaled @ self.loadings.T)
+
+    def factors(self, r):
+        """z* (n, L) = M^-1 A^T D^-1 r."""
+        return _solve(self.cholesky, (self.loadings / self.noise) @ r.T).T
+
+    def factor_covariance(self):
+        return _solve(self.cholesky, np.eye(len(self.loadings), dtype=self.precision))
+
+    def log_density(self, X):
+        """log N(x; mu, A A^T + D), residual form."""
+        r = X.astype(self.precision) - self.mean
+        z = self.factors(r)
+        e = r - z @ self.loadings
+        mahalanobis = np.sum(e * e / self.noise, axis=1) + np.sum(z * z, axis=1)
+        log_det = 2 * np.sum(np.log(np.diag(self.cholesky))) + np.sum(np.log(self.noise))
+        log_2_pi = np.log(2 * self.precision(np.pi))
+        return -(len(self.mean) * log_2_pi + log_det + mahalanobis) / 2
+
+    def precision_product(self, r):
+        """S^-1 r = D^-1 (r - A z*) for the rows of r."""
+        return (r - self.factors(r) @ self.loadings) / self.noise
+
+
+def covariance(parameters: Parameters, k: int):
+    return parameters.loadings[k].T @ parameters.loadings[k] + np.diag(parameters.noise_variance[k])
+
+
+# Scores of one mixture.
+
+
+def weighted_log_prob(X, parameters: Parameters, precision=np.longdouble):
+    """log w_k + log N(x; mu_k, S_k), (n, K)."""
+    X = np.asarray(X)
+    components = [Component(parameters, k, precision) for k in range(len(parameters.weights))]
+    log_weights = np.log(np.asarray(parameters.weights).astype(precision))
+    blocks = [X[i : i + BLOCK] for i in range(0, len(X), BLOCK)]
+    log_density = [np.stack([c.log_density(block) for c in components], axis=1) for block in blocks]
+    return np.concatenate(log_density) + log_weights
+
+
+def weighted_log_prob_dense(X, parameters: Parameters):
+    """The same through Cholesky factors of the assembled covariances, in float64."""
+    columns = []
+    for k, weight in enumerate(parameters.weights):
+        factor = cho_factor(covariance(parameters, k), lower=True)
+        r = np.asarray(X, dtype=np.float64) - parameters.means[k]
+        mahalanobis = np.sum(r.T * cho_solve(factor, r.T), axis=0)
+        log_det = 2 * np.sum(np.log(np.diag(factor[0])))
+        columns.append(
+            np.log(weight) - (r.shape[1] * np.log(2 * np.pi) + log_det + mahalanobis) / 2
+        )
+    return np.stack(columns, axis=1)
+
+
+def log_sum_exp(values, axis=1):
+    """Log of a sum of exponentials, in the precision of the values."""
+    top = values.max(axis=axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.sum(np.exp(values - top), axis=axis))
+
+
+def score_samples(X, parameters: Parameters, precision=np.longdouble):
+    return log_sum_exp(weighted_log_prob(X, parameters, precision))
+
+
+def responsibilities(X, parameters: Parameters, precision=np.longdouble):
+    joint = weighted_log_prob(X, parameters, precision)
+    return np.exp(joint - log_sum_exp(joint)[:, None])
+
+
+def predict(X, parameters: Parameters, precision=np.longdouble):
+    return np.argmax(weighted_log_prob(X, parameters, precision), axis=1)
+
+
+def posterior_factors(X, parameters: Parameters, precision=np.longdouble):
+    """Return labels (n,), and E[z | x, label] (n, L)."""
+    X = np.asarray(X).astype(precision)
+    labels = predict(X, parameters, precision)
+    z = np.zeros((len(X), parameters.loadings.shape[1]), dtype=precision)
+    for k in np.unique(labels):
+        component = Component(parameters, k, precision)
+        z[labels == k] = component.factors(X[labels == k] - component.mean)
+    return labels, z
+
+
+def reconstruct(X, parameters: Parameters, precision=np.longdouble):
+    """mu_k + A_k z* of the best component."""
+    labels, z = posterior_factors(X, parameters, precision)
+    return parameters.means[labels] + np.einsum("nl,nld->nd", z, parameters.loadings[labels])
+
+
+# Classifiers: one mixture per class.
+
+
+def class_log_likelihood(X, mixtures: Sequence[Parameters], rule="max", precision=np.longdouble):
+    """log p(x | class), (n, n_classes); rule "max" keeps the best component alone."""
+    reduce = {"max": lambda values: values.max(axis=1), "sum": log_sum_exp}[rule]
+    return np.stack([reduce(weighted_log_prob(X, m, precision)) for m in mixtures], axis=1)
+
+
+def class_scores(X, mixtures, priors, rule="max", precision=np.longdouble):
+    return class_log_likelihood(X, mixtures, rule, precision) + np.log(priors)
+
+
+def class_proba(X, mixtures, priors, rule="max", precision=np.longdouble):
+    scores = class_scores(X, mixtures, priors, rule, precision)
+    return np.exp(scores - log_sum_exp(scores)[:, None])
+
+
+def decision_function(X, mixtures, priors, rule="max", precision=np.longdouble):
+    """Binary: score of class 1 minus score of class 0."""
+    scores = class_scores(X, mixtures, priors, rule, precision)
+    return scores[:, 1] - scores[:, 0]
+
+
+def gap_gradient(X, source: Component, target: Component):
+    """grad (log p_source - log p_target)(x) = -S_s^-1 (x - mu_s) + S_t^-1 (x - mu_t)."""
+    X = np.asarray(X).astype(source.precision)
+    return target.precision_product(X - target.mean) - source.precision_product(X - source.mean)
+
+
+# Expectation maximization.
+
+
+def em_step(X, parameters: Parameters, noise_type="spherical", tied_noise=False, floor=1e-6):
+    """One iteration: (new parameters, mean log-density under the old ones).
+
+    Means and loadings come from one regression of x on [z; 1] (Ghahramani & Hinton 1996); the noise
+    is what it leaves unexplained, averaged over the features where it is spherical (Tipping &
+    Bishop 1999), over the components where it is tied.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    joint = weighted_log_prob(X, parameters, np.float64)
+    evidence = logsumexp(joint, axis=1)
+    gamma = np.exp(joint - evidence[:, None])
+    n_components, n_factors, n_features = parameters.loadings.shape
+
+    means, loadings = np.empty_like(parameters.means), np.empty_like(parameters.loadings)
+    unexplained = np.empty((n_components, n_features))
+    counts = np.empty(n_components)
+    for k in range(n_components):
+        rows = gamma[:, k] > NEGLIGIBLE
+        g = gamma[rows, k]
+        component = Component(parameters, k, np.float64)
+        r = X[rows] - component.mean
+        z1 = np.column_stack([component.factors(r), np.ones(len(r))])
+        second_moment = (g * z1.T) @ z1
+        counts[k] = g.sum()
+        second_moment[:n_factors, :n_factors] += counts[k] * component.factor_covariance()
+        cross = (g * z1.T) @ r  # (L + 1, d)
+        regression = np.linalg.solve(second_moment, cross)
+        loadings[k] = regression[:n_factors]
+        means[k] = component.mean + regression[n_factors]
+        unexplained[k] = g @ (r * r) - np.sum(regression * cross, axis=0)
+
+    if tied_noise:
+        noise = np.tile(unexplained.sum(axis=0) / counts.sum(), (n_components, 1))
+    else:
+        noise = unexplained / counts[:, None]
+    if noise_type == "spherical":
+        noise = np.repeat(noise.mean(axis=1, keepdims=True), n_features, axis=1)
+    noise = np.maximum(noise, floor)
+    return Parameters(counts / counts.sum(), means, loadings, noise), float(evidence.mean())
+
+
+def em(X, parameters: Parameters, n_iter, **options):
+    """Return parameters after n_iter iterations, and the n_iter + 1 mean log-densities on the way.
+
+    The first is that of the start, the last that of the result.
+    """
+    bounds = []
+    for _ in range(n_iter):
+        parameters, bound = em_step(X, parameters, **options)
+        bounds.append(bound)
+    bounds.append(float(score_samples(X, parameters, np.float64).mean()))
+    return parameters, np.array(bounds)
+
+
+def n_parameters(n_components, n_factors, n_features, noise_type="spherical", tied_noise=False):
+    """Free parameters; loadings are counted up to a rotation of the factors."""
+    per_component = n_features + n_factors * n_features - n_factors * (n_factors - 1) // 2
+    noise = (1 if noise_type == "spherical" else n_features) * (1 if tied_noise else n_components)
+    return n_components - 1 + n_components * per_component + noise
+
+
+# LD-Grad.
+
+
+def step_to_zero(f, b, c):
+    """Smallest a > 0 with f - a b + a^2 c = 0; where there is none, the a that makes it least."""
+    discriminant = b * b - 4 * c * f
+    if discriminant < 0:
+        return b / (2 * c)
+    return 2 * f / (b + np.sqrt(discriminant))
+
+
+def ld_grad(
+    X, y, mixtures, priors, *, steps=3, overshoot=1e-6, rule="max", precision=np.longdouble
+):
+    """LD-Grad with exact quadratic steps; y holds class indices. Return X_adv, success, n_steps.
+
+    A step goes along the gradient between the best component of the sample's class and the best one
+    of the class that comes next, and closes the gap between these classes under the rule.
+    """
+    X_adv = np.array(X, dtype=precision)
+    success = np.zeros(len(X_adv), dtype=bool)
+    n_steps = np.zeros(len(X_adv), dtype=int)
+    components = [[Component(m, k, precision) for k in range(len(m.weights))] for m in mixtures]
+    for i, own in enumerate(y):
+        while True:
+            x = X_adv[i : i + 1]
+            scores = class_scores(x, mixtures, priors, rule, precision)[0]
+            success[i] = np.argmax(scores) != own
+            if success[i] or n_steps[i] == steps:
+                break
+            rival = max((c for c in range(len(mixtures)) if c != own), key=lambda c: scores[c])
+            source, target = (
+                components[c][predict(x, mixtures[c], precision)[0]] for c in (own, rival)
+            )
+            g = gap_gradient(x, source, target)
+            curvature = target.precision_product(g) - source.precision_product(g)
+            a = step_to_zero(scores[own] - scores[rival], np.sum(g * g), np.sum(g * curvature) / 2)
+            X_adv[i] -= (1 + overshoot) * a * g[0]
+            n_steps[i] += 1
+    return X_adv, success, n_steps
+
+
+# Models and data to test with.
+
+
+def random_parameters(
+    n_components,
+    n_features,
+    n_factors,
+    *,
+    noise_type="spherical",
+    tied=False,
+    noise_std=1.0,
+    seed=0,
+):
+    """A mixture with means and loadings of order one; its last component lies close to its first.
+
+    The close pair gives responsibilities that are neither 0 nor 1 however small the noise is.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (1 if tied else n_components, 1 if noise_type == "spherical" else n_features)
+    spread = rng.uniform(0.5, 1.5, size=shape)
+    noise = np.broadcast_to(noise_std**2 * spread, (n_components, n_features)).copy()
+    weights = rng.uniform(0.5, 1.5, size=n_components)
+    means = rng.normal(size=(n_components, n_features))
+    loadings = rng.normal(size=(n_components, n_factors, n_features)) / np.sqrt(n_factors + 1)
+    if n_components > 1:
+        means[-1] = means[0] + 0.3 * noise_std * rng.normal(size=n_features)
+        loadings[-1] = loadings[0]
+    return Parameters(weights / weights.sum(), means, loadings, noise)
+
+
+def random_samples(parameters: Parameters, n_samples, *, seed=0, stray=0.2):
+    """Samples of the mixture; a fraction `stray` of them is moved off it by numbers of size one."""
+    rng = np.random.default_rng(seed)
+    _, n_factors, n_features = parameters.loadings.shape
+    labels = rng.choice(len(parameters.weights), size=n_samples, p=parameters.weights)
+    z = rng.normal(size=(n_samples, n_factors))
+    X = parameters.means[labels] + np.einsum("nl,nld->nd", z, parameters.loadings[labels])
+    X += np.sqrt(parameters.noise_variance[labels]) * rng.normal(size=X.shape)
+    moved = rng.uniform(size=n_samples) < stray
+    return X + moved[:, None] * rng.normal(size=(n_samples, n_features))

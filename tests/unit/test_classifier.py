@@ -1,0 +1,214 @@
+"""Bayes' rule on one mixture per class, and the symmetric and asymmetric copies."""
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+from tolerances import LOG_DENSITY, relative_error
+
+D = 6
+CLASSES = np.array(["ant", "bee", "cat"])
+FLOAT64 = LOG_DENSITY[np.dtype(np.float64)]
+
+
+def _mixtures(n_classes=2, n_components=3):
+    """Overlapping classes, so that probabilities are neither 0 nor 1."""
+    first = ref.random_parameters(n_components, D, 2, seed=0)
+    return [
+        first._replace(means=first.means + 0.4 * c, loadings=(1 + 0.3 * c) * first.loadings)
+        for c in range(n_classes)
+    ]
+
+
+def _classifier(n_classes=2, **options):
+    mixtures = _mixtures(n_classes)
+    models = [MFA.from_parameters(*m) for m in mixtures]
+    return MFAClassifier.from_mixtures(models, **options), mixtures
+
+
+def _data(mixtures, n=60):
+    X = np.concatenate([ref.random_samples(m, n, seed=c) for c, m in enumerate(mixtures)])
+    return X, np.repeat(np.arange(len(mixtures)), n)
+
+
+rules = pytest.mark.parametrize("rule", ["max", "sum"])
+
+
+@rules
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities(rule, n_classes):
+    priors = np.arange(1, n_classes + 1) / np.arange(1, n_classes + 1).sum()
+    model, mixtures = _classifier(n_classes, rule=rule, priors=priors, classes=CLASSES[:n_classes])
+    X, _ = _data(mixtures)
+    expected = ref.class_proba(X, mixtures, priors, rule)
+    assert relative_error(model.predict_proba(X), expected) <= 100 * FLOAT64
+    assert relative_error(model.predict_log_proba(X), np.log(expected)) <= 100 * FLOAT64
+    assert np.array_equal(model.predict(X), CLASSES[np.argmax(expected, axis=1)])
+
+
+@rules
+def test_binary_decision_function_is_positive_for_the_second_class(rule):
+    model, mixtures = _classifier(rule=rule, priors=[0.2, 0.8], classes=["no", "yes"])
+    X, _ = _data(mixtures)
+    expected = ref.decision_function(X, mixtures, [0.2, 0.8], rule)
+    value = model.decision_function(X)
+    assert value.shape == (len(X),)
+    assert relative_error(value, expected) <= 100 * FLOAT64
+    assert np.array_equal(model.predict(X) == "yes", value > 0)
+
+
+@rules
+def test_decision_function_of_three_classes_is_their_scores(rule):
+    model, mixtures = _classifier(3, rule=rule, priors=[0.2, 0.3, 0.5])
+    X, _ = _data(mixtures)
+    expected = ref.class_scores(X, mixtures, [0.2, 0.3, 0.5], rule)
+    value = model.decision_function(X)
+    assert value.shape == (len(X), 3)
+    assert np.array_equal(np.argmax(value, axis=1), np.argmax(expected, axis=1))
+
+
+def test_class_log_likelihood_has_no_prior_in_it():
+    a, _ = _classifier(priors=[0.1, 0.9])
+    b, mixtures = _classifier(priors="uniform")
+    X, _ = _data(mixtures)
+    assert np.array_equal(a.class_log_likelihood(X), b.class_log_likelihood(X))
+
+
+def test_priors_of_a_fit():
+    X, y = _data(_mixtures(), n=30)
+    X, y = X[:50], y[:50]  # 30 and 20
+    for given, expected in ((None, [0.6, 0.4]), ("uniform", [0.5, 0.5]), ([0.9, 0.1], [0.9, 0.1])):
+        model = MFAClassifier(1, 1, priors=given, tol=1e-2).fit(X, y)
+        assert model.priors_ == pytest.approx(expected)
+
+
+def test_fit_is_one_mixture_per_class():
+    X, y = _data(_mixtures(3))
+    options = {"noise_type": "diag", "tol": 1e-2, "n_components": 2, "n_factors": 1}
+    model = MFAClassifier(random_state=0, **options).fit(X, CLASSES[y])
+    assert list(model.classes_) == list(CLASSES)
+    for c, mixture in enumerate(model.mixtures_):
+        assert mixture.noise_type == "diag"
+        best = max(MFA(random_state=s, **options).fit(X[y == c]).score(X[y == c]) for s in range(5))
+        assert mixture.score(X[y == c]) >= best - 0.2 * abs(best)
+    parameters = [
+        ref.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_)
+        for m in model.mixtures_
+    ]
+    expected = ref.class_log_likelihood(X, parameters)
+    assert relative_error(model.class_log_likelihood(X), expected) <= FLOAT64
+    assert model.score(X, CLASSES[y]) > 0.5
+
+
+@pytest.mark.parametrize(
+    "labels", [["no", "yes"], [3, 7], [-1.0, 1.0], [False, True]], ids=lambda v: str(v[0])
+)
+def test_labels_of_any_kind(labels):
+    X, y = _data(_mixtures())
+    labels = np.array(labels)
+    model = MFAClassifier(1, 1, tol=1e-2).fit(X, labels[y])
+    assert np.array_equal(model.classes_, labels)
+    assert set(model.predict(X)) <= set(labels)
+    assert set(model.sample(50, random_state=0)[1]) == set(labels)
+
+
+def test_from_mixtures_has_defaults():
+    model, _ = _classifier(3)
+    assert list(model.classes_) == [0, 1, 2]
+    assert model.priors_ == pytest.approx([1 / 3] * 3)
+    assert model.rule == "max"
+
+
+def test_from_mixtures_takes_mixtures_of_different_sizes():
+    a, b = ref.random_parameters(2, D, 3, seed=0), ref.random_parameters(5, D, 1, seed=1)
+    model = MFAClassifier.from_mixtures([MFA.from_parameters(*p) for p in (a, b)], rule="sum")
+    X, _ = _data([a, b])
+    expected = ref.class_log_likelihood(X, [a, b], "sum")
+    assert relative_error(model.class_log_likelihood(X), expected) <= FLOAT64
+
+
+@pytest.mark.parametrize("uniform_weights", [False, True])
+def test_symmetric(uniform_weights):
+    model, mixtures = _classifier(classes=["a", "b"], priors=[0.3, 0.7])
+    copy = model.symmetric(0.01, uniform_weights=uniform_weights)
+    assert list(copy.classes_) == ["a", "b"]
+    assert copy.priors_ == pytest.approx([0.3, 0.7])
+    for before, after, original in zip(model.mixtures_, copy.mixtures_, mixtures, strict=True):
+        assert np.allclose(after.noise_variance_, 1e-4, rtol=1e-14)
+        assert np.array_equal(after.means_, before.means_)
+        assert np.array_equal(after.loadings_, before.loadings_)
+        weights = np.full(3, 1 / 3) if uniform_weights else original.weights
+        assert after.weights_ == pytest.approx(weights)
+        assert np.array_equal(before.noise_variance_, original.noise_variance)
+
+
+def test_symmetric_defaults():
+    copy = _classifier()[0].symmetric()
+    assert np.allclose(copy.mixtures_[0].noise_variance_, 1e-6, rtol=1e-14)
+
+
+@pytest.mark.parametrize("weight", [None, 0.1])
+def test_asymmetric(weight):
+    model, mixtures = _classifier(classes=["a", "b"])
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, D)) * [6, 5, 4, 3, 2, 1]
+    copy = model.asymmetric(X, component=2, noise_std=0.5, offset=1.5, weight=weight)
+    share = 0.25 if weight is None else weight
+    outliers = []
+    for before, after, original in zip(model.mixtures_, copy.mixtures_, mixtures, strict=True):
+        assert after.weights_ == pytest.approx([*(1 - share) * original.weights, share])
+        assert np.array_equal(after.means_[:-1], before.means_)
+        assert np.array_equal(after.loadings_[:-1], before.loadings_)
+        assert np.allclose(after.noise_variance_[:-1], 1e-6, rtol=1e-14)
+        assert np.allclose(after.noise_variance_[-1], 0.25, rtol=1e-14)
+        assert not after.loadings_[-1].any()
+        outliers.append(after.means_[-1])
+        assert len(before.weights_) == 3
+
+    a, b = np.array(outliers) - X.mean(axis=0)
+    assert np.allclose(a, -b, atol=1e-9)
+    pca = PCA().fit(X)
+    along = np.abs(pca.components_ @ a)
+    direction = np.argmax(along)
+    assert direction in (1, 2)  # counted from 1 or from 0
+    expected = 1.5 * np.sqrt(pca.explained_variance_[direction])
+    assert along[direction] == pytest.approx(expected, rel=1e-3)
+    assert np.linalg.norm(a) == pytest.approx(expected, rel=1e-3)
+
+
+def test_asymmetric_refuses_what_cannot_be():
+    model, mixtures = _classifier()
+    X, _ = _data(mixtures)
+    for arguments in (
+        {"component": 50},
+        {"component": -1},
+        {"noise_std": 0.0},
+        {"weight": 1.5},
+        {"base_noise_std": -1.0},
+    ):
+        name = next(iter(arguments))
+        with pytest.raises((ValueError, TypeError), match=name):
+            model.asymmetric(X, **{"component": 1, **arguments})
+    with pytest.raises(ValueError, match="X"):
+        model.asymmetric(X[:, :3], component=1)
+    with pytest.raises(ValueError, match="noise_std"):
+        model.symmetric(0.0)
+
+
+def test_a_symmetric_classifier_knows_its_own_samples():
+    model = _classifier()[0].symmetric(1e-3)
+    X, y = model.sample(300, random_state=0)
+    assert model.score(X, y) == 1.0
+
+
+@rules
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_bit_identical_for_any_number_of_threads(rule, n_threads, dtype):
+    model, mixtures = _classifier(3, rule=rule)
+    X = _data(mixtures, n=400)[0].astype(dtype)
+    one = model.set_params(n_threads=1).predict_proba(X)
+    assert one.dtype == dtype
+    assert np.array_equal(model.set_params(n_threads=n_threads).predict_proba(X), one)
+    assert np.array_equal(model.predict_proba(X[300:]), one[300:])

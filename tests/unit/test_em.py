@@ -1,0 +1,308 @@
+"""Fitting by expectation maximization."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+import reference as ref
+from mfa_fast import MFA
+from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
+
+KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
+kinds = pytest.mark.parametrize(("noise_type", "tied"), KINDS)
+INIT_PARAMS = ("kmeans", "k-means++", "random_from_data", "random")
+
+
+def _problem(noise_type="spherical", tied=False, *, n=400, shape=(3, 7, 2)):
+    """Data of one mixture, and another one to start from."""
+    options = {"noise_type": noise_type, "tied": tied, "noise_std": 0.7}
+    X = ref.random_samples(ref.random_parameters(*shape, **options, seed=1), n, seed=2)
+    return X, ref.random_parameters(*shape, **options, seed=3)
+
+
+def _estimator(start, noise_type="spherical", tied=False, **parameters):
+    return MFA(
+        len(start.weights),
+        start.loadings.shape[1],
+        noise_type=noise_type,
+        tied_noise=tied,
+        weights_init=start.weights,
+        means_init=start.means,
+        loadings_init=start.loadings,
+        noise_variance_init=start.noise_variance,
+        **{"tol": 0, **parameters},
+    )
+
+
+def _fit(model, X):
+    """Fit without the warning that the iterations were not enough."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(X)
+
+
+def _parameters(model):
+    return ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_)
+
+
+def _assert_same_parameters(model, expected, tolerance):
+    for name, value in _parameters(model)._asdict().items():
+        assert scaled_error(value, getattr(expected, name)) <= tolerance, name
+
+
+@kinds
+@pytest.mark.parametrize("n_iter", [1, 2, 10])
+def test_agrees_with_the_reference_step_by_step(n_iter, noise_type, tied, isa):
+    X, start = _problem(noise_type, tied)
+    model = _fit(_estimator(start, noise_type, tied, max_iter=n_iter), X)
+    expected, bounds = ref.em(X, start, n_iter, noise_type=noise_type, tied_noise=tied)
+    _assert_same_parameters(model, expected, EM_PARAMETERS)
+    assert model.n_iter_ == n_iter
+    assert len(model.lower_bounds_) == n_iter
+    assert scaled_error(model.lower_bounds_, bounds[:-1]) <= EM_PARAMETERS
+
+
+@kinds
+def test_agrees_with_the_reference_in_float32(noise_type, tied):
+    X, start = _problem(noise_type, tied)
+    X = X.astype(np.float32)
+    model = _fit(_estimator(start, noise_type, tied, max_iter=5), X)
+    expected, _ = ref.em(X, start, 5, noise_type=noise_type, tied_noise=tied)
+    _assert_same_parameters(model, expected, EM_PARAMETERS_FLOAT32)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 0), (1, 1, 0), (4, 17, 7), (17, 5, 1), (2, 257, 3)])
+def test_agrees_with_the_reference_for_other_shapes(shape):
+    X, start = _problem(shape=shape, n=900)
+    model = _fit(_estimator(start, max_iter=3), X)
+    _assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
+
+
+def test_agrees_with_the_reference_at_small_noise():
+    start = ref.random_parameters(3, 12, 2, noise_std=1e-3, seed=4)
+    X = ref.random_samples(start, 500, stray=0)
+    model = _fit(_estimator(start, max_iter=5, min_noise_variance=1e-9), X)
+    _assert_same_parameters(model, ref.em(X, start, 5, floor=1e-9)[0], EM_PARAMETERS)
+
+
+def test_agrees_with_the_reference_far_from_the_origin():
+    X, start = _problem()
+    model = _fit(_estimator(start._replace(means=start.means + 1e4), max_iter=5), X + 1e4)
+    expected, _ = ref.em(X, start, 5)
+    _assert_same_parameters(model, expected._replace(means=expected.means + 1e4), 1e-6)
+
+
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+@kinds
+def test_objective_never_falls(noise_type, tied, init_params, dtype):
+    X, _ = _problem(noise_type, tied)
+    model = MFA(
+        3, 2, noise_type=noise_type, tied_noise=tied, init_params=init_params,
+        tol=0, max_iter=40, random_state=0,
+    )  # fmt: skip
+    bounds = np.asarray(_fit(model, X.astype(dtype)).lower_bounds_)
+    assert len(bounds) >= 2
+    assert np.all(np.diff(bounds) >= -EM_MONOTONE * np.abs(bounds[1:]))
+    assert model.score(X) >= bounds[-1] - EM_MONOTONE * abs(bounds[-1])
+
+
+@kinds
+def test_noise_has_the_structure_asked_for(noise_type, tied):
+    X, _ = _problem(noise_type, tied)
+    noise = MFA(3, 2, noise_type=noise_type, tied_noise=tied, random_state=0).fit(X).noise_variance_
+    assert noise.shape == (3, 7)
+    assert np.all(noise > 0)
+    assert (np.ptp(noise, axis=1) == 0).all() == (noise_type == "spherical")
+    assert (np.ptp(noise, axis=0) == 0).all() == tied
+
+
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+def test_same_random_state_same_model(init_params):
+    X, _ = _problem()
+    a, b, c = (
+        _fit(MFA(3, 2, init_params=init_params, max_iter=5, random_state=seed), X)
+        for seed in (0, 0, 1)
+    )
+    _assert_same_parameters(a, _parameters(b), 0)
+    assert not np.array_equal(a.means_, c.means_)
+
+
+@pytest.mark.parametrize("init_params", INIT_PARAMS)
+def test_every_start_finds_clear_clusters(init_params):
+    rng = np.random.default_rng(0)
+    centers = 20 * np.eye(3, 8)
+    X = np.repeat(centers, 100, axis=0) + rng.normal(size=(300, 8))
+    model = MFA(3, 1, init_params=init_params, n_init=5, max_iter=300, random_state=0).fit(X)
+    assert sorted(np.bincount(model.predict(X), minlength=3)) == [100, 100, 100]
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 5])
+@kinds
+def test_bit_identical_for_any_number_of_threads(n_threads, noise_type, tied, dtype):
+    X, start = _problem(noise_type, tied, n=1500)
+    X = X.astype(dtype)
+    one, many = (
+        _fit(_estimator(start, noise_type, tied, max_iter=4, n_threads=n), X)
+        for n in (1, n_threads)
+    )
+    _assert_same_parameters(many, _parameters(one), 0)
+    assert np.array_equal(one.lower_bounds_, many.lower_bounds_)
+
+
+def test_initialization_is_bit_identical_for_any_number_of_threads():
+    X, _ = _problem(n=1500)
+    one, many = (_fit(MFA(3, 2, max_iter=2, random_state=0, n_threads=n), X) for n in (1, 3))
+    _assert_same_parameters(many, _parameters(one), 0)
+
+
+def test_starts_may_be_given_in_part():
+    X, start = _problem()
+    for name in ("weights_init", "means_init", "loadings_init", "noise_variance_init"):
+        given = getattr(start, name.removesuffix("_init"))
+        model = _fit(MFA(3, 2, max_iter=20, random_state=0, **{name: given}), X)
+        assert np.all(np.isfinite(model.score_samples(X)))
+        assert np.array_equal(getattr(model, name), given)
+
+
+def test_warm_start_goes_on_where_it_stopped():
+    X, start = _problem()
+    model = _estimator(start, max_iter=3, warm_start=True)
+    for _ in range(3):
+        _fit(model, X)
+    _assert_same_parameters(model, ref.em(X, start, 9)[0], EM_PARAMETERS)
+
+
+def test_without_warm_start_a_second_fit_starts_again():
+    X, start = _problem()
+    model = _fit(_fit(_estimator(start, max_iter=3), X), X)
+    _assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
+
+
+def test_n_init_keeps_the_best():
+    X, _ = _problem(shape=(6, 7, 1))
+    options = {"init_params": "random", "max_iter": 30, "random_state": 0}
+    one = _fit(MFA(6, 1, **options), X).score(X)
+    many = _fit(MFA(6, 1, n_init=8, **options), X)
+    assert many.score(X) > one
+    assert many.score(X) == pytest.approx(many.lower_bounds_[-1], rel=1e-2)
+
+
+def test_convergence():
+    X, start = _problem()
+    model = _estimator(start, tol=1e-3, max_iter=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(X)
+    assert model.converged_
+    assert 1 < model.n_iter_ < 500
+    assert abs(model.lower_bounds_[-1] - model.lower_bounds_[-2]) <= 1e-3
+    tighter = _estimator(start, tol=1e-6, max_iter=5000).fit(X)
+    assert tighter.n_iter_ > model.n_iter_
+    assert tighter.score(X) > model.score(X)
+
+
+def test_too_few_iterations_are_said_so():
+    X, start = _problem()
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        model = _estimator(start, tol=1e-3, max_iter=2).fit(X)
+    assert not model.converged_
+
+
+@kinds
+def test_an_emptied_component_is_seeded_again(noise_type, tied):
+    X, start = _problem(noise_type, tied)
+    start.means[1] = 1e6
+    with pytest.warns(UserWarning, match=r"component"):
+        model = _estimator(start, noise_type, tied, tol=1e-4, max_iter=500).fit(X)
+    assert np.all(model.weights_ * len(X) >= 1)
+    assert np.all(np.abs(model.means_) < 1e3)
+    alone = ref.Parameters(*(value[[0, 2]] for value in start))
+    alone = alone._replace(weights=alone.weights / alone.weights.sum())
+    _, bounds = ref.em(X, alone, 50, noise_type=noise_type, tied_noise=tied)
+    assert model.score(X) > bounds[-1]
+
+
+@kinds
+def test_information_criteria(noise_type, tied):
+    X, _ = _problem(noise_type, tied)
+    model = MFA(3, 2, noise_type=noise_type, tied_noise=tied, random_state=0).fit(X)
+    count = ref.n_parameters(3, 2, 7, noise_type, tied)
+    assert model.n_parameters() == count
+    log_likelihood = ref.score_samples(X, _parameters(model)).sum()
+    assert model.bic(X) == pytest.approx(-2 * log_likelihood + count * np.log(len(X)), rel=1e-9)
+    assert model.aic(X) == pytest.approx(-2 * log_likelihood + 2 * count, rel=1e-9)
+
+
+@kinds
+def test_noise_is_kept_above_its_floor(noise_type, tied):
+    X, start = _problem(noise_type, tied)
+    model = _fit(_estimator(start, noise_type, tied, max_iter=5, min_noise_variance=0.6), X)
+    expected, _ = ref.em(X, start, 5, noise_type=noise_type, tied_noise=tied, floor=0.6)
+    assert model.noise_variance_.min() >= 0.6
+    assert expected.noise_variance.min() == 0.6
+    _assert_same_parameters(model, expected, EM_PARAMETERS)
+
+
+@kinds
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e5])
+def test_constant_features(value, noise_type, tied):
+    X, _ = _problem(noise_type, tied)
+    X[:, [2, 5]] = value
+    model = _fit(MFA(2, 1, noise_type=noise_type, tied_noise=tied, random_state=0), X)
+    assert np.all(model.noise_variance_ >= 1e-6)
+    assert scaled_error(model.means_[:, [2, 5]], np.full((2, 2), value)) <= 1e-6
+    assert np.all(np.isfinite(model.score_samples(X)))
+
+
+@kinds
+def test_duplicated_rows(noise_type, tied):
+    X, start = _problem(noise_type, tied, n=100)
+    once, thrice = (
+        _fit(_estimator(start, noise_type, tied, max_iter=5), np.repeat(X, times, axis=0))
+        for times in (1, 3)
+    )
+    _assert_same_parameters(thrice, _parameters(once), EM_PARAMETERS)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@kinds
+def test_all_rows_alike(noise_type, tied):
+    model = _fit(
+        MFA(2, 1, noise_type=noise_type, tied_noise=tied, random_state=0), np.ones((30, 4))
+    )
+    assert np.all(model.noise_variance_ >= 1e-6)
+    for value in _parameters(model):
+        assert np.all(np.isfinite(value))
+    assert scaled_error(model.weights_ @ model.means_, np.ones(4)) <= 1e-6
+
+
+def test_more_features_than_rows():
+    X, start = _problem(shape=(2, 50, 3), n=12)
+    model = _fit(_estimator(start, max_iter=2), X)
+    _assert_same_parameters(model, ref.em(X, start, 2)[0], EM_PARAMETERS)
+
+
+def test_verbose_reports_progress(capsys):
+    X, start = _problem()
+    _fit(_estimator(start, max_iter=5, verbose=0), X)
+    assert capsys.readouterr().out == ""
+    _fit(_estimator(start, max_iter=5, verbose=2, verbose_interval=1), X)
+    assert "5" in capsys.readouterr().out
+
+
+def test_digits_of_mnist_end_no_lower_than_the_reference(mnist):
+    X = mnist["x_train"][mnist["y_train"] == 3][:1000].reshape(1000, -1) / np.float32(255)
+    rng = np.random.default_rng(0)
+    start = ref.Parameters(
+        np.full(4, 0.25),
+        X[rng.choice(1000, 4, replace=False)].astype(np.float64),
+        0.1 * rng.normal(size=(4, 3, 784)),
+        np.full((4, 784), 0.1),
+    )
+    _, expected = ref.em(X, start, 6)
+    model = _fit(_estimator(start, max_iter=6), X)
+    bounds = np.asarray(model.lower_bounds_)
+    assert np.all(np.diff(bounds) >= -EM_MONOTONE * np.abs(bounds[1:]))
+    assert model.score(X) >= expected[-1] - EM_MONOTONE * abs(expected[-1])

@@ -1,0 +1,437 @@
+"""What may be passed as X and y, and what is refused with which words."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.exceptions import NotFittedError
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+from tolerances import LOG_DENSITY, relative_error
+
+D = 6
+P = ref.random_parameters(3, D, 2)
+SCORING = (
+    "weighted_log_prob",
+    "score_samples",
+    "score",
+    "predict",
+    "predict_proba",
+    "posterior_factors",
+    "reconstruct",
+    "bic",
+    "aic",
+)
+CLASSIFIER_SCORING = ("predict", "predict_proba", "decision_function", "class_log_likelihood")
+
+
+def _data(dtype=np.float64, n=300):
+    return ref.random_samples(P, n).astype(dtype)
+
+
+def _model():
+    return MFA.from_parameters(*P)
+
+
+def _classifier():
+    shifted = P._replace(means=P.means + 1)
+    return MFAClassifier.from_mixtures([MFA.from_parameters(*p) for p in (P, shifted)])
+
+
+# Layouts.
+
+
+def _memory_mapped(X, folder):
+    path = folder / "X.npy"
+    np.save(path, X)
+    return np.load(path, mmap_mode="r")
+
+
+def _read_only(X, _):
+    X = X.copy()
+    X.setflags(write=False)
+    return X
+
+
+def _unaligned(X, _):
+    buffer = np.zeros(X.nbytes + 1, dtype=np.uint8)
+    view = buffer[1:].view(X.dtype).reshape(X.shape)
+    view[:] = X
+    return view
+
+
+def _strided(X, _):
+    wide = np.full((2 * len(X), 3 * X.shape[1]), np.nan, dtype=X.dtype)
+    wide[::2, ::3] = X
+    return wide[::2, ::3]
+
+
+LAYOUTS = {
+    "strided": _strided,
+    "padded rows": lambda X, _: np.pad(X, ((0, 0), (0, 5)))[:, : X.shape[1]],
+    "Fortran order": lambda X, _: np.asfortranarray(X),
+    "negative strides": lambda X, _: X[::-1, ::-1].copy()[::-1, ::-1],
+    "repeated row": lambda X, _: np.broadcast_to(X[0], X.shape),
+    "read-only": _read_only,
+    "memory-mapped": _memory_mapped,
+    "unaligned": _unaligned,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, dtype, tmp_path):
+    view = LAYOUTS[layout](_data(dtype), tmp_path)
+    plain = np.array(view, order="C")
+    model, classifier = _model(), _classifier()
+    assert np.array_equal(model.weighted_log_prob(view), model.weighted_log_prob(plain))
+    assert np.array_equal(model.posterior_factors(view)[1], model.posterior_factors(plain)[1])
+    assert np.array_equal(model.reconstruct(view), model.reconstruct(plain))
+    assert np.array_equal(classifier.decision_function(view), classifier.decision_function(plain))
+
+
+@pytest.mark.parametrize("layout", ["strided", "Fortran order", "read-only", "memory-mapped"])
+def test_fit_layouts(layout, dtype, tmp_path):
+    X = _data(dtype)
+    view = LAYOUTS[layout](X, tmp_path)
+    a, b = (MFA(2, 1, random_state=0, tol=1e-2).fit(data) for data in (view, X))
+    assert np.array_equal(a.means_, b.means_)
+    assert np.array_equal(a.loadings_, b.loadings_)
+
+
+def test_inputs_are_left_as_they_were(dtype):
+    X = _data(dtype)
+    before = X.copy()
+    MFA(2, 1, random_state=0, tol=1e-1).fit(X).predict_proba(X)
+    assert np.array_equal(X, before)
+
+
+def test_parameters_of_the_caller_are_left_as_they_were():
+    own = [value.copy() for value in P]
+    model = MFA.from_parameters(*own)
+    expected = model.score_samples(_data())
+    for value in own:
+        value += 1.0  # raises if it was made read-only
+    assert np.array_equal(model.score_samples(_data()), expected)
+    assert np.array_equal(MFA.from_parameters(*P).score_samples(_data()), expected)
+
+
+def test_starts_of_the_caller_are_left_as_they_were():
+    own = {f"{name}_init": value.copy() for name, value in P._asdict().items()}
+    model = MFA(3, 2, tol=1e-1, **own).fit(_data())
+    model.score_samples(_data())
+    for name, value in P._asdict().items():
+        assert np.array_equal(own[f"{name}_init"], value)
+        own[f"{name}_init"] += 1.0
+
+
+# Kinds of numbers: anything but float32 and float64 is computed in float64.
+
+
+@pytest.mark.parametrize(
+    "kind", ["uint8", "int8", "uint16", "int32", "int64", "bool", "float16", "longdouble"]
+)
+def test_other_real_dtypes(kind):
+    X = np.abs(10 * _data()).astype(kind)
+    model = _model()
+    value = model.weighted_log_prob(X)
+    assert value.dtype == np.float64
+    expected = ref.weighted_log_prob(X.astype(np.float64), P)
+    assert relative_error(value, expected) <= LOG_DENSITY[value.dtype]
+    assert np.array_equal(value, model.weighted_log_prob(X.astype(np.float64)))
+    assert np.array_equal(model.predict(X), np.argmax(expected, axis=1))
+
+
+def test_fit_on_uint8_is_fit_on_float64():
+    X = np.abs(30 * _data()).astype(np.uint8)
+    a, b = (MFA(2, 1, random_state=0, tol=1e-2).fit(data) for data in (X, X.astype(np.float64)))
+    assert np.array_equal(a.means_, b.means_)
+    assert np.array_equal(a.noise_variance_, b.noise_variance_)
+
+
+def test_strided_uint8():
+    images = np.random.default_rng(0).integers(0, 256, size=(40, 2 * D), dtype=np.uint8)
+    model = _model()
+    value = model.score_samples(images[::-3, ::2])
+    assert np.array_equal(value, model.score_samples(images[::-3, ::2].astype(np.float64)))
+
+
+def test_byte_swapped(dtype):
+    X = _data(dtype)
+    value = _model().weighted_log_prob(X.astype(dtype.newbyteorder()))
+    expected = ref.weighted_log_prob(X, P)
+    assert relative_error(value, expected) <= LOG_DENSITY[dtype]
+
+
+def test_lists():
+    X = _data(n=5)
+    assert np.array_equal(_model().score_samples(X.tolist()), _model().score_samples(X))
+
+
+def test_pandas_feature_names():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(_data(), columns=list("abcdef"))
+    model = MFA(1, 1, tol=1e-1).fit(frame)
+    assert list(model.feature_names_in_) == list("abcdef")
+    assert np.array_equal(
+        model.score_samples(frame), MFA(1, 1, tol=1e-1).fit(_data()).score_samples(_data())
+    )
+    with pytest.raises(ValueError, match="feature names"):
+        model.score_samples(frame[list("fedcba")])
+
+
+def test_torch_in_torch_out(dtype):
+    torch = pytest.importorskip("torch")
+    X = _data(dtype)
+    tensor = torch.from_numpy(X)
+    model, classifier = _model(), _classifier()
+    pairs = [
+        (model.weighted_log_prob, X),
+        (model.score_samples, X),
+        (model.predict, X),
+        (model.predict_proba, X),
+        (model.reconstruct, X),
+        (lambda data: model.posterior_factors(data)[1], X),
+        (classifier.decision_function, X),
+        (classifier.predict_proba, X),
+    ]
+    for function, data in pairs:
+        value = function(tensor)
+        assert isinstance(value, torch.Tensor)
+        assert np.array_equal(value.numpy(), function(data))
+
+
+def test_torch_views_and_gradients():
+    torch = pytest.importorskip("torch")
+    X = _data()
+    model = _model()
+    tensor = torch.from_numpy(np.ascontiguousarray(X.T)).T
+    assert np.array_equal(model.score_samples(tensor).numpy(), model.score_samples(X))
+    fitted = MFA(2, 1, random_state=0, tol=1e-1).fit(torch.from_numpy(X))
+    assert np.array_equal(fitted.means_, MFA(2, 1, random_state=0, tol=1e-1).fit(X).means_)
+
+
+# What is refused.
+
+
+def _with(value):
+    X = _data(n=20)
+    X[13, 3] = value
+    return X
+
+
+BAD_X = {
+    "one feature too many": lambda: np.ones((4, D + 1)),
+    "one feature too few": lambda: np.ones((4, D - 1)),
+    "NaN": lambda: _with(np.nan),
+    "NaN in float32": lambda: _with(np.nan).astype(np.float32),
+    "infinity": lambda: _with(np.inf),
+    "minus infinity": lambda: _with(-np.inf),
+    "infinity in float16": lambda: _with(np.inf).astype(np.float16),
+    "NaN in Fortran order": lambda: np.asfortranarray(_with(np.nan)),
+    "no rows": lambda: np.empty((0, D)),
+    "no columns": lambda: np.empty((4, 0)),
+    "strings": lambda: np.full((4, D), "a"),
+    "objects that are no numbers": lambda: np.full((4, D), "a", dtype=object),
+    "ragged list": lambda: [[1.0] * D, [1.0]],
+    "1-d": lambda: np.ones(D),
+    "0-d": lambda: 1.0,
+    "3-d": lambda: np.ones((2, 3, D)),
+    "complex": lambda: np.ones((4, D), dtype=complex),
+    "datetime": lambda: np.zeros((4, D), dtype="datetime64[s]"),
+    "sparse": lambda: scipy.sparse.csr_array(np.ones((4, D))),
+    "None": lambda: None,
+}
+
+
+@pytest.mark.parametrize("method", SCORING)
+@pytest.mark.parametrize("bad", BAD_X)
+def test_bad_x_for_a_mixture(bad, method):
+    with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
+        getattr(_model(), method)(BAD_X[bad]())
+
+
+@pytest.mark.parametrize("method", CLASSIFIER_SCORING)
+@pytest.mark.parametrize("bad", BAD_X)
+def test_bad_x_for_a_classifier(bad, method):
+    with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
+        getattr(_classifier(), method)(BAD_X[bad]())
+
+
+@pytest.mark.parametrize("bad", [name for name in BAD_X if "too" not in name])
+def test_bad_x_for_fit(bad):
+    X = BAD_X[bad]()
+    with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
+        MFA(1, 1).fit(X)
+    with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
+        MFAClassifier(1, 1).fit(X, np.arange(20) % 2)
+
+
+@pytest.mark.parametrize(
+    ("y", "name"),
+    [
+        (np.zeros(20), "y"),
+        (np.arange(19) % 2, "y"),
+        (np.r_[np.nan, np.arange(19) % 2], "y"),
+        (np.ones((20, 2)), "y"),
+        (None, "y"),
+        (np.linspace(0, 1, 20), "y"),
+    ],
+    ids=["one class", "too short", "NaN", "2-d", "None", "continuous"],
+)
+def test_bad_labels(y, name):
+    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b|[Cc]lass|label"):
+        MFAClassifier(1, 1).fit(_data(n=20), y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"n_components": 0}, "n_components"),
+        ({"n_components": 2.5}, "n_components"),
+        ({"n_components": 21}, "n_components"),
+        ({"n_factors": -1}, "n_factors"),
+        ({"n_factors": D}, "n_factors"),
+        ({"n_factors": "two"}, "n_factors"),
+        ({"noise_type": "full"}, "noise_type"),
+        ({"tied_noise": "yes"}, "tied_noise"),
+        ({"tol": -1.0}, "tol"),
+        ({"tol": np.nan}, "tol"),
+        ({"min_noise_variance": -1e-6}, "min_noise_variance"),
+        ({"max_iter": 0}, "max_iter"),
+        ({"n_init": 0}, "n_init"),
+        ({"init_params": "magic"}, "init_params"),
+        ({"random_state": "seed"}, "random_state"),
+        ({"n_threads": 1.5}, "n_threads"),
+        ({"n_threads": 0}, "n_threads"),
+        ({"n_threads": "all"}, "n_threads"),
+        ({"weights_init": [0.5, 0.6], "n_components": 2}, "weights_init"),
+        ({"weights_init": [1.0, 0.0, 0.0], "n_components": 2}, "weights_init"),
+        ({"weights_init": [1.5, -0.5], "n_components": 2}, "weights_init"),
+        ({"means_init": np.zeros((1, D + 1))}, "means_init"),
+        ({"means_init": np.full((1, D), np.nan)}, "means_init"),
+        ({"loadings_init": np.zeros((1, D, 1))}, "loadings_init"),
+        ({"noise_variance_init": -1.0}, "noise_variance_init"),
+        ({"noise_variance_init": np.ones((1, D + 1))}, "noise_variance_init"),
+    ],
+    ids=str,
+)
+def test_bad_parameters(parameters, name):
+    with pytest.raises((ValueError, TypeError), match=name):
+        MFA(**parameters).fit(_data(n=20))
+
+
+@pytest.mark.parametrize("n_threads", [1.5, 0, "all"])
+def test_bad_n_threads_when_scoring(n_threads):
+    with pytest.raises((ValueError, TypeError), match="n_threads"):
+        _model().set_params(n_threads=n_threads).score_samples(_data())
+
+
+def test_more_components_than_rows_of_a_class():
+    X, y = _data(n=20), np.r_[np.zeros(18), np.ones(2)]
+    with pytest.raises(ValueError, match="n_components"):
+        MFAClassifier(n_components=3, n_factors=1).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("priors", "rule", "name"),
+    [
+        ([0.5, 0.6], "max", "priors"),
+        ([1.0], "max", "priors"),
+        ([-0.5, 1.5], "max", "priors"),
+        ([np.nan, 1.0], "max", "priors"),
+        ("even", "max", "priors"),
+        (None, "mean", "rule"),
+    ],
+)
+def test_bad_classifier_parameters(priors, rule, name):
+    with pytest.raises((ValueError, TypeError), match=name):
+        MFAClassifier(1, 1, priors=priors, rule=rule).fit(_data(n=20), np.arange(20) % 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"noise_variance": -P.noise_variance}, "noise_variance"),
+        ({"noise_variance": 0.0}, "noise_variance"),
+        ({"noise_variance": np.nan}, "noise_variance"),
+        ({"noise_variance": np.inf}, "noise_variance"),
+        ({"noise_variance": np.ones((3, D + 1))}, "noise_variance"),
+        ({"weights": P.weights * 1.01}, "weights"),
+        ({"weights": [1.5, -0.25, -0.25]}, "weights"),
+        ({"weights": [np.nan, 0.5, 0.5]}, "weights"),
+        ({"weights": P.weights[:, None]}, "weights"),
+        ({"weights": ["a", "b", "c"]}, "weights"),
+        ({"means": P.means[:2]}, "means"),
+        ({"means": P.means * np.nan}, "means"),
+        ({"means": P.means[0]}, "means"),
+        ({"means": P.means.astype(complex)}, "means"),
+        ({"loadings": P.loadings.transpose(0, 2, 1)}, "loadings"),
+        ({"loadings": P.loadings[:2]}, "loadings"),
+        ({"loadings": P.loadings * np.inf}, "loadings"),
+        ({"loadings": P.loadings[0]}, "loadings"),
+    ],
+)
+def test_bad_parameters_of_a_model(change, name):
+    with pytest.raises((ValueError, TypeError), match=name):
+        MFA.from_parameters(**{**P._asdict(), **change})
+
+
+def test_mixtures_that_do_not_fit_together():
+    other = MFA.from_parameters(*ref.random_parameters(1, D + 1, 1))
+    with pytest.raises(ValueError, match="mixtures"):
+        MFAClassifier.from_mixtures([_model(), other])
+    with pytest.raises((ValueError, TypeError), match="mixtures"):
+        MFAClassifier.from_mixtures([_model()])
+    with pytest.raises((ValueError, TypeError), match="mixtures"):
+        MFAClassifier.from_mixtures([_model(), "model"])
+    with pytest.raises(ValueError, match="classes"):
+        MFAClassifier.from_mixtures([_model(), _model()], classes=["a"])
+    with pytest.raises(ValueError, match="classes"):
+        MFAClassifier.from_mixtures([_model(), _model()], classes=["a", "a"])
+    with pytest.raises(NotFittedError):
+        MFAClassifier.from_mixtures([_model(), MFA()])
+
+
+@pytest.mark.parametrize("method", SCORING)
+def test_unfitted_mixture(method):
+    with pytest.raises(NotFittedError, match="MFA"):
+        getattr(MFA(), method)(_data())
+
+
+@pytest.mark.parametrize("method", CLASSIFIER_SCORING)
+def test_unfitted_classifier(method):
+    with pytest.raises(NotFittedError, match="MFAClassifier"):
+        getattr(MFAClassifier(), method)(_data())
+
+
+@pytest.mark.parametrize("model", [MFA(), MFAClassifier()], ids=["MFA", "MFAClassifier"])
+def test_unfitted_without_data(model, tmp_path):
+    with pytest.raises(NotFittedError):
+        model.sample()
+    with pytest.raises(NotFittedError):
+        model.save(tmp_path / "model.safetensors")
+
+
+def test_unfitted_symmetric():
+    with pytest.raises(NotFittedError):
+        MFAClassifier().symmetric()
+    with pytest.raises(NotFittedError):
+        MFAClassifier().asymmetric(_data())
+
+
+@pytest.mark.parametrize("n_samples", [0, -1, 1.5, "many", None])
+def test_bad_n_samples(n_samples):
+    for model in (_model(), _classifier()):
+        with pytest.raises((ValueError, TypeError), match="n_samples"):
+            model.sample(n_samples)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [({"random_state": "seed"}, "random_state"), ({"start": -1}, "start")],
+    ids=str,
+)
+def test_bad_arguments_of_sample(arguments, name):
+    for model in (_model(), _classifier()):
+        with pytest.raises((ValueError, TypeError), match=name):
+            model.sample(3, **arguments)

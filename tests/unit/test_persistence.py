@@ -1,0 +1,113 @@
+"""Models on disk: safetensors, no pickle."""
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+
+P = ref.random_parameters(3, 5, 2, noise_type="diag")
+X = ref.random_samples(P, 100)
+
+
+def _mixture():
+    return MFA.from_parameters(*P)
+
+
+def _fitted():
+    return MFA(2, 1, noise_type="diag", tied_noise=True, random_state=3, tol=1e-2).fit(X)
+
+
+def _classifier(classes=None):
+    other = MFA.from_parameters(*ref.random_parameters(2, 5, 1, seed=1))
+    return MFAClassifier.from_mixtures(
+        [_mixture(), other], classes=classes, priors=[0.2, 0.8], rule="sum"
+    )
+
+
+@pytest.mark.parametrize("make", [_mixture, _fitted])
+def test_a_mixture_comes_back(make, tmp_path):
+    model = make()
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    copy = MFA.load(path)
+    assert copy.get_params() == model.get_params()
+    for name in ("weights_", "means_", "loadings_", "noise_variance_"):
+        value, expected = getattr(copy, name), getattr(model, name)
+        assert value.dtype == expected.dtype
+        assert np.array_equal(value, expected)
+    assert np.array_equal(copy.score_samples(X), model.score_samples(X))
+    assert copy.n_features_in_ == 5
+    assert np.array_equal(copy.sample(9, random_state=1)[0], model.sample(9, random_state=1)[0])
+
+
+@pytest.mark.parametrize(
+    "classes", [None, ["no", "yes"], [3, 8], [-0.5, 0.5], [False, True]], ids=str
+)
+def test_a_classifier_comes_back(classes, tmp_path):
+    model = _classifier(classes)
+    path = str(tmp_path / "classifier.safetensors")
+    model.save(path)
+    copy = MFAClassifier.load(path)
+    assert np.array_equal(copy.classes_, model.classes_)
+    assert copy.classes_.dtype.kind == model.classes_.dtype.kind
+    assert np.array_equal(copy.priors_, model.priors_)
+    assert copy.rule == "sum"
+    assert np.array_equal(copy.predict_proba(X), model.predict_proba(X))
+    assert np.array_equal(copy.predict(X), model.predict(X))
+
+
+def test_a_fitted_classifier_comes_back(tmp_path):
+    y = np.where(X[:, 0] > np.median(X[:, 0]), "right", "left")
+    model = MFAClassifier(2, 1, random_state=0, tol=1e-2).fit(X, y)
+    model.save(tmp_path / "m")
+    copy = MFAClassifier.load(tmp_path / "m")
+    assert copy.get_params() == model.get_params()
+    assert np.array_equal(copy.decision_function(X), model.decision_function(X))
+
+
+def test_a_loaded_model_may_be_fitted_and_saved_again(tmp_path):
+    _fitted().save(tmp_path / "a")
+    model = MFA.load(tmp_path / "a").fit(X)
+    model.save(tmp_path / "a")
+    assert np.array_equal(MFA.load(tmp_path / "a").means_, model.means_)
+
+
+def test_the_file_is_plain_safetensors(tmp_path):
+    _mixture().save(tmp_path / "m")
+    with safe_open(tmp_path / "m", framework="numpy") as file:
+        shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
+    for shape in ((3,), (3, 5), (3, 2, 5)):
+        assert shape in shapes
+
+
+@pytest.mark.parametrize("kind", [MFA, MFAClassifier])
+def test_files_that_cannot_be_read(kind, tmp_path):
+    with pytest.raises(OSError, match="absent"):
+        kind.load(tmp_path / "absent")
+    path = tmp_path / "model"
+    (_mixture() if kind is MFA else _classifier()).save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"not a model at all", whole[:20], whole[: len(whole) // 2], whole[:-1]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="model"):
+            kind.load(path)
+
+
+def test_the_other_kind_of_model_is_refused(tmp_path):
+    _mixture().save(tmp_path / "mixture")
+    with pytest.raises(ValueError, match="mixture"):
+        MFAClassifier.load(tmp_path / "mixture")
+    _classifier().save(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="classifier"):
+        MFA.load(tmp_path / "classifier")
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.ones(3)}, tmp_path / "weights")
+    for kind in (MFA, MFAClassifier):
+        with pytest.raises(ValueError, match="weights"):
+            kind.load(tmp_path / "weights")

@@ -95,6 +95,7 @@ void Model::factorize() {
   cholesky_.assign(n_components_ * n * n, 0.0);
   posterior_covariances_.assign(n_components_ * n * n, 0.0);
   log_normalizers_.resize(n_components_);
+  model_errors_.resize(n_components_);
   projected_means_.resize(n_components_ * n);
   mean_norms_.resize(n_components_);
 
@@ -116,6 +117,8 @@ void Model::factorize() {
       for (std::size_t m = 0; m <= l; ++m)
         cholesky[l * n + m] = cholesky[m * n + l] =
             dot(weighted.data() + l * d, c.loadings + m * d, d) + (l == m ? 1.0 : 0.0);
+    double trace_m = 0.0;
+    for (std::size_t l = 0; l < n; ++l) trace_m += cholesky[l * n + l];
     factorize_in_place(n, cholesky);
     double log_det_m = 0.0;
     for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
@@ -127,6 +130,9 @@ void Model::factorize() {
       core::solve_lower(n, cholesky, covariance + l * n);
       core::solve_lower_transposed(n, cholesky, covariance + l * n);
     }
+    double trace_inverse = 0.0;
+    for (std::size_t l = 0; l < n; ++l) trace_inverse += covariance[l * n + l];
+    model_errors_[k] = core::model_error(trace_m, trace_inverse);
 
     for (std::size_t l = 0; l < n; ++l) projected[l] = dot(weighted.data() + l * d, mean.data(), d);
     core::solve_lower(n, cholesky, projected.data());

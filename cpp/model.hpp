@@ -52,6 +52,7 @@ class Model {
   const double* projected_means() const { return projected_means_.data(); }
   const double* mean_norms() const { return mean_norms_.data(); }
   const double* log_normalizers() const { return log_normalizers_.data(); }
+  const double* model_errors() const { return model_errors_.data(); }
   const double* posterior_covariance(std::size_t k) const {
     return posterior_covariances_.data() + k * n_factors_ * n_factors_;
   }
@@ -77,7 +78,7 @@ class Model {
   Noise noise_ = Noise::spherical;
   std::vector<double> log_weights_, means_, loadings_, noise_variance_;
   std::vector<double> center_, scale_, inverse_noise_, inverse_scalars_;
-  std::vector<double> cholesky_, log_normalizers_, projected_means_, mean_norms_, posterior_covariances_;
+  std::vector<double> cholesky_, log_normalizers_, model_errors_, projected_means_, mean_norms_, posterior_covariances_;
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
 };

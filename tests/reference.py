@@ -108,9 +108,7 @@ def weighted_log_prob_dense(X, parameters: Parameters):
         r = np.asarray(X, dtype=np.float64) - parameters.means[k]
         mahalanobis = np.sum(r.T * cho_solve(factor, r.T), axis=0)
         log_det = 2 * np.sum(np.log(np.diag(factor[0])))
-        columns.append(
-            np.log(weight) - (r.shape[1] * np.log(2 * np.pi) + log_det + mahalanobis) / 2
-        )
+        columns.append(np.log(weight) - (r.shape[1] * np.log(2 * np.pi) + log_det + mahalanobis) / 2)
     return np.stack(columns, axis=1)
 
 
@@ -255,13 +253,13 @@ def step_to_zero(f, b, c):
     return 2 * f / (b + np.sqrt(discriminant))
 
 
-def ld_grad(
-    X, y, mixtures, priors, *, steps=3, overshoot=1e-6, rule="max", precision=np.longdouble
-):
+def ld_grad(X, y, mixtures, priors, *, steps=3, overshoot=1e-6, rule="max", precision=np.longdouble):
     """LD-Grad with exact quadratic steps; y holds class indices. Return X_adv, success, n_steps.
 
     A step goes along the gradient between the best component of the sample's class and the best one
-    of the class that comes next, and closes the gap between these classes under the rule.
+    of the class that comes next, and closes the gap between these classes under the rule. Under the
+    sum rule all components of the two classes take part, by their responsibilities; those below
+    1e-6 do not, in the library neither.
     """
     X_adv = np.array(X, dtype=precision)
     success = np.zeros(len(X_adv), dtype=bool)
@@ -275,11 +273,16 @@ def ld_grad(
             if success[i] or n_steps[i] == steps:
                 break
             rival = max((c for c in range(len(mixtures)) if c != own), key=lambda c: scores[c])
-            source, target = (
-                components[c][predict(x, mixtures[c], precision)[0]] for c in (own, rival)
-            )
-            g = gap_gradient(x, source, target)
-            curvature = target.precision_product(g) - source.precision_product(g)
+            terms = []
+            for c, sign in ((own, -1), (rival, 1)):
+                if rule == "max":
+                    shares = np.zeros(len(components[c]))
+                    shares[predict(x, mixtures[c], precision)[0]] = 1
+                else:
+                    shares = responsibilities(x, mixtures[c], precision)[0]
+                terms += [(sign * r, one) for r, one in zip(shares, components[c], strict=True) if r > 1e-6]
+            g = sum(r * one.precision_product(x - one.mean) for r, one in terms)
+            curvature = sum(r * one.precision_product(g) for r, one in terms)
             a = step_to_zero(scores[own] - scores[rival], np.sum(g * g), np.sum(g * curvature) / 2)
             X_adv[i] -= (1 + overshoot) * a * g[0]
             n_steps[i] += 1

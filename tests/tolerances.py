@@ -16,8 +16,9 @@ FACTORS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-9}
 # numbers up to 1e6 at noise_std = 1e-3 (times the loadings), and lose that many digits.
 REFERENCE = {1.0: 1e-11, 1e-3: 1e-6}
 
-# Sums of probabilities: a few roundings in the dtype, K of them.
-PROBABILITY_SUM = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-13}
+# Sums of probabilities: K roundings in the dtype; in float64 also that of the log-density which is
+# taken off in the exponent, 1e-16 of its size, some thousands.
+PROBABILITY_SUM = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-12}
 
 # Parameters after a few EM iterations, relative to their largest entry: both sides accumulate in
 # float64, and EM itself spreads a difference in the last digit over the iterations.
@@ -43,6 +44,9 @@ BOUNDARY = 1e-4
 # Means of random samples: this many standard errors; the probability of more is 6e-7 for one
 # number, and the seeds are fixed.
 STANDARD_ERRORS = 5.0
+
+# Class scores that differ by less than this, relative to their size, may be ordered either way.
+TIE = 1e-12
 
 # Peers that maximize the same likelihood with another algorithm and another stopping rule, per
 # sample.

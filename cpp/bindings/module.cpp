@@ -151,6 +151,19 @@ void sample(const Model& model, const py::array& weights, std::uint64_t seed, st
   });
 }
 
+void reconstruct(const Model& model, const py::array& labels, const py::array& factors, const py::array& out,
+                 std::size_t n_threads) {
+  if (out.ndim() != 2) throw py::value_error("out must have 2 dimensions, got " + shape_of(out));
+  const auto n = static_cast<std::size_t>(out.shape(0));
+  const Index* components = borrow_labels(labels, n, model.n_components());
+  const double* z = borrow<double>("factors", factors, {n, model.n_factors()});
+  by_type(out, [&]<class T>(T) {
+    T* target = borrow_output<T>("out", out, {n, model.n_features()});
+    const cpu::Execution how = execution(n_threads);
+    without_gil([&] { cpu::reconstruct(model, n, components, z, target, how); });
+  });
+}
+
 using Clip = std::pair<std::optional<double>, std::optional<double>>;
 
 cpu::StepOptions step_options(std::size_t steps, double overshoot, const Clip& clip) {
@@ -275,6 +288,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),
         py::arg("weights").noconvert(), py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out").noconvert(),
         py::arg("labels").noconvert(), py::arg("n_threads"));
+  m.def("reconstruct", &reconstruct, "Samples of given components and factors, without noise.", py::arg("model"),
+        py::arg("labels").noconvert(), py::arg("factors").noconvert(), py::arg("out").noconvert(), py::kw_only(),
+        py::arg("n_threads"));
   m.def("ld_grad", &ld_grad, "LD-Grad on the Bayes classifier of the groups.", py::arg("model"),
         py::arg("X").noconvert(), py::kw_only(), py::arg("groups").noconvert(), py::arg("log_priors").noconvert(),
         py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),

@@ -29,6 +29,10 @@ MFA_HD inline double rbf_decision_along(std::size_t n, const double* coefficient
   return sum + intercept;
 }
 
+// Computes  the length of the longest step that a gradient says something about: the width of the kernel,
+//           1 / sqrt(2 gamma), for a direction whose unit is `norm` in the kernel's coordinates, theory.md (19).
+MFA_HD inline double rbf_longest_step(double gamma, double norm) { return 1.0 / (std::sqrt(2.0 * gamma) * norm); }
+
 // Computes  a root of f between a, where f > 0, and b, where f <= 0, to 1e-14 of b; what it returns has f <= 0.
 // Cost      about ten evaluations.
 // Source    the Illinois variant of false position, Dowell & Jarratt 1971.

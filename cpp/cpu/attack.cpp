@@ -19,6 +19,12 @@ struct Pair {
 
 template <class T>
 class LdGrad {
+  // What the gradient is made of: a component's, times its share, negative for the class that is to be left.
+  struct Term {
+    std::size_t component;
+    double share;
+  };
+
  public:
   LdGrad(const Model& model, const Rows& rows, Groups groups, const double* log_priors, const LdGradOptions& options,
          const AttackOutput<T>& out, std::size_t max_rows)
@@ -95,19 +101,40 @@ class LdGrad {
   void take_step(std::size_t i, const Pair& pair) {
     std::copy_n(active_.row(i), model_.n_features(), row_.data());
     std::fill(gradient_.begin(), gradient_.end(), 0.0);
-    add_gradient(pair.source, -1.0);
-    add_gradient(pair.target, 1.0);
+    terms_.clear();
+    if (options_.rule == Rule::max || is_fixed()) {
+      terms_ = {{pair.source, -1.0}, {pair.target, 1.0}};
+    } else {
+      add_shares(i, pair.source_class, -1.0);
+      add_shares(i, pair.target_class, 1.0);
+    }
+    for (const Term& term : terms_) add_gradient(term.component, term.share);
 
     double b = 0.0;
     for (const double g : gradient_) b += g * g;
     if (!(b > 0.0)) return;  // the two components are one and the same
-    const double c = 0.5 * (precision_form(pair.target) - precision_form(pair.source));
+    double c = 0.0;
+    for (const Term& term : terms_) c += 0.5 * term.share * precision_form(term.component);
     active_.step(i, core::step_to_zero(step_gap(pair), b, c), gradient_.data(), std::sqrt(b));
+  }
+
+  bool is_fixed() const { return options_.source || options_.target; }
+
+  // A class's log-sum-exp has the gradient of its components, each by its posterior probability.
+  void add_shares(std::size_t i, std::size_t g, double sign) {
+    const double* values = scorer_.values(i);
+    core::LogSumExp sum;
+    for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) sum.add(values[k]);
+    constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
+    for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) {
+      const double share = std::exp(values[k] - sum.value());
+      if (share > negligible) terms_.push_back({static_cast<std::size_t>(k), sign * share});
+    }
   }
 
   // The gap that the step is to close: between the classes, or between the two components the caller holds fixed.
   double step_gap(const Pair& pair) {
-    if (!options_.source && !options_.target) return pair.gap;
+    if (!is_fixed()) return pair.gap;
     return std::max(0.0, log_priors_[pair.source_class] + component_value(pair.source) -
                              log_priors_[pair.target_class] - component_value(pair.target));
   }
@@ -150,6 +177,7 @@ class LdGrad {
   const LdGradOptions& options_;
   BlockScorer<T> scorer_;
   ActiveRows<T> active_;
+  std::vector<Term> terms_;
   std::vector<double> row_, gradient_;        // (d)
   std::vector<double> z_, factor_gradient_;   // (L)
 };

@@ -27,7 +27,8 @@ struct PairOutput {
 };
 
 // Computes  x <- x - a g until the classifier leaves the sample's class, with g the gradient of log p_s - log p_t for the
-//           best component s of that class and the best t of another, a from (14); theory.md (11) to (15).
+//           best component s of that class and the best t of another, a from (14); theory.md (11) to (15). Under the
+//           sum rule the gradients of all components of the two classes, by their posterior probabilities.
 // Shapes    rows (n, d), groups (G + 1), log_priors (G), labels (n) in [0, G), outputs as in AttackOutput and PairOutput.
 // Cost      per sample and step one scoring pass, 2 n d K (L + 1) flops in T, and 16 d L flops in double.
 // Numerics  the gap between the classes is refined to double precision; the step ends beyond the surface by overshoot

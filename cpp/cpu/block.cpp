@@ -64,6 +64,7 @@ bool BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count
   terms.projected_means = model_.projected_means();
   terms.mean_norms = model_.mean_norms();
   terms.log_normalizers = model_.log_normalizers();
+  terms.model_errors = model_.model_errors();
   terms.epsilon = std::numeric_limits<T>::epsilon();
   for (std::size_t i = 0; i < count; ++i) {
     terms.x_norm = norms_[i];
@@ -169,7 +170,7 @@ void BlockScorer<T>::refine_tile(std::size_t k, const std::size_t* members, std:
     const std::size_t entry = members[r];
     const std::size_t at = flagged_[entry].row * K + k;
     values_[at] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
-    errors_[at] = core::difference_form_error(mahalanobis[r], std::numeric_limits<double>::epsilon());
+    errors_[at] = core::difference_form_error(mahalanobis[r], std::numeric_limits<double>::epsilon(), 0.0);
     refined_[at] = static_cast<std::int32_t>(entry);
     std::copy_n(z.data() + r * n, n, refined_factors_.data() + entry * n);
   }

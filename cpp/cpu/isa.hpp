@@ -21,6 +21,7 @@ struct DifferenceTerms {
   const double* projected_means;      // (L, K)
   const double* mean_norms;           // (K)
   const double* log_normalizers;      // (K)
+  const double* model_errors;         // (K)
   double epsilon;                     // of the matrix product's type
 };
 

@@ -132,7 +132,7 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
     const double norms = norm + terms.mean_norms[k];
     const double q = core::difference_form(norms, static_cast<double>(dots[k]), values[k]);
     values[k] = core::log_density(terms.log_normalizers[k], q);
-    errors[k] = core::difference_form_error(norms, terms.epsilon);
+    errors[k] = core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
   }
 }
 

@@ -6,6 +6,11 @@
 #include "core/philox.hpp"
 
 namespace mfa::cpu {
+namespace {
+
+constexpr std::size_t samples_per_task = 64;
+
+}  // namespace
 
 template <class T>
 void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
@@ -17,7 +22,6 @@ void sample(const Model& model, const double* weights, std::uint64_t seed, std::
   double total = 0.0;
   for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += weights[k];
 
-  constexpr std::size_t samples_per_task = 64;
   parallel_for((n + samples_per_task - 1) / samples_per_task, execution, [&] {
     return [&, z = std::vector<double>(model.n_factors())](std::size_t task) mutable {
       const std::size_t end = std::min(n, (task + 1) * samples_per_task);
@@ -37,6 +41,22 @@ void sample(const Model& model, const double* weights, std::uint64_t seed, std::
   });
 }
 
+template <class T>
+void reconstruct(const Model& model, std::size_t n, const std::int64_t* labels, const double* factors, T* out,
+                 const Execution& execution) {
+  const std::size_t d = model.n_features();
+  parallel_for((n + samples_per_task - 1) / samples_per_task, execution, [&] {
+    return [&](std::size_t task) {
+      const std::size_t end = std::min(n, (task + 1) * samples_per_task);
+      for (std::size_t i = task * samples_per_task; i < end; ++i)
+        typed<T>(model.loops()).sample(0, 0, model.component(static_cast<std::size_t>(labels[i])),
+                                       factors + i * model.n_factors(), nullptr, out + i * d);
+    };
+  });
+}
+
+template void reconstruct(const Model&, std::size_t, const std::int64_t*, const double*, float*, const Execution&);
+template void reconstruct(const Model&, std::size_t, const std::int64_t*, const double*, double*, const Execution&);
 template void sample(const Model&, const double*, std::uint64_t, std::uint64_t, std::size_t, bool, float*,
                      std::int64_t*, const Execution&);
 template void sample(const Model&, const double*, std::uint64_t, std::uint64_t, std::size_t, bool, double*,

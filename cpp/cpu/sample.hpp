@@ -19,4 +19,13 @@ template <class T>
 void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
             T* out, std::int64_t* labels, const Execution& execution);
 
+// Computes  mu_k + A_k^T z_i for given components and factors: samples put back into their subspaces.
+// Shapes    labels (n), factors (n, L), out (n, d).
+// Cost      2 n d L flops.
+// Numerics  added up in double, rounded once.
+// Source    Ghahramani & Hinton 1996, section 2.
+template <class T>
+void reconstruct(const Model& model, std::size_t n, const std::int64_t* labels, const double* factors, T* out,
+                 const Execution& execution);
+
 }  // namespace mfa::cpu

@@ -182,8 +182,7 @@ class RbfAttack {
     const std::size_t n = machine_.n_vectors;
     // Where the decision function is flat, no step leads anywhere: the sample is out of this attack's reach.
     const double own = lead(decisions_[i], label);
-    double length = own / gradient_norms_[i];
-    if (!std::isfinite(length)) return finish(i, false);
+    if (gradient_norms_[i] == 0.0) return finish(i, false);
 
     const double* point = points_.data() + i * d;
     const double* direction = directions_.data() + i * d;
@@ -192,6 +191,7 @@ class RbfAttack {
     for (std::size_t j = 0; j < d; ++j) along += direction[j] * point[j];
     for (std::size_t v = 0; v < n; ++v) slopes[v] = along - slopes[v];
     const double norm2 = core::squared_norm(d, direction);
+    double length = std::min(own / gradient_norms_[i], core::rbf_longest_step(machine_.gamma, std::sqrt(norm2)));
     const auto lead_at = [&](double t) {
       return lead(core::rbf_decision_along(n, machine_.coefficients, machine_.gamma, machine_.intercept,
                                            distances_.data() + i * vectors_.by_vector.columns(), slopes, norm2, t),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite, check_scalar
+from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_array, validate_data
 
 Array = NDArray[Any]
@@ -57,7 +57,7 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
 
 
 def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_samples: int = 1) -> Samples:
-    """Check samples as scikit-learn does, but for two things: dtypes stay as they are, and finiteness is left to the kernels.
+    """Check samples as scikit-learn does, but leave dtypes as they are and finiteness to the kernels.
 
     Parameters
     ----------
@@ -77,15 +77,26 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
         "ensure_min_samples": min_samples,
         "input_name": "X",
     }
-    if estimator is None:
-        data = check_array(host, **options)
-    else:
-        options.pop("input_name")
-        data = validate_data(estimator, host, reset=reset, **options)
+    try:
+        if estimator is None:
+            data = check_array(host, **options)
+        else:
+            options.pop("input_name")
+            data = validate_data(estimator, host, reset=reset, **options)
+    except (TypeError, ValueError) as error:
+        raise_named("X", error)
     if not data.dtype.isnative or not data.flags.aligned:
         # Rare, and read by no kernel: foreign byte order, or fields of a packed record.
         data = np.array(data, dtype=data.dtype.newbyteorder("="))
     return Samples(data, wrap)
+
+
+def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
+    """Raise another library's error again, with the name of the argument in front unless it is there."""
+    if name in str(error):
+        raise error
+    msg = f"{name}: {error}"
+    raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
 
 
 def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> None:
@@ -98,7 +109,7 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     bad = np.asarray(samples.data[row : row + 1])
     assert_all_finite(bad, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
     msg = (
-        f"X has numbers too large to be squared in {np.dtype(np.float64)} (row {row}, largest {np.abs(bad).max():.3g}); "
+        f"X has numbers too large to be squared in float64 (row {row}, largest {np.abs(bad).max():.3g}); "
         "scale the data."
     )
     raise ValueError(msg)
@@ -126,6 +137,12 @@ def as_seed(random_state: Any) -> int:
         return int(random_state)
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(0, 2**64, dtype=np.uint64))
-    from sklearn.utils import check_random_state
+    return int(as_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))
 
-    return int(check_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))
+
+def as_random_state(random_state: Any) -> np.random.RandomState:
+    """Return scikit-learn's random state of a seed, a random state or None."""
+    try:
+        return check_random_state(random_state)
+    except ValueError as error:
+        raise_named("random_state", error)

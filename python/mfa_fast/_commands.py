@@ -105,18 +105,14 @@ def run(
         int, typer.Option(min=1, help="Fresh samples on which each classifier is attacked.")
     ] = DEFAULTS.attack_samples,
     steps: Steps = DEFAULTS.steps,
-    svm_steps: Annotated[
-        int, typer.Option(min=1, help="The same, on the SVMs.")
-    ] = DEFAULTS.svm_steps,
+    svm_steps: Annotated[int, typer.Option(min=1, help="The same, on the SVMs.")] = DEFAULTS.svm_steps,
     gamma: Annotated[
         float | None,
         typer.Option(help="Of the RBF SVM. Left out: the highest that keeps the accuracy."),
     ] = DEFAULTS.gamma,
     seed: Seed = DEFAULTS.seed,
     threads: Threads = DEFAULTS.n_threads,
-    out: Annotated[Path, typer.Option(help="Folder for the report, tables and pictures.")] = Path(
-        "mfa-fast-run"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for the report, tables and pictures.")] = Path("mfa-fast-run"),
 ) -> None:
     """Measure how robust the Bayes-optimal classifier is, and what learns from its data."""
     config = RunConfig(
@@ -149,9 +145,7 @@ def run(
 
 @app.command()
 def fit(
-    out: Annotated[
-        Path, typer.Argument(help="Model file to write, .safetensors.", show_default=False)
-    ],
+    out: Annotated[Path, typer.Argument(help="Model file to write, .safetensors.", show_default=False)],
     data: DataOrArray = None,
     pair: PairOrNone = None,
     attribute: Attribute = None,
@@ -170,17 +164,12 @@ def fit(
             raise ValueError(msg)
     else:
         asked = RunConfig(data=data, attribute=attribute, components=components, factors=factors)
-        filled = asked.resolved(y)
-        components, factors = filled.components, filled.factors
+        components, factors = asked.mixture_size(y)
     shape = (components, factors)
     settings: dict[str, Any] = {"max_iter": max_iter, "random_state": seed, "n_threads": threads}
     with _ProgressBars() as bars:
         bars.update("fit", 0, 1)
-        model = (
-            MFA(*shape, **settings).fit(X)
-            if y is None
-            else MFAClassifier(*shape, **settings).fit(X, y)
-        )
+        model = MFA(*shape, **settings).fit(X) if y is None else MFAClassifier(*shape, **settings).fit(X, y)
         bars.update("fit", 1, 1)
     model.save(out)
     typer.echo(f"{type(model).__name__}, {shape[0]} components x {shape[1]} factors: {out}")
@@ -189,9 +178,9 @@ def fit(
 @app.command()
 def sample(
     model: Model,
-    out: Annotated[
-        Path, typer.Option(help="File to write: .npz with X and, for a classifier, y.")
-    ] = Path("samples.npz"),
+    out: Annotated[Path, typer.Option(help="File to write: .npz with X and, for a classifier, y.")] = Path(
+        "samples.npz"
+    ),
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of samples.")] = 1000,
     noise: Annotated[bool, typer.Option(help="With the noise, or without it.")] = True,
     seed: Seed = DEFAULTS.seed,
@@ -232,13 +221,9 @@ def attack(
     pair: PairOrNone = None,
     attribute: Attribute = None,
     size: Size = DEFAULTS.size,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Attack only the first so many samples.")
-    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Attack only the first so many samples.")] = None,
     steps: Steps = DEFAULTS.steps,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the adversarial samples to this .npz file.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the adversarial samples to this .npz file.")] = None,
 ) -> None:
     """Attack a classifier with LD-Grad (test part of image sets) and print how far it had to go."""
     loaded = _load_model(model)
@@ -316,10 +301,7 @@ def _is_array_file(data: Path | None, pair: tuple[int, int] | None, attribute: s
 
 
 def _read_arrays(path: Path) -> tuple[Array, Array | None]:
-    remedy = (
-        "expected a .npy file or an .npz file with X and perhaps y;"
-        " for MNIST add --pair, for CelebA --attribute"
-    )
+    remedy = "expected a .npy file or an .npz file with X and perhaps y; for MNIST add --pair, for CelebA --attribute"
     if path.is_dir():
         msg = f"data is a folder, {path}: {remedy}"
         raise ValueError(msg)

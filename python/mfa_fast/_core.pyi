@@ -39,7 +39,13 @@ def expectation(
     model: Model, X: _Array, statistics: _Statistics, log_likelihoods: _Float, *, n_threads: int
 ) -> int | None: ...
 def assigned(
-    X: _Array, means: _Float, labels: _Index, factors: _Float, statistics: _Statistics, *, n_threads: int
+    X: _Array,
+    means: _Float,
+    labels: _Index,
+    factors: _Float,
+    statistics: _Statistics,
+    *,
+    n_threads: int,
 ) -> None: ...
 def sample(
     model: Model,
@@ -52,6 +58,7 @@ def sample(
     labels: _Index,
     n_threads: int,
 ) -> None: ...
+def reconstruct(model: Model, labels: _Index, factors: _Float, out: _Array, *, n_threads: int) -> None: ...
 def ld_grad(
     model: Model,
     X: _Array,

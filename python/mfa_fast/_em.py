@@ -1,4 +1,7 @@
-"""Expectation-maximisation: the kernels add up sufficient statistics, this makes parameters of them (docs/theory.md, section 2)."""
+"""Expectation-maximisation: the kernels add up sufficient statistics, this makes parameters of them.
+
+docs/theory.md, section 2.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,13 @@ class Statistics:
     def zeros(cls, n_components: int, n_factors: int, n_features: int) -> Statistics:
         """Make empty ones."""
         K, L, d = n_components, n_factors, n_features
-        return cls(np.zeros(K), np.zeros((K, L)), np.zeros((K, L, L)), np.zeros((K, L + 1, d)), np.zeros((K, d)))
+        return cls(
+            np.zeros(K),
+            np.zeros((K, L)),
+            np.zeros((K, L, L)),
+            np.zeros((K, L + 1, d)),
+            np.zeros((K, d)),
+        )
 
     def arrays(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
         """Return the arrays in the order in which the kernels take them."""
@@ -63,15 +72,17 @@ def e_step(parameters: Parameters, samples: Samples, n_threads: int) -> tuple[St
     """Return the statistics and log p(x) of every sample."""
     statistics = Statistics.zeros(*parameters.loadings.shape)
     log_likelihoods = np.empty(len(samples))
-    bad = _core.expectation(
-        parameters.pack(), samples.data, statistics.arrays(), log_likelihoods, n_threads=n_threads
-    )
+    bad = _core.expectation(parameters.pack(), samples.data, statistics.arrays(), log_likelihoods, n_threads=n_threads)
     reject_bad_row(samples, bad)
     return statistics, log_likelihoods
 
 
 def assigned_statistics(
-    samples: Samples, means: FloatArray, labels: NDArray[np.int64], factors: FloatArray, n_threads: int
+    samples: Samples,
+    means: FloatArray,
+    labels: NDArray[np.int64],
+    factors: FloatArray,
+    n_threads: int,
 ) -> Statistics:
     """Return the statistics of samples whose components and factors are taken as known."""
     statistics = Statistics.zeros(means.shape[0], factors.shape[1], means.shape[1])
@@ -104,7 +115,11 @@ def m_step(means: FloatArray, statistics: Statistics, noise: NoiseModel) -> Para
 
 
 def reseed_empty(
-    parameters: Parameters, statistics: Statistics, log_likelihoods: FloatArray, samples: Samples, noise: NoiseModel
+    parameters: Parameters,
+    statistics: Statistics,
+    log_likelihoods: FloatArray,
+    samples: Samples,
+    noise: NoiseModel,
 ) -> Parameters:
     """Do the M-step when components have lost all their samples.
 
@@ -127,7 +142,11 @@ def reseed_empty(
     new = parameters.astype(np.float64)
     weights, means, loadings, variance = (np.array(a) for a in new.arrays())
     weights[kept] = fitted.weights * (1.0 - share * len(empty))
-    means[kept], loadings[kept], variance[kept] = fitted.means, fitted.loadings, fitted.noise_variance
+    means[kept], loadings[kept], variance[kept] = (
+        fitted.means,
+        fitted.loadings,
+        fitted.noise_variance,
+    )
     weights[empty] = share
     means[empty] = samples.data[worst].astype(np.float64)
     loadings[empty] = fitted.loadings[heaviest]
@@ -135,9 +154,7 @@ def reseed_empty(
     return Parameters(weights, means, loadings, variance)
 
 
-def iterate(
-    parameters: Parameters, samples: Samples, noise: NoiseModel, n_threads: int
-) -> tuple[Parameters, float]:
+def iterate(parameters: Parameters, samples: Samples, noise: NoiseModel, n_threads: int) -> tuple[Parameters, float]:
     """Do one iteration: the new parameters, and the mean log-likelihood of the old ones."""
     statistics, log_likelihoods = e_step(parameters, samples, n_threads)
     if np.any(statistics.counts < EMPTY_COUNT):

@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
+from threadpoolctl import threadpool_limits
 
 from mfa_fast._backend import Samples, reject_bad_row
 from mfa_fast._em import NoiseModel, Statistics, assigned_statistics, m_step
@@ -30,7 +31,7 @@ class Subspace:
     def __init__(self, samples: Samples, n_directions: int, rng: np.random.RandomState) -> None:
         n, d = samples.data.shape
         chosen = np.sort(rng.permutation(n)[:_SUBSAMPLE])
-        some = np.asarray(samples.data[chosen], dtype=np.float64)
+        some = np.array(samples.data[chosen], dtype=np.float64, order="C")
         finite = np.isfinite(some).all(axis=1)
         reject_bad_row(samples, None if finite.all() else int(chosen[np.argmin(finite)]))
         size = min(n_directions, d, len(some))
@@ -46,12 +47,17 @@ class Subspace:
     def project(self, X: NDArray[np.generic]) -> FloatArray:
         """Return coordinates (n, R)."""
         with np.errstate(invalid="ignore", over="ignore"):
-            centered = np.asarray(X, dtype=np.float64) - self._pca.mean_
+            # In one memory order: a product's rounding depends on it, and clusters on that.
+            centered = np.array(X, dtype=np.float64, order="C") - self._pca.mean_
             return np.asarray(centered @ self._pca.components_.T)
 
 
 def _cluster(
-    subspace: Subspace, method: str, n_components: int, means: FloatArray | None, rng: np.random.RandomState
+    subspace: Subspace,
+    method: str,
+    n_components: int,
+    means: FloatArray | None,
+    rng: np.random.RandomState,
 ) -> NDArray[np.int64]:
     points = subspace.coordinates
     if means is not None:
@@ -86,7 +92,11 @@ def _fill_empty(labels: NDArray[np.int64], n_components: int, rng: np.random.Ran
 
 
 def _guess_factors(
-    points: FloatArray, labels: NDArray[np.int64], n_components: int, n_factors: int, rng: np.random.RandomState
+    points: FloatArray,
+    labels: NDArray[np.int64],
+    n_components: int,
+    n_factors: int,
+    rng: np.random.RandomState,
 ) -> FloatArray:
     """Return each sample's coordinates along its cluster's own principal directions, of unit variance.
 
@@ -113,11 +123,13 @@ def initial_parameters(
     rng: np.random.RandomState,
     n_threads: int,
 ) -> Parameters:
-    """Return first parameters of a mixture with shape = (K, L, d); with `means`, clusters are what is nearest to them."""
+    """Return first parameters of a mixture with shape = (K, L, d); given `means` make the clusters."""
     n_components, n_factors, _ = shape
-    subspace = Subspace(samples, max(16, 2 * n_factors), rng)
-    labels = _fill_empty(_cluster(subspace, method, n_components, means, rng), n_components, rng)
-    z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, rng)
+    # On one thread, because scikit-learn's k-means adds up in whatever order its threads come home.
+    with threadpool_limits(limits=1):
+        subspace = Subspace(samples, max(16, 2 * n_factors), rng)
+        labels = _fill_empty(_cluster(subspace, method, n_components, means, rng), n_components, rng)
+        z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, rng)
     center = np.asarray(samples.data[: min(len(samples), _SUBSAMPLE)], dtype=np.float64).mean(axis=0)
     about = np.tile(center, (n_components, 1))
     statistics: Statistics = assigned_statistics(samples, about, labels, z, n_threads)

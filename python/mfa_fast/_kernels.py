@@ -42,7 +42,9 @@ class Parameters:
 def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Parameters:
     """Lay mixtures side by side as one, with loadings filled up with zeros to the same number of factors."""
     n_factors = max(m.loadings.shape[1] for m in mixtures)
-    scaled = [m.weights * s for m, s in zip(mixtures, np.ones(len(mixtures)) if shares is None else shares, strict=True)]
+    scaled = [
+        m.weights * s for m, s in zip(mixtures, np.ones(len(mixtures)) if shares is None else shares, strict=True)
+    ]
     padded = [np.pad(m.loadings, ((0, 0), (0, n_factors - m.loadings.shape[1]), (0, 0))) for m in mixtures]
     return Parameters(
         np.concatenate(scaled),
@@ -119,9 +121,7 @@ class Scorer:
         return out
 
     def _reduce(self, samples: Samples, exact: bool = False, **outputs: Array) -> None:
-        bad = _core.reduce(
-            self.model, samples.data, self.groups, exact=exact, n_threads=self.n_threads, **outputs
-        )
+        bad = _core.reduce(self.model, samples.data, self.groups, exact=exact, n_threads=self.n_threads, **outputs)
         reject_bad_row(samples, bad, self.owner)
 
     def log_sums(self, samples: Samples, *, exact: bool = False) -> FloatArray:
@@ -154,6 +154,13 @@ class Scorer:
         factors = np.empty((len(samples), self.model.n_factors))
         self._reduce(samples, exact=True, best=best, factors=factors)
         return best[:, 0], factors
+
+    def reconstruct(self, samples: Samples) -> Array:
+        """Return the samples' projections onto the first group's best component as (n, d)."""
+        labels, factors = self.best_factors(samples)
+        out = np.empty(samples.data.shape, samples.dtype)
+        _core.reconstruct(self.model, labels, factors, out, n_threads=self.n_threads)
+        return out
 
     def sample(
         self, n: int, *, weights: Array, seed: int, start: int, noise: bool, dtype: Any

@@ -34,22 +34,18 @@ Components = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000"
-        " images for faces.",
+        help="Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000 images for faces.",
     ),
 ]
 Factors = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for"
-        " faces.",
+        help="Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for faces.",
     ),
 ]
 MaxIter = Annotated[int, typer.Option(min=1, help="Most EM iterations.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads. Left out: all cores.")]
-Steps = Annotated[
-    int, typer.Option(min=1, help="Most LD-Grad steps; an attack stops once it has succeeded.")
-]
+Steps = Annotated[int, typer.Option(min=1, help="Most LD-Grad steps; an attack stops once it has succeeded.")]
 Model = Annotated[Path, typer.Argument(help="A model file, .safetensors.", show_default=False)]

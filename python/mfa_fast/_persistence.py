@@ -30,6 +30,12 @@ def write(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], 
         raise
 
 
+def plain_parameters(estimator: Any) -> dict[str, Any]:
+    """Return the constructor's parameters that are numbers, strings or None; arrays and generators are left out."""
+    plain = (bool, int, float, str, type(None))
+    return {k: v for k, v in estimator.get_params(deep=False).items() if isinstance(v, plain)}
+
+
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read what `write` wrote; anything else is a ValueError that names the file."""
     source = os.fspath(path)

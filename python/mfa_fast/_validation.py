@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_scalar
 
+from mfa_fast._backend import raise_named
 from mfa_fast._kernels import FloatArray, Parameters
 
 
@@ -19,11 +20,34 @@ def check_option(name: str, value: Any, options: Sequence[str]) -> str:
     return value
 
 
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return an integer in [least, most]."""
+    return int(check_scalar(value, name, (int, np.integer), min_val=least, max_val=most))
+
+
+def check_real(name: str, value: Any, **bounds: Any) -> float:
+    """Return a finite number within the bounds, which are those of scikit-learn's check_scalar."""
+    number = float(check_scalar(value, name, (int, float, np.integer, np.floating), **bounds))
+    if not np.isfinite(number):
+        msg = f"{name} must be finite, got {value}."
+        raise ValueError(msg)
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return a truth value."""
+    if not isinstance(value, (bool, np.bool_)):
+        msg = f"{name} must be True or False, got {value!r}."
+        raise TypeError(msg)
+    return bool(value)
+
+
 def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None, ...] | None = None) -> FloatArray:
     """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
-    array = np.asarray(
-        check_array(value, dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name, copy=False)
-    )
+    try:
+        array = np.asarray(check_array(value, dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name))
+    except (TypeError, ValueError) as error:
+        raise_named(name, error)
     wrong = array.ndim != ndim or (
         shape is not None and any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True))
     )

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.decomposition import PCA
-from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from mfa_fast import _persistence
-from mfa_fast._backend import Array, Samples, as_samples, as_seed
+from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
-from mfa_fast._validation import check_option, check_weights
+from mfa_fast._validation import check_flag, check_integer, check_option, check_real, check_weights
 from mfa_fast.mixture import MFA, arrays_of, restore
 
 
@@ -46,6 +45,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         In the order of `classes_`.
     classes_ : ndarray of shape (n_classes,)
     priors_ : ndarray of shape (n_classes,)
+    n_iter_ : int
+        Of the mixture that took the most iterations.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had column names.
@@ -132,7 +133,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
 
         previous = self.mixtures_ if self.warm_start and hasattr(self, "mixtures_") else []
         going_on = len(previous) == len(classes) and np.array_equal(self.classes_, classes)
-        rng = check_random_state(self.random_state)
+        rng = as_random_state(self.random_state)
         shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
         mixtures = []
         for c, label in enumerate(classes):
@@ -144,6 +145,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
                 msg = f"class {label!r} ({counts[c]} sample(s)) cannot be fitted: {error}"
                 raise ValueError(msg) from error
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
+        self.n_iter_ = max(m.n_iter_ for m in mixtures)
         return self
 
     def _fit_priors(self, counts: NDArray[np.int64]) -> FloatArray:
@@ -166,7 +168,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         mixtures : sequence of MFA
             Two or more, of the same number of features.
         classes : array-like of shape (n_classes,), default=None
-            Distinct labels, in increasing order; None for 0, 1, ...
+            Distinct labels in the order of `mixtures`; None for 0, 1, ...
         priors : None, "uniform" or array-like of shape (n_classes,), default=None
             None means uniform, as there are no frequencies.
         rule : {"max", "sum"}, default="max"
@@ -198,12 +200,16 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             msg = f"mixtures must have the same number of features, got {sorted(widths)}."
             raise ValueError(msg)
         labels = np.arange(len(models)) if classes is None else np.asarray(classes)
-        if labels.shape != (len(models),) or not np.array_equal(np.unique(labels), labels):
-            msg = f"classes must be {len(models)} distinct labels in increasing order, got {labels.tolist()}."
+        if labels.shape != (len(models),) or len(np.unique(labels)) < len(models):
+            msg = f"classes must be {len(models)} distinct labels, one per mixture, got {labels.tolist()}."
             raise ValueError(msg)
         first = models[0]
         classifier = cls(
-            len(first.weights_), first.loadings_.shape[1], priors=priors, rule=rule, noise_type=first.noise_type
+            len(first.weights_),
+            first.loadings_.shape[1],
+            priors=priors,
+            rule=rule,
+            noise_type=first.noise_type,
         )
         check_option("rule", rule, ("max", "sum"))
         classifier.mixtures_ = models
@@ -230,10 +236,12 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(self.priors_, dtype=np.float64))
 
-    def _class_scores(self, samples: Samples) -> FloatArray:
+    def _log_likelihoods(self, samples: Samples) -> FloatArray:
         scorer = self._scorer()
-        scores = scorer.best_values(samples) if self.rule == "max" else scorer.log_sums(samples, exact=True)
-        return scores + self.log_priors()
+        return scorer.best_values(samples) if self.rule == "max" else scorer.log_sums(samples, exact=True)
+
+    def _class_scores(self, samples: Samples) -> FloatArray:
+        return self._log_likelihoods(samples) + self.log_priors()
 
     def predict(self, X: Any) -> Any:
         """Return the class of highest score for each sample; the first in `classes_` on a tie.
@@ -285,14 +293,16 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         return samples.wrap(log_softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
 
     def class_log_likelihood(self, X: Any) -> Any:
-        """Return log p(x | class), in nats: the log-sum-exp of the class's components, whatever the rule.
+        """Return log p(x | class) under the rule, in nats.
 
         Returns
         -------
         log_likelihood : ndarray of shape (n_samples, n_classes)
+            With ``rule="sum"`` the log-sum-exp over the class's components; with ``"max"`` the largest of them, which
+            is lower by at most log n_components. The whole mixture's is ``mixtures_[c].score_samples(X)``.
         """
         samples = self._samples(X)
-        return samples.wrap(self._scorer().log_sums(samples).astype(samples.dtype))
+        return samples.wrap(self._log_likelihoods(samples).astype(samples.dtype))
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -318,15 +328,13 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             Labels from `classes_`.
         """
         parameters = self._parameters()
-        check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
-        check_scalar(start, "start", (int, np.integer), min_val=0)
         scorer = self._scorer()
         X, components = scorer.sample(
-            int(n_samples),
+            check_integer("n_samples", n_samples, 1),
             weights=np.concatenate([prior * p.weights for prior, p in zip(self.priors_, parameters, strict=True)]),
             seed=as_seed(self.random_state if random_state is None else random_state),
-            start=int(start),
-            noise=bool(noise),
+            start=check_integer("start", start, 0),
+            noise=check_flag("noise", noise),
             dtype=np.result_type(*(p.means.dtype for p in parameters)),
         )
         return X, self.classes_[np.searchsorted(scorer.groups, components, side="right") - 1]
@@ -387,7 +395,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             msg = f"asymmetric needs a classifier of two classes, this one has {len(self.classes_)}."
             raise ValueError(msg)
         samples = self._samples(X)
-        check_scalar(component, "component", (int, np.integer), min_val=1)
+        check_integer("component", component, 1)
         most = min(samples.data.shape)
         if component > most:
             msg = (
@@ -396,8 +404,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             )
             raise ValueError(msg)
         if weight is not None:
-            check_scalar(weight, "weight", (int, float, np.number), min_val=0.0, max_val=1.0)
-        check_scalar(offset, "offset", (int, float, np.number))
+            check_real("weight", weight, min_val=0.0, max_val=1.0)
+        check_real("offset", offset)
         pca = PCA(int(component), random_state=0).fit(samples.data.astype(samples.dtype, copy=False))
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 
@@ -440,10 +448,10 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         for c, mixture in enumerate(self.mixtures_):
             arrays |= arrays_of(mixture, f"{c}.")
         header = {
-            "rule": self.rule,
+            "parameters": _persistence.plain_parameters(self),
             "classes": self.classes_.tolist(),
             "classes_dtype": self.classes_.dtype.str,
-            "mixtures": [{"noise_type": m.noise_type, "tied_noise": bool(m.tied_noise)} for m in self.mixtures_],
+            "mixtures": [_persistence.plain_parameters(m) for m in self.mixtures_],
         }
         _persistence.write(path, "mfa_fast.MFAClassifier", arrays, header)
 
@@ -459,7 +467,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         arrays, header = _persistence.read(path, "mfa_fast.MFAClassifier")
         mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
         classes = np.array(header["classes"], dtype=header["classes_dtype"])
-        return cls.from_mixtures(mixtures, classes, arrays["priors"], header["rule"])
+        return cls.from_mixtures(mixtures, classes, arrays["priors"]).set_params(**header["parameters"])
 
 
 def check_labels(y: Any, n_samples: int) -> Array:
@@ -484,4 +492,4 @@ def check_priors(priors: Any, n_classes: int) -> FloatArray:
 
 
 def _check_noise_std(name: str, value: Any) -> float:
-    return float(check_scalar(value, name, (int, float, np.number), min_val=0.0, include_boundaries="neither"))
+    return check_real(name, value, min_val=0.0, include_boundaries="neither")

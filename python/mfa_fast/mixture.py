@@ -11,20 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
-from mfa_fast._backend import Array, Samples, as_samples, as_seed, check_threads
+from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._em import NoiseModel, iterate
 from mfa_fast._initialization import METHODS, initial_parameters
 from mfa_fast._kernels import Parameters, Scorer
 from mfa_fast._validation import (
     check_factors,
     check_finite_array,
+    check_flag,
+    check_integer,
     check_noise_variance,
     check_option,
     check_parameters,
+    check_real,
     check_weights,
 )
 
@@ -186,7 +188,7 @@ class MFA(DensityMixin, BaseEstimator):
             )
             raise ValueError(msg)
 
-        rng = check_random_state(self.random_state)
+        rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
         best: tuple[Parameters, list[float], bool] | None = None
         for start in range(1 if going_on else self.n_init):
@@ -202,8 +204,8 @@ class MFA(DensityMixin, BaseEstimator):
         self.n_iter_ = len(self.lower_bounds_)
         if not self.converged_:
             warnings.warn(
-                f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or tol, "
-                "or try another init_params.",
+                f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
+                "tol, or try another init_params.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -246,33 +248,33 @@ class MFA(DensityMixin, BaseEstimator):
         if all(value is not None for value in given.values()):
             return Parameters(**given)  # type: ignore[arg-type]
         found = initial_parameters(
-            samples, self.init_params, shape, given["means"], self._noise_model(), rng, check_threads(self.n_threads)
+            samples,
+            self.init_params,
+            shape,
+            given["means"],
+            self._noise_model(),
+            rng,
+            check_threads(self.n_threads),
         )
-        return Parameters(
-            **{name: getattr(found, name) if value is None else value for name, value in given.items()}
-        )
+        return Parameters(**{name: getattr(found, name) if value is None else value for name, value in given.items()})
 
     def _noise_model(self) -> NoiseModel:
         return NoiseModel(self.noise_type == "diag", bool(self.tied_noise), float(self.min_noise_variance))
 
     def _check_hyperparameters(self) -> None:
-        integer = (int, np.integer)
         for name, least in [
             ("n_components", 1),
             ("n_factors", 0),
             ("max_iter", 1),
             ("n_init", 1),
+            ("verbose", 0),
             ("verbose_interval", 1),
         ]:
-            check_scalar(getattr(self, name), name, integer, min_val=least)
-        check_scalar(self.tol, "tol", (int, float, np.number), min_val=0.0)
-        check_scalar(
-            self.min_noise_variance,
-            "min_noise_variance",
-            (int, float, np.number),
-            min_val=0.0,
-            include_boundaries="neither",
-        )
+            check_integer(name, getattr(self, name), least)
+        for name in ("tied_noise", "warm_start"):
+            check_flag(name, getattr(self, name))
+        check_real("tol", self.tol, min_val=0.0)
+        check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
         check_option("noise_type", self.noise_type, ("spherical", "diag"))
         check_option("init_params", self.init_params, METHODS)
         check_threads(self.n_threads)
@@ -424,12 +426,7 @@ class MFA(DensityMixin, BaseEstimator):
         X_reconstructed : ndarray of shape (n_samples, n_features)
         """
         samples = self._samples(X)
-        labels, factors = self._scorer().best_factors(samples)
-        out = np.empty(samples.data.shape, samples.dtype)
-        for k in np.unique(labels):
-            members = labels == k
-            out[members] = factors[members] @ self.loadings_[k] + self.means_[k]
-        return samples.wrap(out)
+        return samples.wrap(self._scorer().reconstruct(samples))
 
     def bic(self, X: Any) -> float:
         """Return the Bayesian information criterion on X; the lower the better."""
@@ -477,16 +474,12 @@ class MFA(DensityMixin, BaseEstimator):
         >>> bool(np.array_equal(X[3:], model.sample(2, random_state=0, start=3)[0]))
         True
         """
-        scorer = self._scorer()
-        check_scalar(n_samples, "n_samples", (int, np.integer), min_val=1)
-        check_scalar(start, "start", (int, np.integer), min_val=0)
-        seed = as_seed(self.random_state if random_state is None else random_state)
-        return scorer.sample(
-            int(n_samples),
+        return self._scorer().sample(
+            check_integer("n_samples", n_samples, 1),
             weights=self.weights_,
-            seed=seed,
-            start=int(start),
-            noise=bool(noise),
+            seed=as_seed(self.random_state if random_state is None else random_state),
+            start=check_integer("start", start, 0),
+            noise=check_flag("noise", noise),
             dtype=self.means_.dtype,
         )
 
@@ -495,7 +488,7 @@ class MFA(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model as a safetensors file."""
         check_is_fitted(self)
-        header = {"noise_type": self.noise_type, "tied_noise": bool(self.tied_noise)}
+        header = {"parameters": _persistence.plain_parameters(self)}
         _persistence.write(path, "mfa_fast.MFA", arrays_of(self), header)
 
     @classmethod
@@ -508,7 +501,7 @@ class MFA(DensityMixin, BaseEstimator):
             If there is no such file, or it is not a whole model.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
-        return restore(cls, path, arrays, header)
+        return restore(cls, path, arrays, header["parameters"])
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters."""
@@ -519,16 +512,21 @@ _NAMES = ("weights", "means", "loadings", "noise_variance")
 
 
 def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:
+    """Return a model's parameters by the names they have in a file."""
     return {prefix + name: getattr(model, f"{name}_") for name in _NAMES}
 
 
 def restore(
-    cls: type[MFA], path: str | os.PathLike[str], arrays: dict[str, Array], header: dict[str, Any], prefix: str = ""
+    cls: type[MFA],
+    path: str | os.PathLike[str],
+    arrays: dict[str, Array],
+    parameters: dict[str, Any],
+    prefix: str = "",
 ) -> Any:
     """Make a model of arrays from a file."""
     try:
         model = cls.from_parameters(*(arrays[prefix + name] for name in _NAMES))
-        return model.set_params(noise_type=header["noise_type"], tied_noise=header["tied_noise"])
+        return model.set_params(**parameters)
     except (KeyError, ValueError) as error:
         msg = f"{os.fspath(path)!r} does not hold a whole model ({error}); save it again."
         raise ValueError(msg) from error

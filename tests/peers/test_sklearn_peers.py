@@ -21,9 +21,7 @@ def test_one_component_of_diagonal_noise_is_factor_analysis():
     model = _fit(noise_type="diag")
     peer = FactorAnalysis(2, svd_method="lapack", tol=1e-10, max_iter=20_000).fit(X)
     assert abs(model.score(X) - peer.score(X)) <= PEER_OPTIMUM
-    covariance = ref.covariance(
-        ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_), 0
-    )
+    covariance = ref.covariance(ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_), 0)
     assert relative_error(covariance, peer.get_covariance()) <= 1e-2
 
 
@@ -33,9 +31,7 @@ def test_one_component_of_spherical_noise_is_probabilistic_pca():
     # PCA divides by n - 1; the density at the maximum of the likelihood needs n.
     n, d = X.shape
     values = np.linalg.eigvalsh(np.cov(X.T, bias=True))[::-1]
-    optimum = -0.5 * (
-        d * np.log(2 * np.pi) + d + np.log(values[:2]).sum() + (d - 2) * np.log(values[2:].mean())
-    )
+    optimum = -0.5 * (d * np.log(2 * np.pi) + d + np.log(values[:2]).sum() + (d - 2) * np.log(values[2:].mean()))
     assert abs(model.score(X) - optimum) <= PEER_OPTIMUM
     assert abs(model.score(X) - peer.score(X)) <= 1 / n
     assert model.noise_variance_[0, 0] == pytest.approx(values[2:].mean(), rel=1e-3)
@@ -43,9 +39,7 @@ def test_one_component_of_spherical_noise_is_probabilistic_pca():
 
 def test_factor_analysis_parameters_give_its_density():
     peer = FactorAnalysis(2).fit(X)
-    model = MFA.from_parameters(
-        [1.0], peer.mean_[None], peer.components_[None], peer.noise_variance_[None]
-    )
+    model = MFA.from_parameters([1.0], peer.mean_[None], peer.components_[None], peer.noise_variance_[None])
     assert relative_error(model.score_samples(X), peer.score_samples(X)) <= PEER_DENSITY
     _, z = model.posterior_factors(X)
     assert relative_error(z, peer.transform(X)) <= PEER_DENSITY
@@ -67,9 +61,7 @@ def test_gaussian_mixture_on_assembled_covariances(noise_type):
     covariances = np.array([ref.covariance(p, k) for k in range(4)])
     peer = GaussianMixture(4)
     peer.weights_, peer.means_, peer.covariances_ = p.weights, p.means, covariances
-    peer.precisions_cholesky_ = np.array(
-        [np.linalg.inv(np.linalg.cholesky(S)).T for S in covariances]
-    )
+    peer.precisions_cholesky_ = np.array([np.linalg.inv(np.linalg.cholesky(S)).T for S in covariances])
     model = MFA.from_parameters(*p)
     assert relative_error(model.score_samples(data), peer.score_samples(data)) <= PEER_DENSITY
     assert relative_error(model.predict_proba(data), peer.predict_proba(data)) <= PEER_DENSITY

@@ -3,10 +3,10 @@
 import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from mfa_fast.attacks import ld_grad
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast.attacks import ld_grad
 from tolerances import ATTACK, BOUNDARY, scaled_error
 
 

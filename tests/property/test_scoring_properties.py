@@ -81,9 +81,7 @@ def test_translation_leaves_densities(case, shift):
 def test_a_change_of_units_shifts_densities(case, unit):
     p, X = case
     X = X.astype(np.float64)
-    scaled = ref.Parameters(
-        p.weights, p.means * unit, p.loadings * unit, p.noise_variance * unit**2
-    )
+    scaled = ref.Parameters(p.weights, p.means * unit, p.loadings * unit, p.noise_variance * unit**2)
     value = _model(scaled).score_samples(X * unit)
     expected = _model(p).score_samples(X) - X.shape[1] * np.log(unit)
     # X * unit is rounded: 1e-16 of x, divided by the noise.

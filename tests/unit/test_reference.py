@@ -45,10 +45,7 @@ def test_long_double_and_float64_agree_at_small_noise():
 def test_mixture_density_agrees_with_scipy():
     p = ref.random_parameters(3, 4, 2)
     X = ref.random_samples(p, 30)
-    density = sum(
-        w * multivariate_normal(p.means[k], ref.covariance(p, k)).pdf(X)
-        for k, w in enumerate(p.weights)
-    )
+    density = sum(w * multivariate_normal(p.means[k], ref.covariance(p, k)).pdf(X) for k, w in enumerate(p.weights))
     assert relative_error(ref.score_samples(X, p), np.log(density)) <= REFERENCE[1.0]
 
 
@@ -66,12 +63,7 @@ def test_gap_gradient_is_the_derivative():
     x = ref.random_samples(p, 1)
     h = 1e-6
     numeric = [
-        np.diff(
-            [
-                (source.log_density(x + s * h * e) - target.log_density(x + s * h * e))[0]
-                for s in (-1, 1)
-            ]
-        )[0]
+        np.diff([(source.log_density(x + s * h * e) - target.log_density(x + s * h * e))[0] for s in (-1, 1)])[0]
         / (2 * h)
         for e in np.eye(5)
     ]
@@ -101,10 +93,7 @@ def test_em_floors_the_noise():
 
 def test_ld_grad_in_one_step_to_the_plane_between_equal_covariances():
     mean = np.array([[2.0, 0.0]])
-    mixtures = [
-        ref.Parameters(np.ones(1), sign * mean, np.zeros((1, 0, 2)), np.ones((1, 2)))
-        for sign in (-1, 1)
-    ]
+    mixtures = [ref.Parameters(np.ones(1), sign * mean, np.zeros((1, 0, 2)), np.ones((1, 2))) for sign in (-1, 1)]
     X = np.array([[-1.0, 5.0], [-3.0, 0.5]])
     X_adv, success, n_steps = ref.ld_grad(X, [0, 0], mixtures, [0.5, 0.5])
     assert success.all()

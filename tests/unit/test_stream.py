@@ -129,9 +129,7 @@ def _refused(error_type, words, function, *args, **kwargs):
 def test_state_of_another_stream():
     load = SampleStream(_classifier(), 5, 0).load_state_dict
     state = SampleStream(_classifier(), 5, 1).state_dict()
-    words = (
-        "state_dict must come from a stream with seed=0; got seed=1; make this stream with seed=1"
-    )
+    words = "state_dict must come from a stream with seed=0; got seed=1; make this stream with seed=1"
     _refused(ValueError, words, load, state)
     state = SampleStream(_classifier(), 5, 0, noise=False).state_dict()
     _refused(ValueError, "state_dict must come from a stream with noise=True; got", load, state)

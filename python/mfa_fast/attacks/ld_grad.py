@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_scalar
 
 from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row
+from mfa_fast._validation import check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier, check_labels
@@ -33,10 +33,11 @@ def ld_grad(
     r"""Move samples out of their class, by the shortest way that a closed form finds.
 
     For an `MFAClassifier`: with s the best component of the sample's class and t the best of any other,
-    :math:`f = \log p_s - \log p_t` is an exact quadratic along its own gradient, so the step to its zero is the root of a
-    quadratic equation. After each step s and t are chosen again. For support vector machines f is the decision function,
-    and the step is :math:`f / \lVert\nabla f\rVert`: exact for a linear one; for an RBF kernel the last step ends at the
-    root of f along its direction.
+    :math:`f = \log p_s - \log p_t` is an exact quadratic along its own gradient, so the step to its zero is the root
+    of a quadratic equation. After each step s and t are chosen again. (With ``rule="sum"`` f is the gap between the
+    classes, and all their components take part in its gradient.) For support vector machines f is the decision
+    function, and the step is :math:`f / \lVert\nabla f\rVert`: exact for a linear one; for an RBF kernel the last step
+    ends at the root of f along its direction.
 
     Parameters
     ----------
@@ -85,8 +86,8 @@ def ld_grad(
     >>> result.summary()["success_rate"]
     1.0
     """
-    check_scalar(steps, "steps", (int, np.integer), min_val=0)
-    check_scalar(overshoot, "overshoot", (int, float, np.number), min_val=0.0)
+    check_integer("steps", steps, 0)
+    check_real("overshoot", overshoot, min_val=0.0)
     bounds = _check_clip(clip)
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
@@ -112,7 +113,15 @@ def ld_grad(
     bad = attack.run(labels, int(steps), float(overshoot), bounds, out, pairs)
     reject_bad_row(samples, bad, model)
     X_adv, l2, success, n_steps = out
-    arrays = (X_adv, l2.astype(samples.dtype), success, n_steps, *pairs, np.full(n, np.nan), np.zeros(n, np.bool_))
+    arrays = (
+        X_adv,
+        l2.astype(samples.dtype),
+        success,
+        n_steps,
+        *pairs,
+        np.full(n, np.nan),
+        np.zeros(n, np.bool_),
+    )
     return AttackResult(*(samples.wrap(a) for a in arrays))
 
 
@@ -143,7 +152,7 @@ class _MixtureAttack:
             msg = f"{name} may be given for two classes only; this classifier has {self.scorer.n_groups}."
             raise ValueError(msg)
         most = int(np.diff(self.scorer.groups).min()) - 1
-        return int(check_scalar(component, name, (int, np.integer), min_val=0, max_val=most))
+        return check_integer(name, component, 0, most)
 
     def run(
         self,
@@ -220,8 +229,9 @@ def _check_clip(clip: Any) -> _Clip:
 
 def _class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
     labels = check_labels(y, n_samples)
+    order = np.argsort(classes)
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         msg = f"y has labels that the model does not know: {unknown[:5].tolist()}; its classes are {classes.tolist()}."
         raise ValueError(msg)
-    return np.searchsorted(classes, labels).astype(np.int64)
+    return order[np.searchsorted(classes, labels, sorter=order)].astype(np.int64)

@@ -56,9 +56,9 @@ class AttackResult:
         Returns
         -------
         summary : dict
-            ``n_samples``; ``accuracy`` before the attack; ``adversarial_accuracy`` after it; ``success_rate`` among the
-            samples that were classified correctly; ``mean_l2`` over the successful among them (the paper's figure; nan if
-            there is none); ``median_l2`` with failures as infinite.
+            ``n_samples``; ``accuracy`` before the attack; ``adversarial_accuracy`` after it; ``success_rate`` among
+            the samples that were classified correctly; ``mean_l2`` over the successful among them (the paper's figure;
+            nan if there is none); ``median_l2`` with failures as infinite.
         """
         l2, success = self._attacked()
         n = len(np.asarray(self.l2))

@@ -1,4 +1,4 @@
-"""scikit-learn's support vector machines as the kernels want them: a scaling of the features and a decision function."""
+"""scikit-learn's support vector machines as the kernels want them: a scaling and a decision function."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ class RbfMachine(Machine):
 
     def arguments(self) -> dict[str, Any]:
         """Return the kernel's arguments."""
-        own = {"support_vectors": self.support_vectors, "coefficients": self.coefficients, "gamma": self.gamma}
+        own = {
+            "support_vectors": self.support_vectors,
+            "coefficients": self.coefficients,
+            "gamma": self.gamma,
+        }
         return super().arguments() | own
 
 
@@ -72,7 +76,9 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     NotFittedError
         If it is not fitted.
     """
-    steps, machine = ([s for _, s in model.steps[:-1]], model.steps[-1][1]) if isinstance(model, Pipeline) else ([], model)
+    steps, machine = (
+        ([s for _, s in model.steps[:-1]], model.steps[-1][1]) if isinstance(model, Pipeline) else ([], model)
+    )
     if not isinstance(machine, (SVC, LinearSVC)):
         msg = (
             "model must be an MFAClassifier, a LinearSVC, an SVC, or a Pipeline that ends in one of these SVMs; got "
@@ -83,14 +89,13 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     if len(machine.classes_) != 2:
         msg = f"model must have two classes, got {len(machine.classes_)}."
         raise ValueError(msg)
-    n_features = machine.coef_.shape[1] if isinstance(machine, LinearSVC) else machine.n_features_in_
-    shift, scale = _compose(steps, n_features)
+    if isinstance(machine, SVC) and machine.kernel not in ("rbf", "linear"):
+        msg = f"model must have kernel 'rbf' or 'linear', got {machine.kernel!r}."
+        raise ValueError(msg)
+    shift, scale = _compose(steps, machine.n_features_in_)
     shared = (machine.classes_, shift, scale, float(np.ravel(machine.intercept_)[0]))
     if isinstance(machine, LinearSVC) or machine.kernel == "linear":
         return LinearMachine(*shared, weights=np.array(machine.coef_[0], dtype=np.float64))
-    if machine.kernel != "rbf":
-        msg = f"model must have kernel 'rbf' or 'linear', got {machine.kernel!r}."
-        raise ValueError(msg)
     return RbfMachine(
         *shared,
         support_vectors=np.array(machine.support_vectors_, dtype=np.float64, order="C"),

@@ -23,8 +23,7 @@ PARTITION = "list_eval_partition.txt"
 # torchvision's `root` holds `celeba`; the authors' own download comes in Anno, Eval and Img.
 FOLDERS = ("", "celeba", "Anno", "Eval", "Img")
 EXPECTED = (
-    f"a folder with {IMAGES}, {ATTRIBUTES} and {PARTITION}, "
-    "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    f"a folder with {IMAGES}, {ATTRIBUTES} and {PARTITION}, from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 )
 
 TRAIN, TEST = "0", "2"  # "1" is the validation part
@@ -169,10 +168,7 @@ def _index_of(attribute: str, attributes: list[str]) -> int:
     close = get_close_matches(attribute.lower().replace(" ", "_"), plain, cutoff=0.5)
     advice = "close matches" if close else "the names"
     listed = ", ".join(plain[name] for name in close or plain)
-    msg = (
-        f"attribute must be one of the {len(attributes)} names in {ATTRIBUTES}; "
-        f"got {attribute!r}; {advice}: {listed}"
-    )
+    msg = f"attribute must be one of the {len(attributes)} names in {ATTRIBUTES}; got {attribute!r}; {advice}: {listed}"
     raise ValueError(msg)
 
 

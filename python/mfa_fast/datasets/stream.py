@@ -23,9 +23,7 @@ LARGEST_SEED = 2**32 - 1  # scikit-learn's bound for an integer random_state
 class Sampler(Protocol):
     """A fitted model whose sample i is a function of the seed and i alone."""
 
-    def sample(
-        self, n_samples: int, *, noise: bool, random_state: int, start: int
-    ) -> tuple[Array, Array]:
+    def sample(self, n_samples: int, *, noise: bool, random_state: int, start: int) -> tuple[Array, Array]:
         """Return samples `start` to `start` + `n_samples` - 1 of a seed, and their labels."""
         ...
 
@@ -128,9 +126,7 @@ class SampleStream(Iterator[tuple[Array, Array]]):
 
     def draw(self, start: int) -> tuple[Array, Array]:
         """Return the batch that begins at sample `start`, and leave the position as it is."""
-        return self.classifier.sample(
-            self.batch_size, noise=self.noise, random_state=self.seed, start=start
-        )
+        return self.classifier.sample(self.batch_size, noise=self.noise, random_state=self.seed, start=start)
 
     def state_dict(self) -> dict[str, int | bool]:
         """Return what `load_state_dict` needs to go on from here: plain numbers, no arrays."""

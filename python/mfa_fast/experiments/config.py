@@ -1,6 +1,6 @@
 """The settings of the main job."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +88,15 @@ class RunConfig:
             msg = f"seed must not be negative, got {self.seed}"
             raise ValueError(msg)
 
-    def resolved(self, y_train: Array) -> "RunConfig":
-        """Return a copy in which the size of the mixtures is filled in for these labels."""
+    def mixture_size(self, y_train: Array) -> tuple[int, int]:
+        """Return the components and factors per class, with what was left out filled in."""
         if self.attribute is not None:
             components, factors = max(1, int(np.unique_counts(y_train).counts.min()) // 1000), 10
         elif self.data is not None:
             components, factors = 25, 6
         else:
             components, factors = 5, 4
-        return replace(
-            self,
-            components=components if self.components is None else self.components,
-            factors=factors if self.factors is None else self.factors,
+        return (
+            components if self.components is None else self.components,
+            factors if self.factors is None else self.factors,
         )

@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +46,7 @@ STAGES = (
     *(f"attack: {title}" for title, _ in MODELS.values()),
 )
 N_GALLERY = 6  # images per class in the pictures of the data sets
-N_HELD_OUT = 300  # fresh samples on which gamma is chosen
+N_HELD_OUT = 500  # fresh samples on which gamma is chosen
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ class RunResult:
     versions: dict[str, str]
 
 
-def load_images(
-    data: Path | None, pair: tuple[int, int], attribute: str | None, size: int = 64
-) -> Any:
+def load_images(data: Path | None, pair: tuple[int, int], attribute: str | None, size: int = 64) -> Any:
     """Load two classes of images: faces if an attribute is named, else digits, bundled or MNIST."""
     if attribute is not None:
         if data is None:
@@ -121,11 +119,12 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     clock = _Clock(progress)
     with clock("load the images"):
         real = load_images(config.data, config.pair, config.attribute, config.size)
-        config = config.resolved(real.y_train)
+        components, factors = config.mixture_size(real.y_train)
+        config = replace(config, components=components, factors=factors)
     with clock("fit one mixture per class"):
         fitted = MFAClassifier(
-            config.components,
-            config.factors,
+            components,
+            factors,
             max_iter=config.max_iter,
             random_state=config.seed,
             n_threads=config.n_threads,
@@ -134,16 +133,17 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
         symmetric = fitted.symmetric(config.noise_std)
         asymmetric = models.asymmetric_classifier(fitted, real.X_train, config.asymmetric_noise_std)
         # Seeds of their own: no sample of one set is one of another.
-        train: tuple[Array, Array] = symmetric.sample(config.train_samples, random_state=config.seed + 1)
-        held_out: tuple[Array, Array] = symmetric.sample(N_HELD_OUT, random_state=config.seed + 2)
-        samples: dict[str, tuple[Array, Array]] = {
-            "symmetric": symmetric.sample(config.attack_samples, random_state=config.seed + 3),
-            "asymmetric": asymmetric.sample(config.attack_samples, random_state=config.seed + 3),
+        for_training, for_search, for_attack = (config.seed + k for k in (1, 2, 3))
+        train = symmetric.sample(config.train_samples, random_state=for_training)
+        held_out = symmetric.sample(N_HELD_OUT, random_state=for_search)
+        samples = {
+            "symmetric": symmetric.sample(config.attack_samples, random_state=for_attack),
+            "asymmetric": asymmetric.sample(config.attack_samples, random_state=for_attack),
         }
         galleries = {
             "Real images": _first_of_each(real.X_train, real.y_train),
             "Symmetric, no noise": _first_of_each(
-                *symmetric.sample(config.attack_samples, noise=False, random_state=config.seed + 3)
+                *symmetric.sample(config.attack_samples, noise=False, random_state=for_attack)
             ),
             "Symmetric, with noise": _first_of_each(*samples["symmetric"]),
             "Asymmetric, with noise": _first_of_each(
@@ -155,9 +155,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     gamma, trials = config.gamma, list[GammaTrial]()
     with clock("search gamma of the RBF SVM") as advance:
         if gamma is None:
-            gamma, trials = models.search_gamma(
-                train, held_out, attack_steps=config.svm_steps, progress=advance
-            )
+            gamma, trials = models.search_gamma(train, held_out, attack_steps=config.svm_steps, progress=advance)
     with clock("train the RBF SVM"):
         rbf = models.train_rbf_svm(*train, gamma)
 
@@ -172,9 +170,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     for key, (title, data_set) in MODELS.items():
         with clock(f"attack: {title}"):
             steps = config.steps if key.startswith("bayes") else config.svm_steps
-            results.append(
-                _attack(key, classifiers[key], *samples[data_set], steps, figures.get(key))
-            )
+            results.append(_attack(key, classifiers[key], *samples[data_set], steps, figures.get(key)))
     return RunResult(
         config=config,
         data_name=str(real.name),
@@ -241,15 +237,13 @@ def _paper_figures(config: RunConfig) -> dict[str, paper.PaperFigure]:
 
 
 def _first_of_each(X: Array, y: Array, last: Array | None = None) -> tuple[Array, Array]:
-    """Return the first images of each class, the last of which is one of those marked in `last`."""
+    """Return the first images of each class, of those marked in `last` only one, at the end."""
+    marked = np.zeros(len(y), dtype=bool) if last is None else last
     chosen = []
     for label in np.unique(y):
-        rows = np.flatnonzero(y == label)
-        marked = rows[:0] if last is None else rows[last[rows]][:1]
-        chosen.append(
-            np.concatenate([np.setdiff1d(rows, marked)[: N_GALLERY - len(marked)], marked])
-        )
-    rows = np.concatenate(chosen).astype(np.intp)
+        final = np.flatnonzero((y == label) & marked)[:1]
+        chosen += [np.flatnonzero((y == label) & ~marked)[: N_GALLERY - len(final)], final]
+    rows = np.concatenate(chosen)
     return X[rows], y[rows]
 
 

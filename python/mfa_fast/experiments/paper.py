@@ -59,10 +59,7 @@ def celeba_figures(attribute: str) -> dict[str, PaperFigure]:
     if attribute not in _CELEBA:
         return {}
     keys = ("bayes_symmetric", "linear_svm", "rbf_svm")
-    figures = {
-        model: PaperFigure(value, _JMLR)
-        for model, value in zip(keys, _CELEBA[attribute], strict=True)
-    }
+    figures = {model: PaperFigure(value, _JMLR) for model, value in zip(keys, _CELEBA[attribute], strict=True)}
     if attribute in _CELEBA_ASYMMETRIC:
         figures["bayes_asymmetric"] = PaperFigure(_CELEBA_ASYMMETRIC[attribute], _ICLR)
     return figures

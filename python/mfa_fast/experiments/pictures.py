@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from mfa_fast.experiments.main_job import ModelResult, RunResult
+from mfa_fast.experiments.tables import percent
 
 Array = npt.NDArray[Any]
 
@@ -73,9 +74,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _show(axes: Axes, image: Array, shape: tuple[int, ...]) -> None:
-    axes.imshow(
-        np.clip(image, 0, 1).reshape(shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
-    )
+    axes.imshow(np.clip(image, 0, 1).reshape(shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
 def _bare(axes: Axes) -> None:
@@ -91,9 +90,7 @@ def _row_label(axes: Axes, text: str) -> None:
 
 def _galleries(result: RunResult) -> Figure:
     columns = max(len(images) for images, _ in result.galleries.values())
-    figure = Figure(
-        figsize=(2.2 + 0.85 * columns, 0.95 * len(result.galleries)), layout="constrained"
-    )
+    figure = Figure(figsize=(2.2 + 0.85 * columns, 0.95 * len(result.galleries)), layout="constrained")
     grid = figure.subplots(len(result.galleries), columns, squeeze=False)
     for row, (name, (images, _)) in zip(grid, result.galleries.items(), strict=True):
         _row_label(row[0], name)
@@ -105,9 +102,10 @@ def _galleries(result: RunResult) -> Figure:
 
 
 def shown_rows(model: ModelResult) -> Array:
-    """Return the first samples of each class: the same ones for every classifier of a data set."""
+    """Return the first samples of each class that were classified correctly."""
+    correct = model.predicted == model.y
     labels = np.unique(model.y)
-    return np.concatenate([np.flatnonzero(model.y == label)[:IMAGES_PER_CLASS] for label in labels])
+    return np.concatenate([np.flatnonzero(correct & (model.y == label))[:IMAGES_PER_CLASS] for label in labels])
 
 
 def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
@@ -134,14 +132,10 @@ def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
         if len(shape) == 3:  # colour: grey is no change
             _show(grid[2, column], (scaled + 1) / 2, shape)
         else:
-            image = grid[2, column].imshow(
-                scaled, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest"
-            )
+            image = grid[2, column].imshow(scaled, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     if image is not None:
         # Taken from the room of all three rows, so that their columns stay in line.
-        bar = figure.colorbar(
-            image, ax=list(grid.ravel()), ticks=[-1, 0, 1], shrink=0.3, anchor=(0, 0), pad=0.01
-        )
+        bar = figure.colorbar(image, ax=list(grid.ravel()), ticks=[-1, 0, 1], shrink=0.3, anchor=(0, 0), pad=0.01)
         limit = 1 / factor
         bar.ax.set_yticklabels([f"\N{MINUS SIGN}{limit:.2g}", "0", f"+{limit:.2g}"], fontsize=9)
     figure.suptitle(
@@ -156,64 +150,59 @@ def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
 def _histograms(result: RunResult) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     pixels, distances = figure.subplots(1, 2)
-    flipped = [model.attack.success & (model.predicted == model.y) for model in result.models]
+    _pixel_histogram(pixels, result)
+    _distance_histogram(distances, result)
+    return figure
+
+
+def _pixel_histogram(axes: Axes, result: RunResult) -> None:
     labels = []
-    for model, rows in zip(result.models, flipped, strict=True):
+    bins = np.arange(0, 132, 2)
+    for model in result.models:
+        rows = _flipped(model)
         changes = 255 * np.abs(model.attack.X_adv[rows] - model.X[rows]).ravel()
         most = f"{np.percentile(changes, 99):.0f}/255" if changes.size else "-"
         labels.append(f"{model.title}: 99 % of the pixels below {most}")
-        weights = np.full(changes.size, 100 / max(changes.size, 1))
-        # Whole levels of 255, the last bin taking all that lies beyond.
-        pixels.hist(
-            np.minimum(changes, 130),
-            bins=np.arange(0, 133, 2),
-            weights=weights,
-            histtype="step",
-            linewidth=1.8,
-            color=COLOURS[model.key],
-        )
-    pixels.axvline(JUST_VISIBLE, color="black", linestyle="--", linewidth=1)
-    pixels.annotate(
-        f"{JUST_VISIBLE}/255", (JUST_VISIBLE, 1), (4, -4), **_CORNER, va="top", fontsize=10
+        counts, _ = np.histogram(np.minimum(changes, bins[-1]), bins)
+        shares = 100 * counts / max(changes.size, 1)
+        axes.stairs(shares, bins, linewidth=1.8, color=COLOURS[model.key])
+    axes.axvline(JUST_VISIBLE, color="black", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"{JUST_VISIBLE}/255",
+        (JUST_VISIBLE, 1),
+        (4, -4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="top",
+        fontsize=10,
     )
-    pixels.set(
+    axes.set(
         yscale="log",
-        xlim=(0, 132),
+        xlim=(0, bins[-1]),
         xlabel="Change of a pixel, in 255ths (last bin: all beyond)",
         ylabel="Share of the pixels, %",
         title="How much single pixels change",
     )
-    handles = [Patch(color=COLOURS[model.key]) for model in result.models]
-    pixels.legend(handles, labels, frameon=False, fontsize=9)
+    axes.legend(_handles(result), labels, frameon=False, fontsize=9)
+    _plain_axes(axes)
 
-    largest = max(
-        _farthest(model, rows) for model, rows in zip(result.models, flipped, strict=True)
-    )
-    bins = np.linspace(0, 1.02 * largest, 60)
-    for model, rows in zip(result.models, flipped, strict=True):
-        counts, _ = np.histogram(model.attack.l2[rows], bins)
+
+def _distance_histogram(axes: Axes, result: RunResult) -> None:
+    bins = np.linspace(0, _far(result), 60)
+    for model in result.models:
+        counts, _ = np.histogram(np.minimum(model.attack.l2[_flipped(model)], bins[-1]), bins)
         # A narrow histogram would tower over the others: all get the same height.
-        distances.stairs(
-            counts / max(counts.max(), 1), bins, fill=True, alpha=0.5, color=COLOURS[model.key]
-        )
-    distances.set(
-        xlabel="L2 distance to the adversarial image",
+        axes.stairs(counts / max(counts.max(), 1), bins, fill=True, alpha=0.5, color=COLOURS[model.key])
+    axes.set(
+        xlabel="L2 distance to the adversarial image (last bin: all beyond)",
         ylabel="Samples (each histogram scaled to height 1)",
         title="How far the whole image moves",
         xlim=(0, bins[-1]),
         ylim=(0, 1.3),
         yticks=[],
     )
-    distances.legend(handles, [model.title for model in result.models], frameon=False, fontsize=9)
-    for axes in (pixels, distances):
-        _plain_axes(axes)
-    return figure
-
-
-_CORNER: dict[str, Any] = {
-    "xycoords": ("data", "axes fraction"),
-    "textcoords": "offset points",
-}
+    axes.legend(_handles(result), [model.title for model in result.models], frameon=False, fontsize=9)
+    _plain_axes(axes)
 
 
 def _mean_l2_bars(result: RunResult) -> Figure:
@@ -240,10 +229,7 @@ def _mean_l2_bars(result: RunResult) -> Figure:
                 )
     axes.set_xticks(
         range(len(result.models)),
-        [
-            f"{model.title}\n({100 * model.summary['accuracy']:.0f} % accurate)"
-            for model in result.models
-        ],
+        [f"{model.title}\n({percent(model.summary['accuracy'])} accurate)" for model in result.models],
         fontsize=11,
     )
     axes.set(ylabel="Mean L2 of LD-Grad", title="How far an image must move to be misclassified")
@@ -257,8 +243,7 @@ def _mean_l2_bars(result: RunResult) -> Figure:
 def _security_curves(result: RunResult) -> Figure:
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     axes = figure.subplots()
-    finite = [_farthest(model, model.attack.success) for model in result.models]
-    radii = np.linspace(0, max(finite), 200)
+    radii = np.linspace(0, _far(result), 200)
     for model in result.models:
         accuracy = 100 * np.asarray(model.attack.security_curve(radii))
         axes.plot(radii, accuracy, color=COLOURS[model.key], label=model.title, linewidth=2)
@@ -274,8 +259,20 @@ def _security_curves(result: RunResult) -> Figure:
     return figure
 
 
-def _farthest(model: ModelResult, rows: Array) -> float:
-    return float(model.attack.l2[rows].max(initial=0.1))
+def _flipped(model: ModelResult) -> Array:
+    """Return which samples were classified correctly before the attack, and not after it."""
+    flipped: Array = model.attack.success & (model.predicted == model.y)
+    return flipped
+
+
+def _far(result: RunResult) -> float:
+    """Return where axes of distances end: a few stragglers would squeeze all the others together."""
+    distances = [model.attack.l2[_flipped(model)] for model in result.models]
+    return max(float(np.percentile(l2, 99)) if l2.size else 0.1 for l2 in distances)
+
+
+def _handles(result: RunResult) -> list[Patch]:
+    return [Patch(color=COLOURS[model.key]) for model in result.models]
 
 
 def _plain_axes(axes: Axes) -> None:

@@ -97,17 +97,13 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
         "sources": _sources(result),
     }
     markup = {
-        "result_table": _table(
-            (*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)
-        ),
+        "result_table": _table((*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)),
         "gamma_table": _gamma_table(result),
         "settings_table": _table(
             ("Setting", "Value"),
             [[name, str(value)] for name, value in (asdict(config) | result.versions).items()],
         ),
-        "time_table": _table(
-            ("Stage", "Seconds"), [[stage, f"{s:.2f}"] for stage, s in result.seconds.items()]
-        ),
+        "time_table": _table(("Stage", "Seconds"), [[stage, f"{s:.2f}"] for stage, s in result.seconds.items()]),
         **{_placeholder(name): _data_url(content) for name, content in images.items()},
     }
     template = Template(files(__package__).joinpath("report.html").read_text("utf-8"))
@@ -129,9 +125,9 @@ def _gamma_text(result: RunResult) -> str:
     return (
         "Chosen is the highest gamma that keeps the accuracy on held-out samples (within"
         f" {100 * models.ACCURACY_SLACK:g} percentage points of the best) and on which the attack"
-        f" still succeeds on at least {100 * models.MIN_ATTACK_SUCCESS:g} %. Beyond, the kernel is"
-        " so narrow that its gradient vanishes between the training samples: the attack gets lost,"
-        " and what it measures is no longer the distance to the boundary."
+        " still flips every one of them. Beyond, the kernel is so narrow that its gradient vanishes"
+        " between the training samples: the attack gets lost, and what it measures is no longer"
+        " the distance to the boundary. There the search ends."
     )
 
 
@@ -155,15 +151,10 @@ def _sources(result: RunResult) -> str:
 
 
 def _swatches(result: RunResult) -> list[str]:
-    return [
-        f'<span class="swatch" style="background:{pictures.COLOURS[model.key]}"></span>'
-        for model in result.models
-    ]
+    return [f'<span class="swatch" style="background:{pictures.COLOURS[model.key]}"></span>' for model in result.models]
 
 
-def _table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] | None = None
-) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] | None = None) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = []
     for mark, row in zip(marks or [""] * len(rows), rows, strict=True):

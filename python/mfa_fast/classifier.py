@@ -65,6 +65,10 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
     1.0
     """
 
+    mixtures_: list[MFA]
+    classes_: Array
+    priors_: FloatArray
+
     def __init__(
         self,
         n_components: int = 1,

@@ -89,6 +89,7 @@ def ld_grad(
     check_integer("steps", steps, 0)
     check_real("overshoot", overshoot, min_val=0.0)
     bounds = _check_clip(clip)
+    attack: _MixtureAttack | _MachineAttack
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
         attack = _MixtureAttack(model, samples, n_threads, source, target)

@@ -102,8 +102,10 @@ def _galleries(result: RunResult) -> Figure:
 
 
 def shown_rows(model: ModelResult) -> Array:
-    """Return the first samples of each class that were classified correctly."""
+    """Return the first samples of each class that were classified correctly, if any was."""
     correct = model.predicted == model.y
+    if not correct.any():
+        return np.arange(min(IMAGES_PER_CLASS, len(model.y)))
     labels = np.unique(model.y)
     return np.concatenate([np.flatnonzero(correct & (model.y == label))[:IMAGES_PER_CLASS] for label in labels])
 
@@ -125,6 +127,8 @@ def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
             _bare(axes)
         flipped = bool(model.attack.success[row])
         title = f"L2 {model.attack.l2[row]:.2f}" if flipped else "not flipped"
+        if model.predicted[row] != model.y[row]:
+            title = "wrong before"
         grid[0, column].set_title(title, fontsize=10)
         _show(grid[0, column], originals[column], shape)
         _show(grid[1, column], adversarial[column], shape)

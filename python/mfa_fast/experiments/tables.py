@@ -21,6 +21,8 @@ SUMMARY_FIELDS = ("n_samples", "accuracy", "success_rate", "mean_l2", "median_l2
 
 def percent(value: float) -> str:
     """Format a share; 100 % is written only where it is exactly that."""
+    if math.isnan(value):
+        return "-"
     text = f"{100 * value:.1f}"
     if text == "100.0":
         return "100 %" if value == 1 else "99.9 %"

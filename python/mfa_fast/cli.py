@@ -27,6 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0; 2 if something was wrong with the arguments or the data; 130 if interrupted.
     """
     try:
+        code = _invoke(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        print("mfa-fast: interrupted", file=sys.stderr)
+    return code
+
+
+def _invoke(arguments: Sequence[str] | None) -> int:
+    try:
         from mfa_fast import _commands
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("mfa_fast"):
@@ -35,16 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            code = _commands.invoke(arguments)
+            return _commands.invoke(arguments)
         except OSError as error:
             return _fail(f"{error.strerror}: {error.filename}" if error.filename else error)
         except (ValueError, TypeError, ImportError) as error:  # NotFittedError is a ValueError
             return _fail(error)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-    if code == INTERRUPTED:
-        print("mfa-fast: interrupted", file=sys.stderr)
-    return code
 
 
 def _fail(error: object) -> int:

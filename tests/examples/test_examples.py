@@ -1,0 +1,34 @@
+"""What the documentation shows runs as it stands: the README's Python and every docstring."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import mfa_fast
+
+README = Path(__file__).parents[2] / "README.md"
+
+# Modules that need more than the library's own dependencies, which the tests' environment has.
+MODULES = sorted(
+    name for _, name, _ in pkgutil.walk_packages(mfa_fast.__path__, "mfa_fast.") if not name.endswith("._core")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name):
+    module = pytest.importorskip(name) if "torch" in name else importlib.import_module(name)
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.testmod(module, optionflags=flags).failed == 0
+
+
+def test_readme(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert len(block.strip().splitlines()) <= 10
+        exec(compile(block, str(README), "exec"), {})
+    assert "1.0 {" in capsys.readouterr().out

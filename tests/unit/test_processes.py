@@ -1,0 +1,94 @@
+"""Threads, forks, signals and memory: promises 4 and 5."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import reference as ref
+
+from mfa_fast import MFA
+
+
+def _model():
+    p = ref.random_parameters(6, 40, 3, noise_std=0.1)
+    return MFA.from_parameters(*p), ref.random_samples(p, 3000)
+
+
+def test_one_model_in_many_threads():
+    model, X = _model()
+    alone = model.score_samples(X)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(np.array_equal(result, alone) for result in pool.map(model.score_samples, [X] * 24))
+
+
+def _score(seed):
+    model, X = _model()
+    return model.score_samples(X)[seed]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_fork_after_use():
+    here = [_score(i) for i in range(4)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(_score, range(4)).get(timeout=30) == here
+
+
+INTERRUPTED = """
+import numpy as np
+from mfa_fast import MFA, attacks, MFAClassifier
+rng = np.random.default_rng(0)
+X = rng.random((20000, 3000), dtype=np.float32)
+model = MFA.from_parameters(np.full(60, 1 / 60), rng.random((60, 3000)), rng.random((60, 8, 3000)), 1.0)
+print("ready", flush=True)
+while True:
+    {call}
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child process")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "model.weighted_log_prob(X)",
+        "MFA(60, 8, max_iter=1000, means_init=model.means_, weights_init=model.weights_, "
+        "loadings_init=model.loadings_, noise_variance_init=1.0, tol=0).fit(X)",
+    ],
+    ids=["score", "fit"],
+)
+def test_ctrl_c_returns_within_a_second(call):
+    child = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED.format(call=call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "ready\n"
+    time.sleep(1.5)
+    sent = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert time.monotonic() - sent < 1.0
+    assert errors.strip().endswith("KeyboardInterrupt")
+
+
+MEMORY = """
+import resource, sys
+import numpy as np
+from mfa_fast import MFA
+rng = np.random.default_rng(0)
+model = MFA.from_parameters(np.full(4, 0.25), rng.random((4, 500)), rng.random((4, 2, 500)), 1.0)
+X = rng.integers(0, 256, (200_000, 500), dtype=np.uint8)
+model.score_samples(X[:1000])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model.score_samples(X)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read in Linux's units")
+def test_uint8_is_read_in_place():
+    grown = int(subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout)
+    assert grown < 30e6  # X is 100 MB, as float32 it would be 400 MB

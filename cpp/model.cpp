@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/gaussian.hpp"
+#include "subspace.hpp"
 
 namespace mfa {
 namespace {
@@ -44,12 +45,27 @@ Model::Model(const Parameters& p, const cpu::Loops& loops)
   log_weights_.resize(n_components_);
   std::transform(p.weights, p.weights + n_components_, log_weights_.begin(), [](double w) { return std::log(w); });
   center_.assign(n_features_, 0.0);
-  for (std::size_t k = 0; k < n_components_; ++k)
-    for (std::size_t j = 0; j < n_features_; ++j) center_[j] += means_[k * n_features_ + j];
-  for (double& value : center_) value /= static_cast<double>(n_components_);
+  if (p.center != nullptr) {
+    std::copy_n(p.center, n_features_, center_.begin());
+  } else {
+    for (std::size_t k = 0; k < n_components_; ++k)
+      for (std::size_t j = 0; j < n_features_; ++j) center_[j] += means_[k * n_features_ + j];
+    for (double& value : center_) value = static_cast<float>(value / static_cast<double>(n_components_));
+  }
+  center_f32_.assign(center_.begin(), center_.end());
   classify_noise();
+  scale_f32_.assign(scale_.begin(), scale_.end());
   factorize();
 }
+
+template <>
+const float* Model::center() const { return center_f32_.data(); }
+template <>
+const double* Model::center() const { return center_.data(); }
+template <>
+const float* Model::scale() const { return scale_f32_.empty() ? nullptr : scale_f32_.data(); }
+template <>
+const double* Model::scale() const { return scale_.empty() ? nullptr : scale_.data(); }
 
 void Model::classify_noise() {
   const auto row = [&](std::size_t k) { return noise_variance_.begin() + static_cast<std::ptrdiff_t>(k * n_features_); };
@@ -69,8 +85,28 @@ void Model::classify_noise() {
   inverse_noise_.resize(noise_variance_.size());
   std::transform(noise_variance_.begin(), noise_variance_.end(), inverse_noise_.begin(),
                  [](double v) { return 1.0 / v; });
-  scale_.resize(n_features_);
-  std::transform(row(0), row(1), scale_.begin(), [](double v) { return 1.0 / std::sqrt(v); });
+  scale_.assign(n_features_, 0.0);
+  if (noise_ == Noise::shared) {
+    std::transform(row(0), row(1), scale_.begin(), [](double v) { return 1.0 / std::sqrt(v); });
+    return;
+  }
+  for (std::size_t k = 0; k < n_components_; ++k)
+    for (std::size_t j = 0; j < n_features_; ++j) scale_[j] -= 0.5 * std::log(noise_variance_[k * n_features_ + j]);
+  for (double& value : scale_) value = std::exp(value / static_cast<double>(n_components_));
+}
+
+double Model::largest_noise(std::size_t k) const {
+  if (noise_ == Noise::spherical) return noise_variance_[k * n_features_];
+  if (noise_ == Noise::shared) return 1.0;
+  double largest = 0.0;
+  for (std::size_t j = 0; j < n_features_; ++j)
+    largest = std::max(largest, noise_variance_[k * n_features_ + j] * scale_[j] * scale_[j]);
+  return largest;
+}
+
+// What a scaled feature is multiplied with instead of D^-1 times the feature.
+double Model::column_weight(std::size_t k, std::size_t j) const {
+  return noise_ == Noise::spherical ? inverse_scalars_[k] : inverse_noise(k, j) / scale_[j];
 }
 
 ComponentView Model::component(std::size_t k) const {
@@ -100,25 +136,25 @@ void Model::factorize() {
   mean_norms_.resize(n_components_);
 
   std::vector<double> weighted((n + 1) * d);  // D^-1 A, and D^-1 (mu - center) in the last row
-  std::vector<double> mean(d);
-  std::vector<double> projected(n);
+  std::vector<double> mean(d), log_noise(d), projected(n);
+  const std::vector<double> ones(d, 1.0);
   for (std::size_t k = 0; k < n_components_; ++k) {
     const ComponentView c = component(k);
-    double sum_log_noise = 0.0;
     for (std::size_t j = 0; j < d; ++j) {
       mean[j] = c.mean[j] - center_[j];
       weighted[n * d + j] = mean[j] * inverse_noise(k, j);
       for (std::size_t l = 0; l < n; ++l) weighted[l * d + j] = c.loadings[l * d + j] * inverse_noise(k, j);
-      sum_log_noise += std::log(noise_variance_[k * d + j]);
+      log_noise[j] = std::log(noise_variance_[k * d + j]);
     }
+    const double sum_log_noise = dot(log_noise.data(), ones.data(), d);
 
     double* cholesky = cholesky_.data() + k * n * n;
     for (std::size_t l = 0; l < n; ++l)
       for (std::size_t m = 0; m <= l; ++m)
         cholesky[l * n + m] = cholesky[m * n + l] =
             dot(weighted.data() + l * d, c.loadings + m * d, d) + (l == m ? 1.0 : 0.0);
-    double trace_m = 0.0;
-    for (std::size_t l = 0; l < n; ++l) trace_m += cholesky[l * n + l];
+    std::vector<double> diagonal(n);
+    for (std::size_t l = 0; l < n; ++l) diagonal[l] = cholesky[l * n + l];
     factorize_in_place(n, cholesky);
     double log_det_m = 0.0;
     for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
@@ -130,9 +166,9 @@ void Model::factorize() {
       core::solve_lower(n, cholesky, covariance + l * n);
       core::solve_lower_transposed(n, cholesky, covariance + l * n);
     }
-    double trace_inverse = 0.0;
-    for (std::size_t l = 0; l < n; ++l) trace_inverse += covariance[l * n + l];
-    model_errors_[k] = core::model_error(trace_m, trace_inverse);
+    double condition = 0.0;
+    for (std::size_t l = 0; l < n; ++l) condition += static_cast<double>(n) * diagonal[l] * covariance[l * n + l];
+    model_errors_[k] = core::model_error(condition);
 
     for (std::size_t l = 0; l < n; ++l) projected[l] = dot(weighted.data() + l * d, mean.data(), d);
     core::solve_lower(n, cholesky, projected.data());
@@ -145,9 +181,7 @@ void Model::panel_columns(std::size_t k, double* columns) const {
   const std::size_t d = n_features_;
   const std::size_t n = n_factors_;
   const ComponentView c = component(k);
-  // The features of a row are scaled by D^-1/2 before the product where all components share D, so half of D^-1 is
-  // left to the columns.
-  const auto weight = [&](std::size_t j) { return noise_ == Noise::shared ? scale_[j] : inverse_noise(k, j); };
+  const auto weight = [&](std::size_t j) { return column_weight(k, j); };
   for (std::size_t l = 0; l < n; ++l) {
     double* column = columns + l * d;
     for (std::size_t j = 0; j < d; ++j) column[j] = c.loadings[l * d + j] * weight(j);
@@ -171,20 +205,58 @@ void Model::build_panels(ScorePanels<T>& panels) const {
   }
   if (noise_ != Noise::diagonal) return;
   panels.squares = cpu::Panel<T>(loops, d, n_components_);
-  for (std::size_t k = 0; k < n_components_; ++k) panels.squares.set_column(k, inverse_noise_.data() + k * d);
+  std::vector<double> squares(d);
+  for (std::size_t k = 0; k < n_components_; ++k) {
+    for (std::size_t j = 0; j < d; ++j) squares[j] = column_weight(k, j) / scale_[j];
+    panels.squares.set_column(k, squares.data());
+  }
 }
+
+template <>
+Model::Lazy<float>& Model::lazy<float>() const { return lazy_f32_; }
+template <>
+Model::Lazy<double>& Model::lazy<double>() const { return lazy_f64_; }
 
 template <class T>
 const ScorePanels<T>& Model::panels() const {
-  auto& lazy = [&]() -> auto& {
-    if constexpr (sizeof(T) == sizeof(float)) return lazy_f32_;
-    else return lazy_f64_;
-  }();
-  std::call_once(lazy.once, [&] { build_panels(lazy.panels); });
-  return lazy.panels;
+  std::call_once(lazy<T>().once_panels, [&] { build_panels(lazy<T>().panels); });
+  return lazy<T>().panels;
 }
+
+template <class T>
+const T* Model::columns_of(std::size_t k) const {
+  const std::size_t d = n_features_;
+  const std::size_t n_rows = rows_per_component();
+  std::call_once(lazy<T>().once_columns, [&] {
+    cpu::AlignedBuffer<T> buffer(n_components_ * n_rows * d);
+    std::vector<double> columns((n_factors_ + 1) * d);
+    for (std::size_t c = 0; c < n_components_; ++c) {
+      panel_columns(c, columns.data());
+      T* out = buffer.data() + c * n_rows * d;
+      std::transform(columns.begin(), columns.end(), out, [](double value) { return static_cast<T>(value); });
+      if (noise_ == Noise::diagonal)
+        for (std::size_t j = 0; j < d; ++j)
+          out[(n_factors_ + 1) * d + j] = static_cast<T>(column_weight(c, j) / scale_[j]);
+    }
+    lazy<T>().columns = std::move(buffer);
+  });
+  return lazy<T>().columns.data() + k * n_rows * d;
+}
+
+const Subspace* Model::subspace() const {
+  std::call_once(once_subspace_, [&] {
+    const std::size_t directions = getenv("MFA_R") ? atoi(getenv("MFA_R")) : n_features_ < 2048 ? 32 : 64;
+    if (n_features_ >= 4 * directions && n_components_ * (n_factors_ + 1) >= 3 * directions)
+      subspace_ = std::make_unique<Subspace>(*this, directions);
+  });
+  return subspace_.get();
+}
+
+Model::~Model() = default;
 
 template const ScorePanels<float>& Model::panels<float>() const;
 template const ScorePanels<double>& Model::panels<double>() const;
+template const float* Model::columns_of<float>(std::size_t) const;
+template const double* Model::columns_of<double>(std::size_t) const;
 
 }  // namespace mfa

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -14,7 +15,7 @@ namespace mfa {
 enum class Noise {
   spherical,  // D_k = s_k I
   shared,     // one diagonal D for all components: the features are scaled by D^-1/2 and the noise becomes I
-  diagonal,   // a diagonal D_k each: |x|^2_D is a matrix product of its own
+  diagonal,   // a diagonal D_k each: features scaled by their mean D^-1/2; |x|^2_D is a matrix product of its own
 };
 
 // The right-hand sides of the matrix products that all scores come from.
@@ -30,11 +31,15 @@ struct Parameters {
   const double* means;           // (K, d)
   const double* loadings;        // (K, L, d)
   const double* noise_variance;  // (K, d)
+  const double* center = nullptr;  // (d); null for the mean of the means
 };
+
+class Subspace;
 
 class Model {
  public:
   Model(const Parameters& parameters, const cpu::Loops& loops);
+  ~Model();
 
   std::size_t n_components() const { return n_components_; }
   std::size_t n_factors() const { return n_factors_; }
@@ -46,41 +51,59 @@ class Model {
   const double* noise_variance(std::size_t k) const { return noise_variance_.data() + k * n_features_; }
 
   // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns, without the last K).
-  const double* center() const { return center_.data(); }
-  const double* scale() const { return noise_ == Noise::shared ? scale_.data() : nullptr; }
+  // Features are centred and, but for spherical noise, scaled before the product. The centre is made of floats, so that
+  // it is the same for rows of either type.
+  template <class T>
+  const T* center() const;
+  template <class T>
+  const T* scale() const;  // null for 1
   const double* inverse_noise_scalars() const { return inverse_scalars_.data(); }
   const double* projected_means() const { return projected_means_.data(); }
   const double* mean_norms() const { return mean_norms_.data(); }
   const double* log_normalizers() const { return log_normalizers_.data(); }
   const double* model_errors() const { return model_errors_.data(); }
+  double largest_noise(std::size_t k) const;  // of component k, in scaled features
   const double* posterior_covariance(std::size_t k) const {
     return posterior_covariances_.data() + k * n_factors_ * n_factors_;
   }
 
   template <class T>
   const ScorePanels<T>& panels() const;  // built when first asked for
+  // The columns of component k, one after the other: (L + 1, d), and one more row of D_k^-1 with diagonal noise.
+  template <class T>
+  const T* columns_of(std::size_t k) const;
+  std::size_t rows_per_component() const { return n_factors_ + (noise_ == Noise::diagonal ? 2 : 1); }
+  // What screening needs; null where it would not pay.
+  const Subspace* subspace() const;
 
  private:
   template <class T>
   struct Lazy {
-    std::once_flag once;
+    std::once_flag once_panels, once_columns;
     ScorePanels<T> panels;
+    cpu::AlignedBuffer<T> columns;
   };
+  template <class T>
+  Lazy<T>& lazy() const;
   void classify_noise();
   void factorize();
   template <class T>
   void build_panels(ScorePanels<T>& panels) const;
   void panel_columns(std::size_t k, double* columns) const;
   double inverse_noise(std::size_t k, std::size_t j) const;
+  double column_weight(std::size_t k, std::size_t j) const;
 
   std::size_t n_components_, n_factors_, n_features_;
   const cpu::Loops& loops_;
   Noise noise_ = Noise::spherical;
   std::vector<double> log_weights_, means_, loadings_, noise_variance_;
   std::vector<double> center_, scale_, inverse_noise_, inverse_scalars_;
+  std::vector<float> center_f32_, scale_f32_;
   std::vector<double> cholesky_, log_normalizers_, model_errors_, projected_means_, mean_norms_, posterior_covariances_;
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
+  mutable std::once_flag once_subspace_;
+  mutable std::unique_ptr<Subspace> subspace_;
 };
 
 }  // namespace mfa

@@ -84,7 +84,7 @@ cpu::BadRow log_densities(const Model& model, const py::array& X, const py::obje
   });
 }
 
-cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& groups, bool exact,
+cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& groups, bool exact, bool screening,
                    const py::object& log_sum, const py::object& best_value, const py::object& best,
                    const py::object& responsibilities, const py::object& factors, std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
@@ -99,7 +99,7 @@ cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& grou
                               borrow_output<double>("factors", factors, {n, model.n_factors()})};
     const double tolerance = exact ? cpu::score_tolerance<double> : cpu::score_tolerance<T>;
     const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, out, how); });
+    return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, screening, out, how); });
   });
 }
 
@@ -112,14 +112,14 @@ cpu::Statistics borrow_statistics(const py::tuple& arrays, std::size_t K, std::s
 }
 
 cpu::BadRow expectation(const Model& model, const py::array& X, const py::tuple& statistics,
-                        const py::object& log_likelihoods, std::size_t n_threads) {
+                        const py::object& log_likelihoods, bool screening, std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
   const cpu::Statistics out =
       borrow_statistics(statistics, model.n_components(), model.n_factors(), model.n_features());
   double* values = borrow_output<double>("log_likelihoods", log_likelihoods, {rows.n_rows});
   const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
-    return without_gil([&] { return cpu::expectation<T>(model, rows, out, values, how); });
+    return without_gil([&] { return cpu::expectation<T>(model, rows, screening, out, values, how); });
   });
 }
 
@@ -135,7 +135,9 @@ void assigned(const py::array& X, const py::array& means, const py::array& label
   const double* z = borrow<double>("factors", factors, {rows.n_rows, L});
   const cpu::Statistics out = borrow_statistics(statistics, K, L, d);
   const cpu::Execution how = execution(n_threads);
-  without_gil([&] { cpu::assigned(cpu::current_loops(), rows, K, L, mean, label, z, out, how); });
+  by_type(X, [&]<class T>(T) {
+    without_gil([&] { cpu::assigned<T>(cpu::current_loops(), rows, K, L, mean, label, z, out, how); });
+  });
 }
 
 void sample(const Model& model, const py::array& weights, std::uint64_t seed, std::uint64_t start, bool noise,
@@ -178,7 +180,7 @@ cpu::AttackOutput<T> borrow_attack(const py::tuple& arrays, std::size_t n, std::
 }
 
 cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& groups, const py::array& log_priors,
-                    const py::array& labels, bool sum_rule, std::size_t steps, double overshoot, const Clip& clip,
+                    const py::array& labels, bool sum_rule, bool screening, std::size_t steps, double overshoot, const Clip& clip,
                     const std::optional<std::size_t>& source, const std::optional<std::size_t>& target,
                     const py::tuple& out, const py::object& sources, const py::object& targets,
                     std::size_t n_threads) {
@@ -194,7 +196,7 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
       if (fixed && static_cast<Index>(*fixed) >= offsets[g + 1] - offsets[g])
         throw py::value_error("source and target must be components of every class's mixture");
   const cpu::LdGradOptions options{step_options(steps, overshoot, clip), sum_rule ? cpu::Rule::sum : cpu::Rule::max,
-                                   source, target};
+                                   screening, source, target};
   const cpu::PairOutput pairs{borrow_output<Index>("source", sources, {n}),
                               borrow_output<Index>("target", targets, {n})};
   const cpu::Execution how = execution(n_threads);
@@ -256,7 +258,7 @@ std::vector<std::string> available_isas() {
 }  // namespace
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
-  m.doc() = "Compiled kernels. Arrays come in shape and type; what kernels report of X is the first row that is not finite.";
+  m.doc() = "Compiled kernels. Arrays come in shape and type; what kernels report of X is a row that is not finite.";
   // Raised from Ctrl-C; the pending KeyboardInterrupt is what the caller gets to see.
   py::register_exception_translator([](std::exception_ptr p) {
     try {
@@ -277,11 +279,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("model"), py::arg("X").noconvert(), py::arg("out"), py::kw_only(), py::arg("n_threads"));
   m.def("reduce", &reduce, "Log-sum-exp, best component, responsibilities and factors per group of components.",
         py::arg("model"), py::arg("X").noconvert(), py::arg("groups").noconvert(), py::kw_only(), py::arg("exact"),
+        py::arg("screening"),
         py::arg("log_sum") = py::none(), py::arg("best_value") = py::none(), py::arg("best") = py::none(),
         py::arg("responsibilities") = py::none(), py::arg("factors") = py::none(), py::arg("n_threads"));
   m.def("expectation", &expectation, "Adds the sufficient statistics of EM.", py::arg("model"),
         py::arg("X").noconvert(), py::arg("statistics"), py::arg("log_likelihoods"), py::kw_only(),
-        py::arg("n_threads"));
+        py::arg("screening"), py::arg("n_threads"));
   m.def("assigned", &assigned, "Adds the statistics of samples whose components and factors are known.",
         py::arg("X").noconvert(), py::arg("means").noconvert(), py::arg("labels").noconvert(),
         py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("n_threads"));
@@ -293,7 +296,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("n_threads"));
   m.def("ld_grad", &ld_grad, "LD-Grad on the Bayes classifier of the groups.", py::arg("model"),
         py::arg("X").noconvert(), py::kw_only(), py::arg("groups").noconvert(), py::arg("log_priors").noconvert(),
-        py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
+        py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("screening"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
         py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"), py::arg("targets"),
         py::arg("n_threads"));
   m.def("ld_grad_linear", &ld_grad_linear, "LD-Grad on a linear machine behind a scaling.", py::kw_only(),

@@ -37,17 +37,16 @@ MFA_HD inline double difference_form(double norms, double x_dot_mean, double exp
 
 // Computes  a bound on the rounding error of a log-density taken from the difference form, theory.md (6), for matrix
 //           products of the given epsilon and columns that are off by `model_error`.
-// Numerics  every term of the difference is at most `norms` in size; the products are summed in blocks of 256, so that
-//           their errors grow like a random walk of that length (docs/theory.md, table 1).
+// Numerics  every term of the difference is at most 2 `norms` in size; the products are summed in short runs, so that
+//           even roundings that all go one way stay below the factor (docs/theory.md, table 1).
 MFA_HD inline double difference_form_error(double norms, double epsilon, double model_error) {
   return 8.0 * (epsilon + model_error) * norms;
 }
 
-// Computes  the relative error of the columns C^-1 A^T D^-1, which are made in double: epsilon times the condition of
-//           M = C C^T, from its trace and that of its inverse, theory.md (6).
-MFA_HD inline double model_error(double trace_m, double trace_inverse) {
-  return 2.220446049250313e-16 * trace_m * trace_inverse;
-}
+// Computes  the relative error of the columns C^-1 A^T D^-1, which are made in double: epsilon times a bound on the
+//           condition of M = C C^T once its diagonal is scaled to 1, L sum_l M_ll (M^-1)_ll, theory.md (6). The scale of
+//           a factor does not matter: Cholesky's rounding goes with it.
+MFA_HD inline double model_error(double condition) { return 2.220446049250313e-16 * condition; }
 
 // Computes  b <- C^-1 b for a lower triangular C (n x n, row-major).
 MFA_HD inline void solve_lower(std::size_t n, const double* c, double* b) {

@@ -13,7 +13,7 @@ struct Words {
   std::uint32_t w0, w1, w2, w3;
 };
 
-// What the numbers of one sample are for; the third word of the counter's upper half.
+// What the numbers of one sample are for; the counter's second word.
 enum class Stream : std::uint32_t { component = 0, factors = 1, noise = 2 };
 
 // Computes  Philox 4x32 with 10 rounds.

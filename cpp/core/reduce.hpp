@@ -27,14 +27,14 @@ struct LogSumExp {
   MFA_HD double value() const { return scaled_sum > 0.0 ? max + std::log(scaled_sum) : max; }
 };
 
-// Computes  the largest value and where it stands; the lowest index on a tie.
+// Computes  the largest value and where it stands; the lowest index on a tie, in whatever order values come.
 struct ArgMax {
   double max = -std::numeric_limits<double>::infinity();
   std::size_t index = 0;
   bool empty = true;
 
   MFA_HD void add(double value, std::size_t at) {
-    if (empty || value > max) {
+    if (empty || value > max || (value == max && at < index)) {
       max = value;
       index = at;
       empty = false;

@@ -43,8 +43,7 @@ class ActiveRows {
     index_.resize(count);
     for (std::size_t i = 0; i < count; ++i) {
       index_[i] = first + i;
-      const double* x = read_row(source_, first + i, 0, d, buffer_.data());
-      std::transform(x, x + d, row(i), [](double value) { return static_cast<T>(value); });
+      std::copy_n(read_row(source_, first + i, 0, d, buffer_.data()), d, row(i));
       out_.n_steps[first + i] = 0;
     }
   }
@@ -88,10 +87,10 @@ class ActiveRows {
     const std::size_t at = index_[i];
     T* x = row(i);
     std::copy_n(x, d, out_.x_adv + at * d);
-    const double* original = read_row(source_, at, 0, d, buffer_.data());
+    const T* original = read_row(source_, at, 0, d, buffer_.data());
     double square = 0.0;
     for (std::size_t j = 0; j < d; ++j) {
-      const double moved = static_cast<double>(x[j]) - original[j];
+      const double moved = static_cast<double>(x[j]) - static_cast<double>(original[j]);
       square += moved * moved;
     }
     out_.l2[at] = std::sqrt(square);
@@ -108,7 +107,7 @@ class ActiveRows {
   const AttackOutput<T>& out_;
   std::vector<T> data_;             // (rows, d)
   std::vector<std::size_t> index_;
-  std::vector<double> buffer_;      // (d)
+  std::vector<T> buffer_;           // (d)
 };
 
 }  // namespace mfa::cpu

@@ -32,10 +32,11 @@ class LdGrad {
         groups_(groups),
         log_priors_(log_priors),
         options_(options),
-        scorer_(model, max_rows),
+        scorer_(model, max_rows, options.screening),
         active_(rows, options.step, out, max_rows),
         row_(model.n_features()),
-        gradient_(model.n_features()) {}
+        gradient_(model.n_features()),
+        scratch_(residual_scratch(1, model.n_factors())) {}
 
   BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels, const PairOutput& pairs) {
     active_.load(first, count);
@@ -43,7 +44,7 @@ class LdGrad {
     std::fill_n(pairs.target + first, count, -1);
     for (std::size_t step = 0; !active_.empty(); ++step) {
       if (!scorer_.load(active_.view(), 0, active_.size())) return active_.index(scorer_.bad_row());
-      scorer_.refine_groups(groups_, score_tolerance<double>);
+      scorer_.score_groups(groups_, score_tolerance<double>);
       for (std::size_t i = active_.size(); i-- > 0;) {
         const std::size_t at = active_.index(i);
         const Pair pair = choose(i, static_cast<std::size_t>(labels[at]));
@@ -148,7 +149,7 @@ class LdGrad {
     // The first pass finds the factors, the second confirms them.
     for (int pass = 0; pass < 2; ++pass) {
       double at_z;
-      model_.loops().residual_form(&x, 1, component, z_.data(), &at_z, factor_gradient_.data());
+      model_.loops().f64.residual_form(&x, 1, component, z_.data(), scratch_.data(), &at_z, factor_gradient_.data());
       q = at_z - core::complete_residual_form(n, component.cholesky, z_.data(), factor_gradient_.data());
     }
     return q;
@@ -180,6 +181,7 @@ class LdGrad {
   std::vector<Term> terms_;
   std::vector<double> row_, gradient_;        // (d)
   std::vector<double> z_, factor_gradient_;   // (L)
+  std::vector<double> scratch_;
 };
 
 }  // namespace

@@ -15,6 +15,7 @@ enum class Rule { max, sum };  // a class's score: its best component, or the lo
 struct LdGradOptions {
   StepOptions step;
   Rule rule = Rule::max;
+  bool screening = true;
   // Components, counted within their class's mixture, that are kept throughout; otherwise the best one is taken anew at
   // every step.
   std::optional<std::size_t> source, target;
@@ -27,10 +28,10 @@ struct PairOutput {
 };
 
 // Computes  x <- x - a g until the classifier leaves the sample's class, with g the gradient of log p_s - log p_t for the
-//           best component s of that class and the best t of another, a from (14); theory.md (11) to (15). Under the
+//           best component s of that class and the best t of another, a from (14); theory.md (14), (15). Under the
 //           sum rule the gradients of all components of the two classes, by their posterior probabilities.
 // Shapes    rows (n, d), groups (G + 1), log_priors (G), labels (n) in [0, G), outputs as in AttackOutput and PairOutput.
-// Cost      per sample and step one scoring pass, 2 n d K (L + 1) flops in T, and 16 d L flops in double.
+// Cost      per sample and step one scoring pass, 2 d K (L + 1) flops in T or fewer, and 36 d L flops in double.
 // Numerics  the gap between the classes is refined to double precision; the step ends beyond the surface by overshoot
 //           times its length, and by no less than what rounding to T may take back.
 // Source    Richardson & Weiss, appendix C.2.

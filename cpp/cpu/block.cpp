@@ -3,199 +3,313 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "core/reduce.hpp"
 
 namespace mfa::cpu {
+namespace {
+
+// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
+constexpr double largest_correction = 1e3;
+
+}  // namespace
 
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
   constexpr std::size_t unit = 24;  // a multiple of every matrix product's row tile
   const std::size_t wanted = n_rows / (4 * std::max<std::size_t>(n_threads, 1)) / unit * unit;
-  return std::clamp<std::size_t>(wanted, unit, 240);
+  return std::clamp<std::size_t>(wanted, unit, getenv("MFA_B") ? atoi(getenv("MFA_B")) : 480);
 }
 
 template <class T>
-BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows)
+BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool screening)
     : model_(model),
       loops_(typed<T>(model.loops())),
-      panels_(model.panels<T>()),
+      subspace_(screening ? model.subspace() : nullptr),
       centered_(max_rows * model.n_features()),
       squares_(model.noise() == Noise::diagonal ? max_rows * model.n_features() : 0),
-      product_(max_rows * panels_.columns.columns()),
-      square_product_(max_rows * panels_.squares.columns()),
       norms_(max_rows),
       values_(max_rows * model.n_components()),
       errors_(max_rows * model.n_components()),
-      read_buffers_(row_tile * model.n_features()),
+      read_buffers_(refined_rows * model.n_features()),
+      product_row_(max_rows),
       starts_(model.n_components() + 1),
-      refined_(max_rows * model.n_components(), -1),
-      gradient_(row_tile * model.n_factors()) {}
+      slot_(max_rows * model.n_components(), -1),
+      last_slot_(max_rows, -1),
+      factors_(refined_rows * model.n_factors()),
+      gradient_(refined_rows * model.n_factors()),
+      scratch_(residual_scratch(refined_rows, model.n_factors())) {
+  const ScorePanels<T>& panels = model.panels<T>();
+  product_ = AlignedBuffer<T>(max_rows * panels.columns.columns());
+  square_product_ = AlignedBuffer<T>(max_rows * panels.squares.columns());
+  if (subspace_ == nullptr) return;
+  coordinates_ = AlignedBuffer<T>(max_rows * subspace_->template basis<T>().columns());
+  shadow_product_ = AlignedBuffer<T>(max_rows * subspace_->shadow().template panels<T>().columns.columns());
+  upper_.resize(max_rows * model.n_components());
+  z_squares_.resize(model.n_components());
+  dot_products_.resize(refined_rows * (model.n_factors() + 1));
+}
 
 template <class T>
 bool BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count) {
   const std::size_t d = model_.n_features();
-  const std::size_t K = model_.n_components();
   rows_ = rows;
   first_ = first;
   count_ = count;
-  for (const Entry& entry : flagged_) refined_[entry.row * K + entry.component] = -1;
+  for (const Slot& entry : slotted_) slot_[entry.row * model_.n_components() + entry.component] = -1;
+  slotted_.clear();
+  std::fill(last_slot_.begin(), last_slot_.end(), -1);
+  slot_factors_.clear();
   flagged_.clear();
-  refined_factors_.clear();
-
   for (std::size_t i = 0; i < count; ++i) {
-    const double* x = read_row(rows, first + i, 0, d, read_buffers_.data());
+    const T* x = read_row(rows, first + i, 0, d, read_buffers_.data());
     T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + i * d;
-    norms_[i] = loops_.center(x, model_.center(), model_.scale(), d, centered_.data() + i * d, squares);
+    norms_[i] = loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + i * d, squares);
     if (!std::isfinite(norms_[i])) {
       bad_row_ = first + i;
       return false;
     }
   }
+  return true;
+}
 
-  const std::size_t columns = panels_.columns.columns();
-  const std::size_t square_columns = panels_.squares.columns();
-  panels_.columns.multiply(centered_.data(), count, product_.data());
-  if (square_columns > 0) panels_.squares.multiply(squares_.data(), count, square_product_.data());
-
+template <class T>
+void BlockScorer<T>::log_densities(std::size_t i, const T* product, const T* square_product) {
+  const std::size_t K = model_.n_components();
   DifferenceTerms terms;
   terms.n_components = K;
   terms.n_factors = model_.n_factors();
+  terms.x_norm = norms_[i];
   terms.inverse_noise = model_.inverse_noise_scalars();
   terms.projected_means = model_.projected_means();
   terms.mean_norms = model_.mean_norms();
   terms.log_normalizers = model_.log_normalizers();
   terms.model_errors = model_.model_errors();
   terms.epsilon = std::numeric_limits<T>::epsilon();
-  for (std::size_t i = 0; i < count; ++i) {
-    terms.x_norm = norms_[i];
-    const T* x_norms = square_columns > 0 ? square_product_.data() + i * square_columns : nullptr;
-    loops_.log_densities(terms, product_.data() + i * columns, x_norms, values_.data() + i * K,
-                         errors_.data() + i * K);
-  }
-  return true;
+  loops_.log_densities(terms, product, square_product, values_.data() + i * K, errors_.data() + i * K);
 }
 
 template <class T>
-void BlockScorer<T>::refine_all(double tolerance) {
+void BlockScorer<T>::multiply_all() {
+  const ScorePanels<T>& panels = model_.panels<T>();
+  panels.columns.multiply(centered_.data(), count_, product_.data());
+  const bool diagonal = squares_.data() != nullptr;
+  if (diagonal) panels.squares.multiply(squares_.data(), count_, square_product_.data());
+  for (std::size_t i = 0; i < count_; ++i) {
+    product_row_[i] = static_cast<std::int32_t>(i);
+    log_densities(i, product_.data() + i * panels.columns.columns(),
+                  diagonal ? square_product_.data() + i * panels.squares.columns() : nullptr);
+  }
+}
+
+template <class T>
+void BlockScorer<T>::multiply_some() {
+  if (dense_rows_.empty()) return;
+  const ScorePanels<T>& panels = model_.panels<T>();
+  const std::size_t d = model_.n_features();
+  const std::size_t n = dense_rows_.size();
+  const bool diagonal = squares_.data() != nullptr;
+  const auto gather = [&](const AlignedBuffer<T>& from, AlignedBuffer<T>& to) {
+    if (to.data() == nullptr) to = AlignedBuffer<T>(norms_.size() * d);
+    for (std::size_t r = 0; r < n; ++r) std::copy_n(from.data() + dense_rows_[r] * d, d, to.data() + r * d);
+  };
+  gather(centered_, gathered_);
+  panels.columns.multiply(gathered_.data(), n, product_.data());
+  if (diagonal) {
+    gather(squares_, gathered_squares_);
+    panels.squares.multiply(gathered_squares_.data(), n, square_product_.data());
+  }
+  for (std::size_t r = 0; r < n; ++r) {
+    product_row_[dense_rows_[r]] = static_cast<std::int32_t>(r);
+    log_densities(dense_rows_[r], product_.data() + r * panels.columns.columns(),
+                  diagonal ? square_product_.data() + r * panels.squares.columns() : nullptr);
+  }
+}
+
+template <class T>
+void BlockScorer<T>::score_all(double tolerance) {
+  multiply_all();
   const std::size_t K = model_.n_components();
   for (std::size_t i = 0; i < count_; ++i)
     for (std::size_t k = 0; k < K; ++k)
       // Written so that a product that overflowed (infinite or not a number) is computed again as well.
       if (!(errors_[i * K + k] <= tolerance * std::abs(values_[i * K + k]))) flag(i, k);
-  refine_flagged();
+  refine();
 }
 
 template <class T>
-void BlockScorer<T>::refine_groups(Groups groups, double tolerance) {
-  constexpr double infinity = std::numeric_limits<double>::infinity();
-  const std::size_t K = model_.n_components();
-  for (std::size_t i = 0; i < count_; ++i) {
-    const double* values = values_.data() + i * K;
-    const double* errors = errors_.data() + i * K;
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto begin = static_cast<std::size_t>(groups[g]);
-      const auto end = static_cast<std::size_t>(groups[g + 1]);
-      double floor = -infinity;  // no best value is below it
-      for (std::size_t k = begin; k < end; ++k)
-        if (values[k] - errors[k] > floor) floor = values[k] - errors[k];
-
-      core::LogSumExp sum;
-      double largest_error = 0.0;
-      std::size_t n_best = 0;
-      const auto may_matter = [&](std::size_t k) { return !(values[k] + errors[k] < floor - negligible_nats); };
-      const auto may_be_best = [&](std::size_t k) { return !(values[k] + errors[k] < floor); };
-      for (std::size_t k = begin; k < end; ++k) {
-        if (!may_matter(k)) continue;
-        sum.add(values[k]);
-        largest_error = std::max(largest_error, errors[k]);
-        if (may_be_best(k)) ++n_best;
-      }
-      // The sum is known to the largest error at this point; what may be left of it sets what is allowed.
-      const double allowed = tolerance * std::max(0.0, std::abs(sum.value()) - largest_error);
-      for (std::size_t k = begin; k < end; ++k)
-        if (may_matter(k) && (!(errors[k] <= allowed) || (n_best > 1 && may_be_best(k)))) flag(i, k);
-    }
+void BlockScorer<T>::score_groups(Groups groups, double tolerance) {
+  if (subspace_ == nullptr) {
+    multiply_all();
+  } else {
+    screen();
+    find_candidates(groups);
+    evaluate(tolerance);
+    find_survivors(groups);
+    // Most weigh little: which of them have to be known better is seen when all are known.
+    evaluate(std::numeric_limits<double>::infinity());
+    multiply_some();
   }
-  refine_flagged();
+  flag_what_matters(groups, tolerance);
+  refine();
 }
 
 template <class T>
-void BlockScorer<T>::refine_flagged() {
-  const std::size_t K = model_.n_components();
+std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
+  if (product_row_[i] >= 0) {
+    scored_.resize(model_.n_components());
+    std::iota(scored_.begin(), scored_.end(), std::size_t{0});
+  } else {
+    scored_.clear();
+    for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slotted_[static_cast<std::size_t>(slot)].before)
+      scored_.push_back(slotted_[static_cast<std::size_t>(slot)].component);
+  }
+  return scored_;
+}
+
+template <class T>
+void BlockScorer<T>::flag_what_matters(Groups groups, double tolerance) {
+  for (std::size_t i = 0; i < count_; ++i) {
+    scored(i);
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g)
+      flag_in_group(i, static_cast<std::size_t>(groups[g]), static_cast<std::size_t>(groups[g + 1]), tolerance);
+  }
+}
+
+template <class T>
+void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t end, double tolerance) {
+  const double* values = values_.data() + i * model_.n_components();
+  const double* errors = errors_.data() + i * model_.n_components();
+  const auto for_each = [&](const auto& visit) {
+    for (const std::size_t k : scored_)
+      if (k >= begin && k < end) visit(k);
+  };
+  double floor = -std::numeric_limits<double>::infinity();  // no best value is below it
+  for_each([&](std::size_t k) { floor = values[k] - errors[k] > floor ? values[k] - errors[k] : floor; });
+
+  core::LogSumExp sum;
+  double largest_error = 0.0;
+  double n_terms = 0.0;
+  std::size_t n_best = 0;
+  const auto may_matter = [&](std::size_t k) { return !(values[k] + errors[k] < floor - negligible_nats); };
+  const auto may_be_best = [&](std::size_t k) { return !(values[k] + errors[k] < floor); };
+  for_each([&](std::size_t k) {
+    if (!may_matter(k)) return;
+    sum.add(values[k]);
+    largest_error = std::max(largest_error, errors[k]);
+    n_terms += 1.0;
+    if (may_be_best(k)) ++n_best;
+  });
+  // The sum is known to the largest error at this point; what may be left of it sets what is allowed, and a component's
+  // error enters it by the component's share.
+  const double allowed = tolerance * std::max(0.0, std::abs(sum.value()) - largest_error) / n_terms;
+  for_each([&](std::size_t k) {
+    if (!may_matter(k) || errors[k] == 0.0) return;
+    const double share = std::exp(std::min(0.0, values[k] + errors[k] - floor));
+    if (!(errors[k] * share <= allowed) || (n_best > 1 && may_be_best(k))) flag(i, k);
+  });
+}
+
+template <class T>
+void BlockScorer<T>::sort_flagged() {
   std::fill(starts_.begin(), starts_.end(), 0);
   for (const Entry& entry : flagged_) ++starts_[entry.component + 1];
-  for (std::size_t k = 0; k < K; ++k) starts_[k + 1] += starts_[k];
+  for (std::size_t k = 0; k + 1 < starts_.size(); ++k) starts_[k + 1] += starts_[k];
   order_.resize(flagged_.size());
   std::vector<std::size_t> next(starts_.begin(), starts_.end() - 1);
   for (std::size_t e = 0; e < flagged_.size(); ++e) order_[next[flagged_[e].component]++] = e;
-
-  refined_factors_.resize(flagged_.size() * model_.n_factors());
-  for (std::size_t k = 0; k < K; ++k)
-    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += row_tile)
-      refine_tile(k, order_.data() + at, std::min(row_tile, starts_[k + 1] - at));
 }
 
 template <class T>
-void BlockScorer<T>::refine_tile(std::size_t k, const std::size_t* members, std::size_t count) {
+void BlockScorer<T>::refine() {
+  sort_flagged();
+  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
+    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
+      refine_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
+  flagged_.clear();
+}
+
+template <class T>
+void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
   const std::size_t d = model_.n_features();
   const std::size_t K = model_.n_components();
   const std::size_t n = model_.n_factors();
   const ComponentView component = model_.component(k);
-  const double* x[row_tile];
-  std::vector<double> z(count * n);
+  const T* x[refined_rows];
+  double* z = factors_.data();
   for (std::size_t r = 0; r < count; ++r) {
     const std::size_t i = flagged_[members[r]].row;
     x[r] = read_row(rows_, first_ + i, 0, d, read_buffers_.data() + r * d);
-    factors_of_product(i, k, z.data() + r * n);
+    factors(i, k, z + r * n);
   }
 
-  double q[row_tile];
-  double mahalanobis[row_tile];
-  bool settled[row_tile] = {};
-  // The first pass starts from the factors of the matrix product. What it takes off q is as small as their error; where
-  // that is not small beside q (a sample very near its component, or a product that overflowed), the row takes another
-  // pass. Rows that have settled stay as they are, so that none depends on the rows beside it.
+  double q[refined_rows];
+  double mahalanobis[refined_rows];
+  bool settled[refined_rows] = {};
+  // The first pass starts from the factors that are known so far. What it takes off q is as small as their error; where
+  // that is so large beside q that the difference would show rounding, the row takes another pass. Rows that have
+  // settled stay as they are, so that none depends on the rows beside it.
   constexpr int max_passes = 4;
   for (int pass = 0; pass < max_passes && !std::all_of(settled, settled + count, [](bool s) { return s; }); ++pass) {
-    model_.loops().residual_form(x, count, component, z.data(), q, gradient_.data());
+    loops_.residual_form(x, count, component, z, scratch_.data(), q, gradient_.data());
     for (std::size_t r = 0; r < count; ++r) {
       if (settled[r]) continue;
       const double taken_off =
-          core::complete_residual_form(n, component.cholesky, z.data() + r * n, gradient_.data() + r * n);
+          core::complete_residual_form(n, component.cholesky, z + r * n, gradient_.data() + r * n);
       mahalanobis[r] = std::max(0.0, q[r] - taken_off);
-      settled[r] = taken_off <= 1e-3 * mahalanobis[r];
+      settled[r] = taken_off <= largest_correction * mahalanobis[r];
     }
   }
   for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t entry = members[r];
-    const std::size_t at = flagged_[entry].row * K + k;
-    values_[at] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
-    errors_[at] = core::difference_form_error(mahalanobis[r], std::numeric_limits<double>::epsilon(), 0.0);
-    refined_[at] = static_cast<std::int32_t>(entry);
-    std::copy_n(z.data() + r * n, n, refined_factors_.data() + entry * n);
+    const std::size_t i = flagged_[members[r]].row;
+    values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
+    errors_[i * K + k] = 0.0;  // as good as it gets
+    std::copy_n(z + r * n, n, &slot_factors(i, k, true));
   }
 }
 
+// The place of an entry's factors z, or of v = C^T z where they are not solved for, made if there is none yet.
 template <class T>
-void BlockScorer<T>::factors_of_product(std::size_t i, std::size_t k, double* z) const {
-  const std::size_t K = model_.n_components();
-  const std::size_t n = model_.n_factors();
-  const T* product = product_.data() + i * panels_.columns.columns();
+double& BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, bool solved) {
+  std::int32_t& slot = slot_[i * model_.n_components() + k];
+  if (slot < 0) {
+    slot = static_cast<std::int32_t>(slotted_.size());
+    slotted_.push_back({i, k, last_slot_[i], solved});
+    last_slot_[i] = slot;
+    slot_factors_.resize(slotted_.size() * model_.n_factors() + 1);
+  }
+  slotted_[static_cast<std::size_t>(slot)].solved = solved;
+  return slot_factors_[static_cast<std::size_t>(slot) * model_.n_factors()];
+}
+
+template <class T>
+void BlockScorer<T>::factors_of(const Model& model, const T* product, std::size_t k, double* z) const {
+  const std::size_t K = model.n_components();
+  const std::size_t n = model.n_factors();
   bool finite = true;
   for (std::size_t l = 0; l < n; ++l) {
-    z[l] = static_cast<double>(product[l * K + k]) - model_.projected_means()[l * K + k];
+    z[l] = static_cast<double>(product[l * K + k]) - model.projected_means()[l * K + k];
     finite = finite && std::isfinite(z[l]);
   }
   if (!finite) std::fill_n(z, n, 0.0);
-  core::solve_lower_transposed(n, model_.component(k).cholesky, z);
+  core::solve_lower_transposed(n, model.component(k).cholesky, z);
 }
 
 template <class T>
 void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
-  const std::int32_t entry = refined_[i * model_.n_components() + k];
-  if (entry < 0) return factors_of_product(i, k, z);
-  const std::size_t n = model_.n_factors();
-  std::copy_n(refined_factors_.data() + static_cast<std::size_t>(entry) * n, n, z);
+  const std::int32_t slot = slot_[i * model_.n_components() + k];
+  if (slot >= 0) {
+    std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * model_.n_factors(), model_.n_factors(), z);
+    if (!slotted_[static_cast<std::size_t>(slot)].solved)
+      core::solve_lower_transposed(model_.n_factors(), model_.component(k).cholesky, z);
+  } else if (product_row_[i] >= 0) {
+    const auto row = static_cast<std::size_t>(product_row_[i]);
+    factors_of(model_, product_.data() + row * model_.panels<T>().columns.columns(), k, z);
+  } else {
+    const Model& shadow = subspace_->shadow();
+    factors_of(shadow, shadow_product_.data() + i * shadow.panels<T>().columns.columns(), k, z);
+    subspace_->to_model_factors(k, z);
+  }
 }
 
 template class BlockScorer<float>;

@@ -1,5 +1,5 @@
-// One block of rows scored under every component: the matrix product, and the residual form for what the product
-// cannot resolve. Scoring, EM and the attacks are made of it.
+// One block of rows scored under the components: by one matrix product, or by bounds from a subspace and an evaluation of
+// what they leave standing; and in residual form what either cannot resolve. Scoring, EM and the attacks are made of it.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,12 @@
 #include "cpu/parallel.hpp"
 #include "cpu/rows.hpp"
 #include "model.hpp"
+#include "subspace.hpp"
 
 namespace mfa::cpu {
 
-// How far, in nats, a component may lie below the best of its group before it is left out: what a million of them
-// would add is below the rounding of the sum.
+// How far, in nats, a component may lie below the best of its group before it is left out: a million of them would add
+// 4e-12 to a logarithm.
 inline constexpr double negligible_nats = 40.0;
 
 // What a caller gets is right to this, relative to its size.
@@ -32,55 +33,97 @@ using Groups = std::span<const std::int64_t>;
 // not influence each other, so the choice shows in nothing but time.
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
 
+// Rows that are computed again at once: the loadings are read once for all of them.
+inline constexpr std::size_t refined_rows = 16;
+
 template <class T>
 class BlockScorer {
  public:
-  BlockScorer(const Model& model, std::size_t max_rows);
+  // With `screening`, groups are scored below the cost of a full matrix product where the model allows it.
+  BlockScorer(const Model& model, std::size_t max_rows, bool screening);
 
-  // Computes  the difference form of rows [first, first + count), and bounds on its errors. False if a row has an
-  //           entry, or a squared norm, that is not finite; `bad_row` says which.
+  // Reads rows [first, first + count). False if a row has an entry, or a squared norm, that is not finite; `bad_row`
+  // says which.
   bool load(const Rows& rows, std::size_t first, std::size_t count);
   std::size_t bad_row() const { return bad_row_; }
 
-  // Computes again, in residual form, every entry whose bound is above tolerance * |value|.
-  void refine_all(double tolerance);
-  // The same, only for entries that matter to the best component and the log-sum-exp of a group, to the tolerance of
-  // that sum; where the bounds leave open which component is the best, they are all computed again.
-  void refine_groups(Groups groups, double tolerance);
+  // Computes  every component's log-density, to tolerance * |value|: in difference form, and again in residual form where
+  //           the difference form's error bound is above that.
+  void score_all(double tolerance);
+  // Computes  those that matter to the best component and the log-sum-exp of a group, to the tolerance of that sum; the
+  //           others are given as -inf or in difference form. Where the bounds leave open which component is the best,
+  //           all that may be are computed in residual form.
+  void score_groups(Groups groups, double tolerance);
 
-  // log w_k + log N(x_i; mu_k, S_k), after refinement.
+  // Components of row i that have been scored, in no particular order; valid until the next call.
+  std::span<const std::size_t> scored(std::size_t i);
+  // log w_k + log N(x_i; mu_k, S_k) of row i of the block.
   const double* values(std::size_t i) const { return values_.data() + i * model_.n_components(); }
-  // The posterior mean of the factors of row i (of the block) under component k.
+  // The posterior mean of the factors of row i under component k, which has been scored.
   void factors(std::size_t i, std::size_t k, double* z) const;
 
  private:
-  void flag(std::size_t i, std::size_t k) { flagged_.push_back({i, k}); }
-  void refine_flagged();
-  void refine_tile(std::size_t k, const std::size_t* members, std::size_t count);
-  void factors_of_product(std::size_t i, std::size_t k, double* z) const;
-
   struct Entry {
     std::size_t row, component;
   };
+  // An entry whose factors are kept; those of one row are chained.
+  struct Slot {
+    std::size_t row, component;
+    std::int32_t before;
+    bool solved;
+  };
+
+  // Both turn rows into values and error bounds.
+  void multiply_all();
+  void multiply_some();  // rows in dense_rows_
+  void log_densities(std::size_t i, const T* product, const T* square_product);
+
+  void screen();
+  void find_candidates(Groups groups);
+  void find_survivors(Groups groups);
+  void evaluate(double tolerance);  // flagged entries, which are new
+  void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count, double tolerance);
+
+  void flag(std::size_t i, std::size_t k) { flagged_.push_back({i, k}); }
+  void flag_what_matters(Groups groups, double tolerance);
+  void flag_in_group(std::size_t i, std::size_t begin, std::size_t end, double tolerance);
+  void sort_flagged();
+  void refine();  // flagged entries, in residual form
+  void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  double& slot_factors(std::size_t i, std::size_t k, bool solved);
+  void factors_of(const Model& model, const T* product, std::size_t k, double* z) const;
 
   const Model& model_;
   const TypedLoops<T>& loops_;
-  const ScorePanels<T>& panels_;
+  const Subspace* subspace_;
   std::size_t bad_row_ = 0;
   Rows rows_;
   std::size_t first_ = 0;
   std::size_t count_ = 0;
 
-  AlignedBuffer<T> centered_, squares_, product_, square_product_;
-  std::vector<double> norms_;             // (rows)
-  std::vector<double> values_, errors_;   // (rows, K)
-  std::vector<double> read_buffers_;      // (row_tile, d)
-  std::vector<Entry> flagged_;            // in the order of the rows, then grouped by component
-  std::vector<std::size_t> order_;        // flagged entries sorted by component
-  std::vector<std::size_t> starts_;       // (K + 1)
-  std::vector<std::int32_t> refined_;     // (rows, K): where an entry's factors stand, or -1
-  std::vector<double> refined_factors_;   // (refined entries, L)
-  std::vector<double> gradient_;          // (row_tile, L)
+  AlignedBuffer<T> centered_, squares_;          // (rows, d)
+  AlignedBuffer<T> product_, square_product_;    // rows of the matrix products
+  AlignedBuffer<T> gathered_, gathered_squares_;  // (rows, d), made when first wanted
+  std::vector<double> norms_;                    // (rows)
+  std::vector<double> values_, errors_;          // (rows, K)
+  std::vector<T> read_buffers_;                  // (refined_rows, d)
+  std::vector<std::int32_t> product_row_;        // (rows): its row of product_, or -1
+
+  AlignedBuffer<T> coordinates_, shadow_product_;  // (rows, R), and their product with the shadow
+  std::vector<double> upper_, z_squares_;          // (rows, K): bounds on values; (K)
+  std::vector<std::size_t> dense_rows_;
+  std::vector<T> dot_products_;          // (refined_rows, L + 1)
+
+  std::vector<Entry> flagged_;
+  std::vector<std::size_t> order_;         // flagged entries sorted by component
+  std::vector<std::size_t> starts_;        // (K + 1)
+  std::vector<std::int32_t> slot_;         // (rows, K): where an entry's factors stand, or -1
+  std::vector<Slot> slotted_;
+  std::vector<std::int32_t> last_slot_;    // (rows): the row's latest slot, or -1
+  std::vector<std::size_t> scored_;        // components of the row at hand that have been scored
+  std::vector<double> slot_factors_;       // (slots, L)
+  std::vector<double> factors_, gradient_;  // (refined_rows, L)
+  std::vector<double> scratch_;
 };
 
 // A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
@@ -106,9 +149,10 @@ BadRow for_each_block(std::size_t n_rows, const Execution& execution, const Make
 
 // Calls visit(scorer, first, count) for every block of rows, which the scorer has loaded.
 template <class T, class Visit>
-BadRow score_blocks(const Model& model, const Rows& rows, const Execution& execution, const Visit& visit) {
+BadRow score_blocks(const Model& model, const Rows& rows, bool screening, const Execution& execution,
+                    const Visit& visit) {
   return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
-    return [&, scorer = BlockScorer<T>(model, height)](std::size_t first, std::size_t count) mutable -> BadRow {
+    return [&, scorer = BlockScorer<T>(model, height, screening)](std::size_t first, std::size_t count) mutable -> BadRow {
       if (!scorer.load(rows, first, count)) return scorer.bad_row();
       visit(scorer, first, count);
       return {};

@@ -10,8 +10,13 @@
 
 namespace mfa::cpu {
 
-// Rows that the residual form takes at once; callers pass 1 to row_tile of them.
+// Rows that a kernel keeps in registers at once.
 inline constexpr std::size_t row_tile = 4;
+
+// A vector of at most 64 bytes for every factor of every row, and for q.
+inline constexpr std::size_t residual_scratch(std::size_t rows, std::size_t n_factors) {
+  return rows * (n_factors + 1) * 8;
+}
 
 // What is left of a matrix product's row to make log-densities of.
 struct DifferenceTerms {
@@ -25,6 +30,25 @@ struct DifferenceTerms {
   double epsilon;                     // of the matrix product's type
 };
 
+// What is left of a row's product with a subspace's shadow to make bounds of (core/screening.hpp).
+struct ScreenTerms {
+  std::size_t n_components, n_factors;
+  double y_norm;                      // |y|^2
+  double outside;                     // |x_perp|, rounded down
+  double shift;                       // bound on the rounding of y
+  double epsilon;                     // of the matrix product's type
+  const double* projected_means;      // (L, K), of the shadow
+  const double* mean_norms;           // (K), of the shadow
+  const double* model_errors;         // (K), of the shadow
+  const double* inverse_eigenvalues;  // (L, K), of I + A_y A_y^T / s, whose eigenvectors are the shadow's factors
+  const double* means_left;           // (K)
+  const double* loadings_left;        // (K)
+  const double* inverse_roots;        // (K)
+  const double* inverse_noise_roots;  // (K)
+  const double* inverse_weights;      // (K)
+  const double* log_normalizers;      // (K), of the model
+};
+
 template <class T>
 struct TypedLoops {
   // Columns of one panel tile; tiles are stored (d, tile_width).
@@ -32,11 +56,24 @@ struct TypedLoops {
   // out (rows, n_tiles * tile_width) = x (rows, d) times the panel.
   void (*multiply)(MatrixView<const T> x, const T* panel, std::size_t n_tiles, MatrixView<T> out);
   // out = (x - center) * scale, rounded to T; returns |out|^2. `squares`, unless null, gets out * out.
-  double (*center)(const double* x, const double* center, const double* scale, std::size_t d, T* out, T* squares);
+  double (*center)(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares);
   // Log-densities (K) of one row and bounds on their rounding errors (K). `product` is the row of the matrix product,
   // `x_norms` (K) replaces x_norm where the noise is diagonal.
   void (*log_densities)(const DifferenceTerms& terms, const T* product, const T* x_norms, double* values,
                         double* errors);
+  // Upper bounds (K) on the log-densities of one row, from its product with the shadow. `scratch` has room for K.
+  void (*screen)(const ScreenTerms& terms, const T* product, double* scratch, double* upper);
+  // out (rows, n_columns) = products of any number of rows with columns (n_columns, d).
+  void (*dots)(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out);
+  // For any number of rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and
+  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. `scratch` has residual_scratch(rows, L) numbers.
+  void (*residual_form)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
+                        double* scratch, double* q, double* gradient);
+  // Adds up to row_tile samples to the statistics of features [0, count):
+  // cross (L + 1, count; rows `stride` apart) += sum_i factors[i, l] (x_i - mean), squares += sum_i weight_i (x - mean)^2.
+  void (*accumulate)(const T* const* x, std::size_t rows, const double* mean, const double* factors,
+                     const double* weights, std::size_t n_factors, std::size_t count, std::size_t stride,
+                     double* cross, double* squares);
   // out (d) = mean + loadings^T z + noise_std * normal; without the last term where noise_variance is null.
   void (*sample)(std::uint64_t seed, std::uint64_t sample, const ComponentView& component, const double* z,
                  const double* noise_variance, T* out);
@@ -47,18 +84,9 @@ struct Loops {
   TypedLoops<float> f32;
   TypedLoops<double> f64;
 
-  // For `rows` rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and
-  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z.
-  void (*residual_form)(const double* const* x, std::size_t rows, const ComponentView& component, const double* z,
-                        double* q, double* gradient);
   // out (d) += sign * D^-1 (x - mu - A z), which at the posterior mean of the factors is S^-1 (x - mu).
   void (*add_precision_product)(const double* x, const ComponentView& component, const double* z, double sign,
                                 double* out);
-  // Adds up to row_tile samples to the statistics of features [0, count):
-  // cross (L + 1, count; rows `stride` apart) += sum_i factors[i, l] (x_i - mean), squares += sum_i weight_i (x - mean)^2.
-  void (*accumulate)(const double* const* x, std::size_t rows, const double* mean, const double* factors,
-                     const double* weights, std::size_t n_factors, std::size_t count, std::size_t stride,
-                     double* cross, double* squares);
   // z (L) standard normal numbers of a sample's factor stream.
   void (*sample_factors)(std::uint64_t seed, std::uint64_t sample, std::size_t n_factors, double* z);
 };

@@ -3,10 +3,12 @@
 // for older machines.
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 
 #include "core/gaussian.hpp"
 #include "core/normal.hpp"
 #include "core/philox.hpp"
+#include "core/screening.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/simd.hpp"
 
@@ -31,30 +33,41 @@ constexpr std::size_t tile_columns = 2 * width<T>;
 
 // ---------------------------------------------------------------------------------------------- matrix product
 
-// Features that are summed in one go: 256 rows of them stay in the second-level cache, one tile of them in the first;
-// the partial sums also keep the rounding error from growing with d.
+// Features that are multiplied in one go: 256 rows of them stay in the second-level cache, one tile of them in the first.
 constexpr std::size_t product_depth = 256;
+// Terms that are summed in turn before they are added to the total. Even where all terms are alike, so that every
+// rounding goes the same way, the error is then that of some dozens of additions, not of d of them.
+constexpr std::size_t run = 16;
 
 template <class T, std::size_t Rows>
 void multiply_tile(const T* x, std::size_t x_stride, const T* panel, std::size_t depth, T* out,
                    std::size_t out_stride, bool add) {
   constexpr std::size_t w = width<T>;
-  Vector<T, w> sums[Rows][2] = {};
-  for (std::size_t k = 0; k < depth; ++k) {
-    const Vector<T, w> left = load<T, w>(panel + k * 2 * w);
-    const Vector<T, w> right = load<T, w>(panel + k * 2 * w + w);
+  Vector<T, w> totals[Rows][2] = {};
+  for (std::size_t first = 0; first < depth; first += run) {
+    const std::size_t end = depth - first < run ? depth : first + run;
+    Vector<T, w> sums[Rows][2] = {};
+    for (std::size_t k = first; k < end; ++k) {
+      const Vector<T, w> left = load<T, w>(panel + k * 2 * w);
+      const Vector<T, w> right = load<T, w>(panel + k * 2 * w + w);
+#pragma GCC unroll 8
+      for (std::size_t r = 0; r < Rows; ++r) {
+        const Vector<T, w> value = broadcast<T, w>(x[r * x_stride + k]);
+        sums[r][0] += value * left;
+        sums[r][1] += value * right;
+      }
+    }
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < Rows; ++r) {
-      const Vector<T, w> value = broadcast<T, w>(x[r * x_stride + k]);
-      sums[r][0] += value * left;
-      sums[r][1] += value * right;
+      totals[r][0] += sums[r][0];
+      totals[r][1] += sums[r][1];
     }
   }
 #pragma GCC unroll 8
   for (std::size_t r = 0; r < Rows; ++r)
     for (std::size_t half = 0; half < 2; ++half) {
       T* target = out + r * out_stride + half * w;
-      store<T, w>(target, add ? load<T, w>(target) + sums[r][half] : sums[r][half]);
+      store<T, w>(target, add ? load<T, w>(target) + totals[r][half] : totals[r][half]);
     }
 }
 
@@ -87,29 +100,32 @@ void multiply(MatrixView<const T> x, const T* panel, std::size_t n_tiles, Matrix
   }
 }
 
+// One vector of a centred row; a part of one at the end of the row.
+template <bool Whole, class T>
+MFA_INLINE void center_features(const T* x, const T* center, const T* scale, std::size_t j, std::size_t count, T* out,
+                                T* squares, Vector<double, width<double>>& norm) {
+  constexpr std::size_t w = width<double>;
+  Vector<T, w> value = load_some<Whole, w>(x + j, count) - load_some<Whole, w>(center + j, count);
+  if (scale != nullptr) value *= load_some<Whole, w>(scale + j, count);
+  store_some<Whole, w>(out + j, value, count);
+  if (squares != nullptr) store_some<Whole, w>(squares + j, value * value, count);
+  const Vector<double, w> wide = widen<w>(value);
+  norm += wide * wide;
+}
+
 template <class T>
-double center(const double* x, const double* center, const double* scale, std::size_t d, T* out, T* squares) {
-  constexpr std::size_t lanes = 8;
-  constexpr std::size_t chunk = 16 * lanes;  // short sums that are summed in turn, as in the matrix product
-  double total = 0.0;
-  for (std::size_t first = 0; first < d; first += chunk) {
-    const std::size_t end = d - first < chunk ? d : first + chunk;
-    double norm[lanes] = {};
-    for (std::size_t start = first; start < end; start += lanes) {
-      const std::size_t count = end - start < lanes ? end - start : lanes;
-      for (std::size_t i = 0; i < count; ++i) {
-        const std::size_t j = start + i;
-        const double offset = x[j] - center[j];
-        const T value = static_cast<T>(scale == nullptr ? offset : offset * scale[j]);
-        out[j] = value;
-        norm[i] += static_cast<double>(value) * static_cast<double>(value);
-      }
-    }
-    total += ((norm[0] + norm[4]) + (norm[2] + norm[6])) + ((norm[1] + norm[5]) + (norm[3] + norm[7]));
-  }
-  if (squares != nullptr)
-    for (std::size_t j = 0; j < d; ++j) squares[j] = out[j] * out[j];
-  return total;
+double center(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares) {
+  constexpr std::size_t w = width<double>;
+  constexpr std::size_t unroll = 4;  // sums that do not wait for each other
+  Vector<double, w> norms[unroll] = {};
+  std::size_t j = 0;
+  for (; j + unroll * w <= d; j += unroll * w)
+#pragma GCC unroll 4
+    for (std::size_t u = 0; u < unroll; ++u)
+      center_features<true>(x, center, scale, j + u * w, w, out, squares, norms[u]);
+  for (; j < d; j += w)
+    center_features<false>(x, center, scale, j, d - j < w ? d - j : w, out, squares, norms[0]);
+  return sum<double, w>((norms[0] + norms[1]) + (norms[2] + norms[3]));
 }
 
 template <class T>
@@ -136,6 +152,99 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
   }
 }
 
+template <class T>
+void screen(const ScreenTerms& terms, const T* product, double* z_squares, double* upper) {
+  const std::size_t n = terms.n_components;
+  for (std::size_t k = 0; k < n; ++k) z_squares[k] = upper[k] = 0.0;
+  for (std::size_t l = 0; l < terms.n_factors; ++l) {
+    const T* row = product + l * n;
+    const double* mean = terms.projected_means + l * n;
+    const double* inverse_eigenvalue = terms.inverse_eigenvalues + l * n;
+    for (std::size_t k = 0; k < n; ++k) {
+      const double v = static_cast<double>(row[k]) - mean[k];
+      upper[k] += v * v;
+      z_squares[k] += v * v * inverse_eigenvalue[k];
+    }
+  }
+  const T* dots = product + terms.n_factors * n;
+  const core::Outside x{terms.outside, terms.shift};
+  for (std::size_t k = 0; k < n; ++k) {
+    const core::Leftover left{terms.means_left[k], terms.loadings_left[k], terms.inverse_roots[k],
+                              terms.inverse_noise_roots[k], terms.inverse_weights[k]};
+    const double norms = terms.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norms[k];
+    const double c = core::difference_form(norms, static_cast<double>(dots[k]), upper[k]);
+    const double error = 2.0 * core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
+    const double q = core::mahalanobis_lower_bound(c, z_squares[k], error, x, left);
+    upper[k] = core::log_density(terms.log_normalizers[k], q);
+  }
+}
+
+// Columns that are multiplied with row_tile rows at once: their accumulators fit the register file.
+constexpr std::size_t dot_columns = vector_bytes == 64 ? 6 : 2;
+
+template <class T, std::size_t Rows, std::size_t Columns>
+void dot_tile(const T* const* x, const T* columns, std::size_t d, T* out, std::size_t out_stride) {
+  constexpr std::size_t w = width<T>;
+  Vector<T, w> totals[Rows][Columns] = {};
+  for (std::size_t first = 0; first < d; first += run * w) {
+    const std::size_t end = d - first < run * w ? d : first + run * w;
+    Vector<T, w> sums[Rows][Columns] = {};
+    std::size_t j = first;
+    for (; j + w <= end; j += w) {
+      Vector<T, w> values[Rows];
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < Rows; ++r) values[r] = load<T, w>(x[r] + j);
+#pragma GCC unroll 8
+      for (std::size_t c = 0; c < Columns; ++c) {
+        const Vector<T, w> column = load<T, w>(columns + c * d + j);
+#pragma GCC unroll 4
+        for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += values[r] * column;
+      }
+    }
+    if (j < end)
+      for (std::size_t c = 0; c < Columns; ++c) {
+        const Vector<T, w> column = load<T, w>(columns + c * d + j, end - j);
+        for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += load<T, w>(x[r] + j, end - j) * column;
+      }
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+      for (std::size_t c = 0; c < Columns; ++c) totals[r][c] += sums[r][c];
+  }
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t c = 0; c < Columns; ++c) out[r * out_stride + c] = sum<T, w>(totals[r][c]);
+}
+
+template <class T, std::size_t Rows, std::size_t Columns>
+void dot_rest(std::size_t n_columns, const T* const* x, const T* columns, std::size_t d, T* out,
+              std::size_t out_stride) {
+  if constexpr (Columns > 0) {
+    if (n_columns == Columns) dot_tile<T, Rows, Columns>(x, columns, d, out, out_stride);
+    else dot_rest<T, Rows, Columns - 1>(n_columns, x, columns, d, out, out_stride);
+  }
+}
+
+template <class T, std::size_t Rows>
+void dot_rows(const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
+  std::size_t c = 0;
+  for (; c + dot_columns <= n_columns; c += dot_columns)
+    dot_tile<T, Rows, dot_columns>(x, columns + c * d, d, out + c, n_columns);
+  dot_rest<T, Rows, dot_columns - 1>(n_columns - c, x, columns + c * d, d, out + c, n_columns);
+}
+
+template <class T>
+void dots(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
+  for (std::size_t r = 0; r < rows; r += row_tile) {
+    T* target = out + r * n_columns;
+    switch (rows - r) {
+      case 1: dot_rows<T, 1>(x + r, columns, n_columns, d, target); break;
+      case 2: dot_rows<T, 2>(x + r, columns, n_columns, d, target); break;
+      case 3: dot_rows<T, 3>(x + r, columns, n_columns, d, target); break;
+      default: dot_rows<T, 4>(x + r, columns, n_columns, d, target);
+    }
+  }
+}
+
 // ---------------------------------------------------------------------------------------------- residual form
 
 // Features that are walked twice while they are in the first-level cache.
@@ -143,87 +252,146 @@ constexpr std::size_t residual_chunk = 128;
 
 // A vector of features: a whole one, or what is left at the end of a row, filled up with zeros. Both take the same
 // arithmetic, so that how many rows are done at once does not show in the result.
-template <bool Whole>
-MFA_INLINE Vector<double, width<double>> load_features(const double* p, std::size_t count) {
-  if constexpr (Whole) return load<double, width<double>>(p);
-  else return load<double, width<double>>(p, count);
+template <bool Whole, class T>
+MFA_INLINE Vector<double, width<double>> load_features(const T* p, std::size_t count) {
+  return widen<width<double>>(load_some<Whole, width<double>>(p, count));
 }
 
-// weighted <- D^-1 e with e = x - mu - A z, and q += e^T D^-1 e, for one vector of features of R rows.
-template <std::size_t R, bool Whole>
-MFA_INLINE void residuals(const double* const* x, const ComponentView& c, const double* z, std::size_t j,
+// weighted <- D^-1 e with e = x - mu - A z, and q += e^T D^-1 e, for N vectors of features of R rows.
+template <std::size_t R, std::size_t N, bool Whole, class T>
+MFA_INLINE void residuals(const T* const* x, const ComponentView& c, const double* z, std::size_t j,
                           std::size_t count, double (*weighted)[residual_chunk], std::size_t at,
                           Vector<double, width<double>> (&q)[R]) {
   constexpr std::size_t w = width<double>;
-  Vector<double, w> e[R];
-  const Vector<double, w> mean =
-      c.mean == nullptr ? broadcast<double, w>(0.0) : load_features<Whole>(c.mean + j, count);
-  for (std::size_t r = 0; r < R; ++r) e[r] = load_features<Whole>(x[r] + j, count) - mean;
-  for (std::size_t l = 0; l < c.n_factors; ++l) {
-    const Vector<double, w> a = load_features<Whole>(c.loadings + l * c.n_features + j, count);
+  Vector<double, w> e[R][N];
+  for (std::size_t v = 0; v < N; ++v) {
+    const Vector<double, w> mean =
+        c.mean == nullptr ? broadcast<double, w>(0.0) : load_features<Whole>(c.mean + j + v * w, count);
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < R; ++r) e[r] -= a * broadcast<double, w>(z[r * c.n_factors + l]);
+    for (std::size_t r = 0; r < R; ++r) e[r][v] = load_features<Whole>(x[r] + j + v * w, count) - mean;
   }
-  const Vector<double, w> inverse_noise = c.inverse_noise == nullptr
-                                              ? broadcast<double, w>(c.inverse_noise_scalar)
-                                              : load_features<Whole>(c.inverse_noise + j, count);
+  for (std::size_t l = 0; l < c.n_factors; ++l) {
+    Vector<double, w> a[N];
+    for (std::size_t v = 0; v < N; ++v) a[v] = load_features<Whole>(c.loadings + l * c.n_features + j + v * w, count);
 #pragma GCC unroll 4
-  for (std::size_t r = 0; r < R; ++r) {
-    const Vector<double, w> scaled = e[r] * inverse_noise;
-    q[r] += scaled * e[r];
-    store<double, w>(weighted[r] + at, scaled);
+    for (std::size_t r = 0; r < R; ++r) {
+      const Vector<double, w> factor = broadcast<double, w>(z[r * c.n_factors + l]);
+      for (std::size_t v = 0; v < N; ++v) e[r][v] -= a[v] * factor;
+    }
+  }
+  for (std::size_t v = 0; v < N; ++v) {
+    const Vector<double, w> inverse_noise = c.inverse_noise == nullptr
+                                                ? broadcast<double, w>(c.inverse_noise_scalar)
+                                                : load_features<Whole>(c.inverse_noise + j + v * w, count);
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < R; ++r) {
+      const Vector<double, w> scaled = e[r][v] * inverse_noise;
+      q[r] += scaled * e[r][v];
+      store<double, w>(weighted[r] + at + v * w, scaled);
+    }
   }
 }
 
 // The same for a chunk of features, whose end in `weighted` is filled up with zeros.
-template <std::size_t R>
-MFA_INLINE void residual_block(const double* const* x, const ComponentView& c, const double* z, std::size_t start,
+template <std::size_t R, class T>
+MFA_INLINE void residual_block(const T* const* x, const ComponentView& c, const double* z, std::size_t start,
                                std::size_t count, double (*weighted)[residual_chunk],
                                Vector<double, width<double>> (&q)[R]) {
   constexpr std::size_t w = width<double>;
   std::size_t i = 0;
-  for (; i + w <= count; i += w) residuals<R, true>(x, c, z, start + i, w, weighted, i, q);
-  if (i < count) residuals<R, false>(x, c, z, start + i, count - i, weighted, i, q);
+  for (; i + 2 * w <= count; i += 2 * w) residuals<R, 2, true>(x, c, z, start + i, w, weighted, i, q);
+  for (; i + w <= count; i += w) residuals<R, 1, true>(x, c, z, start + i, w, weighted, i, q);
+  if (i < count) residuals<R, 1, false>(x, c, z, start + i, count - i, weighted, i, q);
 }
 
-template <std::size_t R>
-void residual_form_rows(const double* const* x, const ComponentView& c, const double* z, double* q, double* gradient) {
+// One vector of the products of R chunks with Columns rows of a matrix whose rows lie `stride` apart.
+template <std::size_t R, std::size_t Columns, bool Whole>
+MFA_INLINE void add_dots_step(const double (*chunks)[residual_chunk], const double* a, std::size_t stride,
+                              std::size_t i, std::size_t count,
+                              Vector<double, width<double>> (&sums)[R][Columns]) {
   constexpr std::size_t w = width<double>;
-  const std::size_t n_factors = c.n_factors;
-  Vector<double, w> q_lanes[R] = {};
-  for (std::size_t i = 0; i < R * n_factors; ++i) gradient[i] = -z[i];
+  Vector<double, w> values[R];
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < R; ++r) values[r] = load<double, w>(chunks[r] + i);
+#pragma GCC unroll 8
+  for (std::size_t l = 0; l < Columns; ++l) {
+    const Vector<double, w> lanes = load_features<Whole>(a + l * stride + i, count);
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < R; ++r) sums[r][l] += values[r] * lanes;
+  }
+}
+
+// lanes (R, Columns; `lanes_stride` vectors apart) += those products, one vector of partial sums each.
+template <std::size_t R, std::size_t Columns>
+MFA_INLINE void add_dots(const double (*chunks)[residual_chunk], const double* a, std::size_t stride,
+                         std::size_t count, double* lanes, std::size_t lanes_stride) {
+  constexpr std::size_t w = width<double>;
+  Vector<double, w> sums[R][Columns];
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (std::size_t l = 0; l < Columns; ++l) sums[r][l] = load<double, w>(lanes + (r * lanes_stride + l) * w);
+  std::size_t i = 0;
+  for (; i + w <= count; i += w) add_dots_step<R, Columns, true>(chunks, a, stride, i, w, sums);
+  if (i < count) add_dots_step<R, Columns, false>(chunks, a, stride, i, count - i, sums);
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (std::size_t l = 0; l < Columns; ++l) store<double, w>(lanes + (r * lanes_stride + l) * w, sums[r][l]);
+}
+
+template <std::size_t R, std::size_t Columns>
+MFA_INLINE void add_rest_of_dots(std::size_t n_columns, const double (*chunks)[residual_chunk], const double* a,
+                                 std::size_t stride, std::size_t count, double* lanes, std::size_t lanes_stride) {
+  if constexpr (Columns > 0) {
+    if (n_columns == Columns) add_dots<R, Columns>(chunks, a, stride, count, lanes, lanes_stride);
+    else add_rest_of_dots<R, Columns - 1>(n_columns, chunks, a, stride, count, lanes, lanes_stride);
+  }
+}
+
+// One chunk of features of R rows; lanes (R, L + 1) are partial sums of the gradient and, last, of q.
+template <std::size_t R, class T>
+void residual_form_chunk(const T* const* x, const ComponentView& c, const double* z, std::size_t start,
+                         std::size_t count, double* lanes) {
+  constexpr std::size_t w = width<double>;
+  const std::size_t n = c.n_factors;
   double weighted[R][residual_chunk];
+  Vector<double, w> q[R];
+  for (std::size_t r = 0; r < R; ++r) q[r] = load<double, w>(lanes + (r * (n + 1) + n) * w);
+  residual_block<R>(x, c, z, start, count, weighted, q);
+  for (std::size_t r = 0; r < R; ++r) store<double, w>(lanes + (r * (n + 1) + n) * w, q[r]);
+  const double* a = c.loadings + start;
+  std::size_t l = 0;
+  for (; l + dot_columns <= n; l += dot_columns)
+    add_dots<R, dot_columns>(weighted, a + l * c.n_features, c.n_features, count, lanes + l * w, n + 1);
+  add_rest_of_dots<R, dot_columns - 1>(n - l, weighted, a + l * c.n_features, c.n_features, count, lanes + l * w,
+                                       n + 1);
+}
+
+// Chunk by chunk, so that the loadings are read once for all rows.
+template <class T>
+void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, const double* z, double* scratch,
+                   double* q, double* gradient) {
+  constexpr std::size_t w = width<double>;
+  const std::size_t n = c.n_factors;
+  for (std::size_t i = 0; i < rows * (n + 1) * w; ++i) scratch[i] = 0.0;
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
-    residual_block<R>(x, c, z, start, count, weighted, q_lanes);
-    for (std::size_t l = 0; l < n_factors; ++l) {
-      const double* a = c.loadings + l * c.n_features + start;
-      Vector<double, w> dots[R] = {};
-      std::size_t i = 0;
-      for (; i + w <= count; i += w) {
-        const Vector<double, w> a_lanes = load<double, w>(a + i);
-#pragma GCC unroll 4
-        for (std::size_t r = 0; r < R; ++r) dots[r] += a_lanes * load<double, w>(weighted[r] + i);
+    for (std::size_t r = 0; r < rows; r += row_tile) {
+      double* lanes = scratch + r * (n + 1) * w;
+      switch (rows - r) {
+        case 1: residual_form_chunk<1>(x + r, c, z + r * n, start, count, lanes); break;
+        case 2: residual_form_chunk<2>(x + r, c, z + r * n, start, count, lanes); break;
+        case 3: residual_form_chunk<3>(x + r, c, z + r * n, start, count, lanes); break;
+        default: residual_form_chunk<4>(x + r, c, z + r * n, start, count, lanes);
       }
-      if (i < count) {
-        const Vector<double, w> a_lanes = load<double, w>(a + i, count - i);
-#pragma GCC unroll 4
-        for (std::size_t r = 0; r < R; ++r) dots[r] += a_lanes * load<double, w>(weighted[r] + i);
-      }
-      for (std::size_t r = 0; r < R; ++r) gradient[r * n_factors + l] += sum<double, w>(dots[r]);
     }
   }
-  for (std::size_t r = 0; r < R; ++r)
-    q[r] = sum<double, w>(q_lanes[r]) + core::squared_norm(n_factors, z + r * n_factors);
-}
-
-void residual_form(const double* const* x, std::size_t rows, const ComponentView& c, const double* z, double* q,
-                   double* gradient) {
-  switch (rows) {
-    case 4: return residual_form_rows<4>(x, c, z, q, gradient);
-    case 3: return residual_form_rows<3>(x, c, z, q, gradient);
-    case 2: return residual_form_rows<2>(x, c, z, q, gradient);
-    default: return residual_form_rows<1>(x, c, z, q, gradient);
+  for (std::size_t r = 0; r < rows; ++r) {
+    const double* lanes = scratch + r * (n + 1) * w;
+    for (std::size_t l = 0; l < n; ++l)
+      gradient[r * n + l] = sum<double, w>(load<double, w>(lanes + l * w)) - z[r * n + l];
+    q[r] = sum<double, w>(load<double, w>(lanes + n * w)) + core::squared_norm(n, z + r * n);
   }
 }
 
@@ -239,15 +407,15 @@ void add_precision_product(const double* x, const ComponentView& c, const double
 
 // ---------------------------------------------------------------------------------------------- EM statistics
 
-template <std::size_t R, std::size_t W>
-MFA_INLINE void accumulate_features(const double* const* x, const double* mean, const double* factors,
+template <std::size_t R, std::size_t W, class T>
+MFA_INLINE void accumulate_features(const T* const* x, const double* mean, const double* factors,
                                     const double* weights, std::size_t n_factors, std::size_t j, std::size_t stride,
                                     double* cross, double* squares) {
   Vector<double, W> offset[R];
   Vector<double, W> square = load<double, W>(squares + j);
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < R; ++r) {
-    offset[r] = load<double, W>(x[r] + j) - load<double, W>(mean + j);
+    offset[r] = widen<W>(load<T, W>(x[r] + j)) - load<double, W>(mean + j);
     square += broadcast<double, W>(weights[r]) * offset[r] * offset[r];
   }
   store<double, W>(squares + j, square);
@@ -259,8 +427,8 @@ MFA_INLINE void accumulate_features(const double* const* x, const double* mean, 
   }
 }
 
-template <std::size_t R>
-void accumulate_rows(const double* const* x, const double* mean, const double* factors, const double* weights,
+template <std::size_t R, class T>
+void accumulate_rows(const T* const* x, const double* mean, const double* factors, const double* weights,
                      std::size_t n_factors, std::size_t count, std::size_t stride, double* cross, double* squares) {
   constexpr std::size_t w = width<double>;
   std::size_t j = 0;
@@ -269,7 +437,8 @@ void accumulate_rows(const double* const* x, const double* mean, const double* f
   for (; j < count; ++j) accumulate_features<R, 1>(x, mean, factors, weights, n_factors, j, stride, cross, squares);
 }
 
-void accumulate(const double* const* x, std::size_t rows, const double* mean, const double* factors,
+template <class T>
+void accumulate(const T* const* x, std::size_t rows, const double* mean, const double* factors,
                 const double* weights, std::size_t n_factors, std::size_t count, std::size_t stride, double* cross,
                 double* squares) {
   switch (rows) {
@@ -355,11 +524,11 @@ void sample_factors(std::uint64_t seed, std::uint64_t sample, std::size_t n_fact
 extern const Loops loops;
 const Loops loops{
     MFA_NAME(MFA_ISA),
-    {tile_columns<float>, multiply<float>, center<float>, log_densities<float>, sample_row<float>},
-    {tile_columns<double>, multiply<double>, center<double>, log_densities<double>, sample_row<double>},
-    residual_form,
+    {tile_columns<float>, multiply<float>, center<float>, log_densities<float>, screen<float>, dots<float>,
+     residual_form<float>, accumulate<float>, sample_row<float>},
+    {tile_columns<double>, multiply<double>, center<double>, log_densities<double>, screen<double>, dots<double>,
+     residual_form<double>, accumulate<double>, sample_row<double>},
     add_precision_product,
-    accumulate,
     sample_factors,
 };
 

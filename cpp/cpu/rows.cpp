@@ -21,23 +21,36 @@ struct Half {
   }
 };
 
-template <class Source>
-void convert(const char* p, std::ptrdiff_t stride, std::size_t count, double* out) {
+template <class Source, class T>
+void convert(const char* p, std::ptrdiff_t stride, std::size_t count, T* out) {
   if (stride == static_cast<std::ptrdiff_t>(sizeof(Source))) {
     const Source* source = reinterpret_cast<const Source*>(p);
-    for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<double>(source[i]);
+    for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<T>(source[i]);
   } else {
     for (std::size_t i = 0; i < count; ++i)
-      out[i] = static_cast<double>(*reinterpret_cast<const Source*>(p + static_cast<std::ptrdiff_t>(i) * stride));
+      out[i] = static_cast<T>(*reinterpret_cast<const Source*>(p + static_cast<std::ptrdiff_t>(i) * stride));
   }
+}
+
+const char* address(const Rows& rows, std::size_t row, std::size_t first) {
+  return static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(row) * rows.row_stride +
+         static_cast<std::ptrdiff_t>(first) * rows.column_stride;
 }
 
 }  // namespace
 
+template <>
+const float* read_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count, float* buffer) {
+  const char* p = address(rows, row, first);
+  if (rows.column_stride == sizeof(float)) return reinterpret_cast<const float*>(p);
+  convert<float>(p, rows.column_stride, count, buffer);
+  return buffer;
+}
+
+template <>
 const double* read_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count, double* buffer) {
   const std::ptrdiff_t stride = rows.column_stride;
-  const char* p = static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(row) * rows.row_stride +
-                  static_cast<std::ptrdiff_t>(first) * stride;
+  const char* p = address(rows, row, first);
   switch (rows.type) {
     case ElementType::f64:
       if (stride == sizeof(double)) return reinterpret_cast<const double*>(p);

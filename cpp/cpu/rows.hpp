@@ -17,8 +17,9 @@ struct Rows {
   std::ptrdiff_t column_stride = 0;  // bytes
 };
 
-// Elements [first, first + count) of a row as doubles: where they lie if they are doubles in a line, else converted
-// into the buffer (count).
-const double* read_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count, double* buffer);
+// Elements [first, first + count) of a row: where they lie if they are of type T and in a line, else converted into the
+// buffer (count). float is for rows of float, double for all.
+template <class T>
+const T* read_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count, T* buffer);
 
 }  // namespace mfa::cpu

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "core/reduce.hpp"
 
@@ -9,8 +10,8 @@ namespace mfa::cpu {
 template <class T>
 BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, const Execution& execution) {
   const std::size_t K = model.n_components();
-  return score_blocks<T>(model, rows, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
-    scorer.refine_all(tolerance);
+  return score_blocks<T>(model, rows, false, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+    scorer.score_all(tolerance);
     for (std::size_t i = 0; i < count; ++i)
       std::transform(scorer.values(i), scorer.values(i) + K, out + (first + i) * K,
                      [](double value) { return static_cast<T>(value); });
@@ -18,21 +19,24 @@ BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* 
 }
 
 template <class T>
-BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolerance, const Reduced<T>& out,
-              const Execution& execution) {
+BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolerance, bool screening,
+              const Reduced<T>& out, const Execution& execution) {
   const std::size_t K = model.n_components();
   const std::size_t n_groups = groups.size() - 1;
-  return score_blocks<T>(model, rows, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
-    scorer.refine_groups(groups, tolerance);
+  return score_blocks<T>(model, rows, screening, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+    scorer.score_groups(groups, tolerance);
     for (std::size_t i = 0; i < count; ++i) {
       const double* values = scorer.values(i);
+      const std::span<const std::size_t> scored = scorer.scored(i);
       const std::size_t row = first + i;
+      if (out.responsibilities != nullptr) std::fill_n(out.responsibilities + row * K, K, T{0});
       for (std::size_t g = 0; g < n_groups; ++g) {
         const auto begin = static_cast<std::size_t>(groups[g]);
         const auto end = static_cast<std::size_t>(groups[g + 1]);
         core::LogSumExp sum;
         core::ArgMax best;
-        for (std::size_t k = begin; k < end; ++k) {
+        for (const std::size_t k : scored) {
+          if (k < begin || k >= end) continue;
           sum.add(values[k]);
           best.add(values[k], k - begin);
         }
@@ -41,8 +45,9 @@ BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolera
         if (out.best_value != nullptr) out.best_value[row * n_groups + g] = best.max;
         if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index);
         if (out.responsibilities != nullptr)
-          for (std::size_t k = begin; k < end; ++k)
-            out.responsibilities[row * K + k] = static_cast<T>(std::exp(values[k] - log_sum));
+          for (const std::size_t k : scored)
+            if (k >= begin && k < end)
+              out.responsibilities[row * K + k] = static_cast<T>(std::exp(values[k] - log_sum));
         if (out.factors != nullptr && g == 0)
           scorer.factors(i, begin + best.index, out.factors + row * model.n_factors());
       }
@@ -52,7 +57,7 @@ BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolera
 
 template BadRow log_densities(const Model&, const Rows&, double, float*, const Execution&);
 template BadRow log_densities(const Model&, const Rows&, double, double*, const Execution&);
-template BadRow reduce(const Model&, const Rows&, Groups, double, const Reduced<float>&, const Execution&);
-template BadRow reduce(const Model&, const Rows&, Groups, double, const Reduced<double>&, const Execution&);
+template BadRow reduce(const Model&, const Rows&, Groups, double, bool, const Reduced<float>&, const Execution&);
+template BadRow reduce(const Model&, const Rows&, Groups, double, bool, const Reduced<double>&, const Execution&);
 
 }  // namespace mfa::cpu

@@ -32,7 +32,7 @@ BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* 
 // Numerics  the best component is the one that double precision finds, whatever T is.
 // Source    docs/theory.md, section 1.
 template <class T>
-BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolerance, const Reduced<T>& out,
-              const Execution& execution);
+BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolerance, bool screening,
+              const Reduced<T>& out, const Execution& execution);
 
 }  // namespace mfa::cpu

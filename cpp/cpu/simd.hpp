@@ -49,6 +49,13 @@ MFA_INLINE Vector<T, W> load(const T* p, std::size_t count) {
   return load<T, W>(lanes);
 }
 
+// All lanes, or the first `count`.
+template <bool Whole, std::size_t W, class T>
+MFA_INLINE Vector<T, W> load_some(const T* p, std::size_t count) {
+  if constexpr (Whole) return load<T, W>(p);
+  else return load<T, W>(p, count);
+}
+
 template <class T, std::size_t W>
 MFA_INLINE void store(T* p, const Vector<T, W>& v) {
   std::memcpy(p, &v, sizeof v);
@@ -67,6 +74,28 @@ MFA_INLINE Vector<T, W> broadcast(T value) {
 #endif
   }
   return v;
+}
+
+template <bool Whole, std::size_t W, class T>
+MFA_INLINE void store_some(T* p, const Vector<T, W>& v, std::size_t count) {
+  std::memcpy(p, &v, Whole ? sizeof v : count * sizeof(T));
+}
+
+template <std::size_t W>
+MFA_INLINE Vector<double, W> widen(const Vector<double, W>& v) {
+  return v;
+}
+
+template <std::size_t W>
+MFA_INLINE Vector<double, W> widen(const Vector<float, W>& v) {
+#if defined(__GNUC__)
+  if constexpr (W == 1) return static_cast<double>(v);
+  else return __builtin_convertvector(v, Vector<double, W>);
+#else
+  Vector<double, W> wide;
+  for (std::size_t i = 0; i < W; ++i) wide.lane[i] = static_cast<double>(v.lane[i]);
+  return wide;
+#endif
 }
 
 // The lanes' sum, always in the same order.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "core/reduce.hpp"
@@ -46,12 +47,13 @@ void add_factor_sums(const Members& members, std::size_t k, std::size_t n, const
     for (std::size_t i = 0; i < n * n; ++i) moments[i] += count * posterior_covariance[i];
 }
 
+template <class T>
 void add_slab(const Loops& loops, const Rows& rows, const Members& members, const double* mean, std::size_t k,
               std::size_t n, std::size_t first, const Statistics& out) {
   const std::size_t d = rows.n_features;
   const std::size_t features = std::min(slab_features, d - first);
-  double buffers[row_tile][slab_features];
-  const double* x[row_tile];
+  T buffers[row_tile][slab_features];
+  const T* x[row_tile];
   double weights[row_tile];
   std::vector<double> factors(row_tile * (n + 1));
   for (std::size_t m = 0; m < members.rows.size(); m += row_tile) {
@@ -62,14 +64,14 @@ void add_slab(const Loops& loops, const Rows& rows, const Members& members, cons
       for (std::size_t l = 0; l < n; ++l) factors[r * (n + 1) + l] = weights[r] * members.factors[(m + r) * n + l];
       factors[r * (n + 1) + n] = weights[r];
     }
-    loops.accumulate(x, count, mean + first, factors.data(), weights, n, features, d,
+    typed<T>(loops).accumulate(x, count, mean + first, factors.data(), weights, n, features, d,
                      out.cross + k * (n + 1) * d + first, out.squares + k * d + first);
   }
 }
 
 // One task per component and slab of features, each of which goes through its samples in order: the sums do not depend
 // on who takes which task.
-template <class Mean, class Covariance>
+template <class T, class Mean, class Covariance>
 void add_members(const Loops& loops, const Rows& rows, const std::vector<Members>& members, std::size_t n,
                  const Mean& mean, const Covariance& posterior_covariance, const Statistics& out,
                  const Execution& execution) {
@@ -79,7 +81,7 @@ void add_members(const Loops& loops, const Rows& rows, const std::vector<Members
       const std::size_t k = task / slabs;
       const std::size_t slab = task % slabs;
       if (slab == 0) add_factor_sums(members[k], k, n, posterior_covariance(k), out);
-      add_slab(loops, rows, members[k], mean(k), k, n, slab * slab_features, out);
+      add_slab<T>(loops, rows, members[k], mean(k), k, n, slab * slab_features, out);
     };
   });
 }
@@ -100,8 +102,8 @@ struct BlockMembers {
 }  // namespace
 
 template <class T>
-BadRow expectation(const Model& model, const Rows& all_rows, const Statistics& out, double* log_likelihoods,
-                   const Execution& execution) {
+BadRow expectation(const Model& model, const Rows& all_rows, bool screening, const Statistics& out,
+                   double* log_likelihoods, const Execution& execution) {
   const std::size_t K = model.n_components();
   const std::size_t n = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
@@ -113,17 +115,18 @@ BadRow expectation(const Model& model, const Rows& all_rows, const Statistics& o
     const Rows rows = part(all_rows, start, std::min(wave, all_rows.n_rows - start));
     std::vector<BlockMembers> blocks(rows.n_rows);  // at the index of each block's first row
     const BadRow bad = score_blocks<T>(
-        model, rows, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
-          scorer.refine_groups(one_group, tolerance);
+        model, rows, screening, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+          scorer.score_groups(one_group, tolerance);
           BlockMembers& block = blocks[first];
           std::vector<double> z(n);
           for (std::size_t i = 0; i < count; ++i) {
             const double* values = scorer.values(i);
+            const std::span<const std::size_t> scored = scorer.scored(i);
             core::LogSumExp sum;
-            for (std::size_t k = 0; k < K; ++k) sum.add(values[k]);
+            for (const std::size_t k : scored) sum.add(values[k]);
             const double log_sum = sum.value();
             log_likelihoods[start + first + i] = log_sum;
-            for (std::size_t k = 0; k < K; ++k) {
+            for (const std::size_t k : scored) {
               const double g = std::exp(values[k] - log_sum);
               if (!(g > negligible_responsibility)) continue;
               scorer.factors(i, k, z.data());
@@ -139,25 +142,30 @@ BadRow expectation(const Model& model, const Rows& all_rows, const Statistics& o
       for (std::size_t m = 0; m < block.components.size(); ++m)
         members[block.components[m]].add(block.members.rows[m], block.members.responsibilities[m],
                                          block.members.factors.data() + m * n, n);
-    add_members(
+    add_members<T>(
         model.loops(), rows, members, n, [&](std::size_t k) { return model.component(k).mean; },
         [&](std::size_t k) { return model.posterior_covariance(k); }, out, execution);
   }
   return {};
 }
 
+template <class T>
 void assigned(const Loops& loops, const Rows& rows, std::size_t n_components, std::size_t n_factors,
               const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
               const Execution& execution) {
   std::vector<Members> members(n_components);
   for (std::size_t i = 0; i < rows.n_rows; ++i)
     members[static_cast<std::size_t>(labels[i])].add(i, 1.0, factors + i * n_factors, n_factors);
-  add_members(
+  add_members<T>(
       loops, rows, members, n_factors, [&](std::size_t k) { return means + k * rows.n_features; },
       [](std::size_t) -> const double* { return nullptr; }, out, execution);
 }
 
-template BadRow expectation<float>(const Model&, const Rows&, const Statistics&, double*, const Execution&);
-template BadRow expectation<double>(const Model&, const Rows&, const Statistics&, double*, const Execution&);
+template void assigned<float>(const Loops&, const Rows&, std::size_t, std::size_t, const double*, const std::int64_t*,
+                              const double*, const Statistics&, const Execution&);
+template void assigned<double>(const Loops&, const Rows&, std::size_t, std::size_t, const double*, const std::int64_t*,
+                               const double*, const Statistics&, const Execution&);
+template BadRow expectation<float>(const Model&, const Rows&, bool, const Statistics&, double*, const Execution&);
+template BadRow expectation<double>(const Model&, const Rows&, bool, const Statistics&, double*, const Execution&);
 
 }  // namespace mfa::cpu

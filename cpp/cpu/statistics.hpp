@@ -25,13 +25,14 @@ struct Statistics {
 //           no square of a mean is taken off.
 // Source    Ghahramani & Hinton 1996, section 3.
 template <class T>
-BadRow expectation(const Model& model, const Rows& rows, const Statistics& out, double* log_likelihoods,
-                   const Execution& execution);
+BadRow expectation(const Model& model, const Rows& rows, bool screening, const Statistics& out,
+                   double* log_likelihoods, const Execution& execution);
 
 // Computes  the same sums for known labels and factors, which are taken as exact: g is 0 or 1, M^-1 is left out. The
 //           first M-step, from a clustering, is made of it.
 // Shapes    rows (n, d), means (K, d), labels (n), factors (n, L).
 // Cost      2 n d (L + 2) flops.
+template <class T>
 void assigned(const Loops& loops, const Rows& rows, std::size_t n_components, std::size_t n_factors,
               const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
               const Execution& execution);

@@ -28,6 +28,7 @@ def reduce(
     groups: _Index,
     *,
     exact: bool,
+    screening: bool,
     log_sum: _Float | None = None,
     best_value: _Float | None = None,
     best: _Index | None = None,
@@ -36,7 +37,7 @@ def reduce(
     n_threads: int,
 ) -> int | None: ...
 def expectation(
-    model: Model, X: _Array, statistics: _Statistics, log_likelihoods: _Float, *, n_threads: int
+    model: Model, X: _Array, statistics: _Statistics, log_likelihoods: _Float, *, screening: bool, n_threads: int
 ) -> int | None: ...
 def assigned(
     X: _Array,
@@ -67,6 +68,7 @@ def ld_grad(
     log_priors: _Float,
     labels: _Index,
     sum_rule: bool,
+    screening: bool,
     steps: int,
     overshoot: float,
     clip: _Clip,

@@ -68,11 +68,13 @@ class Statistics:
         return (self.counts, self.factor_sums, self.factor_moments, self.cross, self.squares)
 
 
-def e_step(parameters: Parameters, samples: Samples, n_threads: int) -> tuple[Statistics, FloatArray]:
+def e_step(parameters: Parameters, samples: Samples, screening: bool, n_threads: int) -> tuple[Statistics, FloatArray]:
     """Return the statistics and log p(x) of every sample."""
     statistics = Statistics.zeros(*parameters.loadings.shape)
     log_likelihoods = np.empty(len(samples))
-    bad = _core.expectation(parameters.pack(), samples.data, statistics.arrays(), log_likelihoods, n_threads=n_threads)
+    bad = _core.expectation(
+        parameters.pack(), samples.data, statistics.arrays(), log_likelihoods, screening=screening, n_threads=n_threads
+    )
     reject_bad_row(samples, bad)
     return statistics, log_likelihoods
 
@@ -154,9 +156,11 @@ def reseed_empty(
     return Parameters(weights, means, loadings, variance)
 
 
-def iterate(parameters: Parameters, samples: Samples, noise: NoiseModel, n_threads: int) -> tuple[Parameters, float]:
+def iterate(
+    parameters: Parameters, samples: Samples, noise: NoiseModel, screening: bool, n_threads: int
+) -> tuple[Parameters, float]:
     """Do one iteration: the new parameters, and the mean log-likelihood of the old ones."""
-    statistics, log_likelihoods = e_step(parameters, samples, n_threads)
+    statistics, log_likelihoods = e_step(parameters, samples, screening, n_threads)
     if np.any(statistics.counts < EMPTY_COUNT):
         new = reseed_empty(parameters, statistics, log_likelihoods, samples, noise)
     else:

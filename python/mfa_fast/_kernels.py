@@ -89,24 +89,21 @@ packed_models = PackedCache()
 
 @dataclass(frozen=True)
 class Scorer:
-    """A packed model whose components belong to groups, and the threads it runs on."""
+    """A packed model whose components belong to groups, and how to run it."""
 
     model: _core.Model
     groups: NDArray[np.int64]
     n_threads: int
-    owner: Any = None
+    screening: bool
+    owner: Any
 
     @classmethod
-    def of(
-        cls,
-        owner: Any,
-        mixtures: Sequence[Parameters],
-        n_threads: int | None,
-    ) -> Scorer:
-        """Make one from an estimator's mixtures, one group each."""
+    def of(cls, owner: Any, mixtures: Sequence[Parameters]) -> Scorer:
+        """Make one from an estimator and its mixtures, one group each."""
         sizes = [len(m.weights) for m in mixtures]
         groups = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return cls(packed_models.get(owner, mixtures), groups, check_threads(n_threads), owner)
+        model = packed_models.get(owner, mixtures)
+        return cls(model, groups, check_threads(owner.n_threads), bool(owner.screening), owner)
 
     @property
     def n_groups(self) -> int:
@@ -121,7 +118,15 @@ class Scorer:
         return out
 
     def _reduce(self, samples: Samples, exact: bool = False, **outputs: Array) -> None:
-        bad = _core.reduce(self.model, samples.data, self.groups, exact=exact, n_threads=self.n_threads, **outputs)
+        bad = _core.reduce(
+            self.model,
+            samples.data,
+            self.groups,
+            exact=exact,
+            screening=self.screening,
+            n_threads=self.n_threads,
+            **outputs,
+        )
         reject_bad_row(samples, bad, self.owner)
 
     def log_sums(self, samples: Samples, *, exact: bool = False) -> FloatArray:

@@ -34,7 +34,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         Probabilities of the classes; None for their frequencies in `fit`.
     rule : {"max", "sum"}, default="max"
         The score of a class is the density of its best component, or that of its whole mixture (log-sum-exp).
-    noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads
+    noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads, screening
         As in `MFA`; `tied_noise` ties the components of a class.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
@@ -88,6 +88,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         n_threads: int | None = None,
+        screening: bool = True,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -105,6 +106,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
+        self.screening = screening
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -229,7 +231,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         return [m._parameters() for m in self.mixtures_]
 
     def _scorer(self) -> Scorer:
-        return Scorer.of(self, self._parameters(), self.n_threads)
+        return Scorer.of(self, self._parameters())
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)

@@ -73,6 +73,9 @@ class MFA(DensityMixin, BaseEstimator):
         Number of iterations between two such lines.
     n_threads : int or None, default=None
         Number of threads; None for ``OMP_NUM_THREADS`` or, without it, all cores. Results do not depend on it.
+    screening : bool, default=True
+        Whether components that provably do not matter to a result are left out of its arithmetic. Without it, results
+        are the same to the tolerance below, and take longer.
 
     Attributes
     ----------
@@ -131,6 +134,7 @@ class MFA(DensityMixin, BaseEstimator):
         verbose: int = 0,
         verbose_interval: int = 10,
         n_threads: int | None = None,
+        screening: bool = True,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -150,6 +154,7 @@ class MFA(DensityMixin, BaseEstimator):
         self.verbose = verbose
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
+        self.screening = screening
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -221,7 +226,7 @@ class MFA(DensityMixin, BaseEstimator):
         bounds: list[float] = []
         started = time.perf_counter()
         for iteration in range(1, self.max_iter + 1):
-            parameters, bound = iterate(parameters, samples, noise, n_threads)
+            parameters, bound = iterate(parameters, samples, noise, self.screening, n_threads)
             converged = bool(bounds) and abs(bound - bounds[-1]) < self.tol
             bounds.append(bound)
             if self.verbose and iteration % self.verbose_interval == 0:
@@ -271,7 +276,7 @@ class MFA(DensityMixin, BaseEstimator):
             ("verbose_interval", 1),
         ]:
             check_integer(name, getattr(self, name), least)
-        for name in ("tied_noise", "warm_start"):
+        for name in ("tied_noise", "warm_start", "screening"):
             check_flag(name, getattr(self, name))
         check_real("tol", self.tol, min_val=0.0)
         check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
@@ -347,7 +352,7 @@ class MFA(DensityMixin, BaseEstimator):
 
     def _scorer(self) -> Scorer:
         check_is_fitted(self)
-        return Scorer.of(self, [self._parameters()], self.n_threads)
+        return Scorer.of(self, [self._parameters()])
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)

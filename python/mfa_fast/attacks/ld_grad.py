@@ -171,6 +171,7 @@ class _MixtureAttack:
             log_priors=self.log_priors,
             labels=labels,
             sum_rule=self.sum_rule,
+            screening=self.scorer.screening,
             steps=steps,
             overshoot=overshoot,
             clip=clip,

@@ -1,0 +1,16 @@
+"""Densities of mixtures, and log-densities of all components, against the dense matrix product."""
+
+import pytest
+
+import shapes
+from mfa_fast.experiments.throughput import dense_task, score_task
+
+
+@pytest.mark.parametrize("name", shapes.SCORED)
+def test_score_samples(paired, name, dtype):
+    paired(score_task(shapes.problem(name, dtype), name.partition("-")[0]))
+
+
+@pytest.mark.parametrize("name", shapes.DENSE)
+def test_weighted_log_prob(paired, name, dtype):
+    paired(dense_task(shapes.problem(name, dtype)))

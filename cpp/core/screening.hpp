@@ -1,0 +1,65 @@
+// Bounds on a Mahalanobis distance from a few coordinates of a sample (docs/theory.md, section 6).
+#pragma once
+
+#include <cmath>
+
+#include "core/config.hpp"
+
+namespace mfa::core {
+inline namespace MFA_ISA {
+
+MFA_HD inline double positive(double value) { return value > 0.0 ? value : 0.0; }
+
+// What is known of one component outside the subspace. Lengths in units of x.
+struct Leftover {
+  double mean;                // |mu_perp|, rounded up
+  double loadings;            // alpha = ||A_perp||_2, rounded up
+  double inverse_root;        // lambda^-1/2, with lambda the least eigenvalue of I + A_y A_y^T / s, rounded up
+  double inverse_noise_root;  // s^-1/2
+  double inverse_weight;      // 1 / (s + alpha^2 / lambda), rounded down
+};
+
+MFA_HD inline double inverse_weight(double noise, double loadings, double inverse_root) {
+  return (1.0 - 1e-12) / (noise + loadings * loadings * inverse_root * inverse_root);
+}
+
+// What is known of one sample.
+struct Outside {
+  double length;  // |x_perp|, rounded down
+  double shift;   // how far rounding may have moved the coordinates y, rounded up
+};
+
+// Computes  a bound on how far rounding moved the coordinates y of a vector of squared length x_norm, theory.md (22).
+// Numerics  every coordinate is a product with a unit vector, summed in short runs (docs/theory.md, table 1).
+MFA_HD inline double coordinate_error(double x_norm, double epsilon) { return 8.0 * epsilon * std::sqrt(x_norm); }
+
+// Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).
+MFA_HD inline double outside_length(double x_norm, double y_norm, double coordinate_error) {
+  const double y = std::sqrt(y_norm) + coordinate_error;
+  return std::sqrt(positive(x_norm * (1.0 - 1e-12) - y * y));
+}
+
+// Computes  a lower bound on q(x) = (x - mu)^T (A A^T + s I)^-1 (x - mu), theory.md (21): with y the coordinates of x in
+//           an orthonormal basis, c(y) the distance of y to the component's shadow in the subspace and z(y) the factors
+//           found there,
+//             q >= c + g^2 / (s + alpha^2 / lambda),   g = max(0, |x_perp| - |mu_perp| - alpha |z|).
+//           Proof. q is the minimum over z of |y - mu_y - A_y z|^2 / s + |z|^2 + |x_perp - mu_perp - A_perp z|^2 / s. With
+//           z = z(y) + u the first two terms are c + u^T (I + A_y A_y^T / s) u >= c + lambda |u|^2, the third is at least
+//           (g - alpha |u|)_+^2 / s; minimise over |u|.
+// Shapes    scalars; `c` and `z_square` = |z(y)|^2 as computed, `c_error` a bound on the error of c and of
+//           lambda |z(y)|^2.
+// Cost      O(1).
+// Numerics  a certificate counts rounding: sqrt(c) is a norm of y - mu_y of slope s^-1/2 at most, so an error in y
+//           moves it by no more than shift s^-1/2, and |z| by no more than lambda^-1/2 of that.
+// Source    this library.
+MFA_HD inline double mahalanobis_lower_bound(double c, double z_square, double c_error, const Outside& x,
+                                             const Leftover& k) {
+  const double slack = x.shift * k.inverse_noise_root;
+  const double root = positive(std::sqrt(positive(c - c_error)) - slack);
+  const double factors = std::sqrt(z_square) + k.inverse_root * (std::sqrt(c_error) + slack);
+  const double g = positive(x.length - k.mean - k.loadings * factors);
+  return root * root + g * g * k.inverse_weight;
+}
+
+}  // namespace MFA_ISA
+}  // namespace mfa::core

@@ -1,0 +1,177 @@
+// How a block finds the few components that can matter and scores no others (docs/theory.md, section 6).
+//
+// Which way a row takes depends on that row alone, never on the rows beside it or before it: results stay the same to the
+// last bit however the samples are cut into blocks.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/reduce.hpp"
+#include "core/screening.hpp"
+#include "cpu/block.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+// Upper bounds on all values, from the rows' coordinates in the subspace.
+template <class T>
+void BlockScorer<T>::screen() {
+  const std::size_t K = model_.n_components();
+  const Model& shadow = subspace_->shadow();
+  const Panel<T>& basis = subspace_->template basis<T>();
+  const Panel<T>& panel = shadow.template panels<T>().columns;
+  const std::size_t R = subspace_->n_directions();
+  constexpr double epsilon = std::numeric_limits<T>::epsilon();
+
+  basis.multiply(centered_.data(), count_, coordinates_.data());
+  if (basis.columns() != R)  // the shadow's product wants them in a line
+    for (std::size_t i = 0; i < count_; ++i)
+      std::copy_n(coordinates_.data() + i * basis.columns(), R, coordinates_.data() + i * R);
+  panel.multiply(coordinates_.data(), count_, shadow_product_.data());
+
+  ScreenTerms terms;
+  terms.n_components = K;
+  terms.n_factors = model_.n_factors();
+  terms.epsilon = epsilon;
+  terms.projected_means = shadow.projected_means();
+  terms.mean_norms = shadow.mean_norms();
+  terms.model_errors = shadow.model_errors();
+  terms.inverse_eigenvalues = subspace_->inverse_eigenvalues();
+  terms.means_left = subspace_->means_left();
+  terms.loadings_left = subspace_->loadings_left();
+  terms.inverse_roots = subspace_->inverse_roots();
+  terms.inverse_noise_roots = subspace_->inverse_noise_roots();
+  terms.inverse_weights = subspace_->inverse_weights();
+  terms.log_normalizers = model_.log_normalizers();
+  for (std::size_t i = 0; i < count_; ++i) {
+    const T* y = coordinates_.data() + i * R;
+    terms.y_norm = 0.0;
+    for (std::size_t r = 0; r < R; ++r) terms.y_norm += static_cast<double>(y[r]) * static_cast<double>(y[r]);
+    terms.shift = core::coordinate_error(norms_[i], epsilon);
+    terms.outside = core::outside_length(norms_[i], terms.y_norm, terms.shift);
+    loops_.screen(terms, shadow_product_.data() + i * panel.columns(), z_squares_.data(), upper_.data() + i * K);
+  }
+  std::fill_n(values_.begin(), count_ * K, -infinity);
+  std::fill_n(errors_.begin(), count_ * K, 0.0);
+  std::fill_n(product_row_.begin(), count_, -1);
+}
+
+// The component of every group that promises most.
+template <class T>
+void BlockScorer<T>::find_candidates(Groups groups) {
+  const std::size_t K = model_.n_components();
+  for (std::size_t i = 0; i < count_; ++i)
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+      core::ArgMax best;
+      for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k)
+        best.add(upper_[i * K + static_cast<std::size_t>(k)], static_cast<std::size_t>(k));
+      flag(i, best.index);
+    }
+}
+
+// All others that its value leaves standing; rows in which these are too many to be taken one by one go to a matrix
+// product instead.
+template <class T>
+void BlockScorer<T>::find_survivors(Groups groups) {
+  const std::size_t K = model_.n_components();
+  const std::size_t too_many = K / 2;
+  dense_rows_.clear();
+  scored_.resize(K);
+  for (std::size_t i = 0; i < count_; ++i) {
+    const double* upper = upper_.data() + i * K;
+    const std::size_t before = flagged_.size();
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+      const auto begin = static_cast<std::size_t>(groups[g]);
+      const auto end = static_cast<std::size_t>(groups[g + 1]);
+      double floor = -infinity;
+      for (std::size_t k = begin; k < end; ++k) floor = std::max(floor, values_[i * K + k] - errors_[i * K + k]);
+      // Written so that a bound that overflowed rules nothing out; what has been evaluated has a value.
+      const double cutoff = floor - negligible_nats;
+      std::size_t n = 0;
+      for (std::size_t k = begin; k < end; ++k) {
+        scored_[n] = k;
+        n += !(upper[k] < cutoff) && values_[i * K + k] == -infinity;
+      }
+      for (std::size_t s = 0; s < n; ++s) flag(i, scored_[s]);
+    }
+    if (flagged_.size() - before > too_many) {
+      flagged_.resize(before);
+      dense_rows_.push_back(i);
+    }
+  }
+}
+
+template <class T>
+void BlockScorer<T>::evaluate(double tolerance) {
+  sort_flagged();
+  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
+    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
+      evaluate_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at), tolerance);
+  flagged_.clear();
+}
+
+// In difference form; or at once in residual form, where the bound on the value says that the difference form would not
+// reach the tolerance.
+template <class T>
+void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count, double tolerance) {
+  const std::size_t d = model_.n_features();
+  const std::size_t K = model_.n_components();
+  const std::size_t n = model_.n_factors();
+  const bool diagonal = squares_.data() != nullptr;
+  std::size_t resolved[refined_rows], unresolved[refined_rows];
+  std::size_t n_resolved = 0, n_unresolved = 0;
+  for (std::size_t r = 0; r < count; ++r) {
+    const std::size_t i = flagged_[members[r]].row;
+    const double root = subspace_->inverse_noise_roots()[k];
+    const double norms = norms_[i] * root * root + model_.mean_norms()[k];
+    const double error =
+        core::difference_form_error(norms, std::numeric_limits<T>::epsilon(), model_.model_errors()[k]);
+    if (error <= tolerance * std::abs(upper_[i * K + k])) resolved[n_resolved++] = members[r];
+    else unresolved[n_unresolved++] = members[r];
+  }
+  if (n_unresolved > 0) refine_rows(k, unresolved, n_unresolved);
+  if (n_resolved == 0) return;
+
+  const T* columns = model_.columns_of<T>(k);
+  const T* x[refined_rows];
+  T square_products[refined_rows];
+  for (std::size_t r = 0; r < n_resolved; ++r) x[r] = centered_.data() + flagged_[resolved[r]].row * d;
+  loops_.dots(x, n_resolved, columns, n + 1, d, dot_products_.data());
+  if (diagonal) {
+    for (std::size_t r = 0; r < n_resolved; ++r) x[r] = squares_.data() + flagged_[resolved[r]].row * d;
+    loops_.dots(x, n_resolved, columns + (n + 1) * d, 1, d, square_products);
+  }
+
+  for (std::size_t r = 0; r < n_resolved; ++r) {
+    const std::size_t i = flagged_[resolved[r]].row;
+    const T* product = dot_products_.data() + r * (n + 1);
+    double* v = &slot_factors(i, k, false);
+    double explained = 0.0;
+    for (std::size_t l = 0; l < n; ++l) {
+      v[l] = static_cast<double>(product[l]) - model_.projected_means()[l * K + k];
+      explained += v[l] * v[l];
+    }
+    const double x_norm = diagonal ? static_cast<double>(square_products[r])
+                                   : norms_[i] * model_.inverse_noise_scalars()[k];
+    const double norms = x_norm + model_.mean_norms()[k];
+    const double q = core::difference_form(norms, static_cast<double>(product[n]), explained);
+    values_[i * K + k] = core::log_density(model_.log_normalizers()[k], q);
+    errors_[i * K + k] =
+        core::difference_form_error(norms, std::numeric_limits<T>::epsilon(), model_.model_errors()[k]);
+  }
+}
+
+#define MFA_INSTANTIATE(T)                                            \
+  template void BlockScorer<T>::screen();                             \
+  template void BlockScorer<T>::find_candidates(Groups);          \
+  template void BlockScorer<T>::find_survivors(Groups);           \
+  template void BlockScorer<T>::evaluate(double);
+MFA_INSTANTIATE(float)
+MFA_INSTANTIATE(double)
+#undef MFA_INSTANTIATE
+
+}  // namespace mfa::cpu

@@ -1,0 +1,99 @@
+"""Screening against a full evaluation: attacks on the certificate that lets components be left out."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier, attacks
+from tolerances import LOG_DENSITY, relative_error
+
+# Left out is what lies this far below the best, in nats (cpp/cpu/block.hpp).
+NEGLIGIBLE = 40.0
+
+
+@st.composite
+def problems(draw):
+    """Models that are nested, duplicated, far and near, and samples from inside them to 1e6 away."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    d = draw(st.integers(130, 200))
+    K = draw(st.integers(20, 40))
+    L = draw(st.integers(4, 6))
+    noise_std = 10.0 ** draw(st.floats(-3.0, 0.5))
+    rank = draw(st.sampled_from([3, 20, d]))  # of the space that means and loadings lie in
+    spread = 10.0 ** draw(st.floats(-3.0, 1.0))
+    space = rng.normal(size=(rank, d)) / np.sqrt(rank)
+    means = spread * rng.normal(size=(K, rank)) @ space
+    loadings = rng.normal(size=(K, L, rank)) @ space / np.sqrt(L)
+    means[1], loadings[1] = means[0], loadings[0]  # the same component twice
+    means[2], loadings[2] = means[0], 0.5 * loadings[0]  # one inside the other
+    loadings[3, :, :] = 0.0
+    noise = np.full((K, d), noise_std**2)
+    if draw(st.booleans()):
+        noise *= rng.uniform(0.5, 2.0, size=(K, 1))
+    kind = draw(st.sampled_from(["spherical", "tied", "diagonal"]))
+    if kind == "tied":
+        noise = noise[:1] * rng.uniform(0.5, 2.0, size=d) * np.ones((K, 1))
+    elif kind == "diagonal":
+        noise = noise * rng.uniform(0.5, 2.0, size=(K, d))
+    weights = rng.dirichlet(np.ones(K))
+    p = ref.Parameters(weights, means, loadings, noise)
+    X = ref.random_samples(p, 40, seed=draw(st.integers(0, 99)))
+    away = 10.0 ** draw(st.floats(0.0, 6.0))
+    X[::4] += away * rng.normal(size=(10, d)) / np.sqrt(d)
+    return p, X
+
+
+def _both(p, dtype):
+    on = MFA.from_parameters(*p)
+    return on, MFA.from_parameters(*p).set_params(screening=False)
+
+
+@given(problems(), st.sampled_from([np.float32, np.float64]))
+def test_the_same_with_and_without(problem, dtype):
+    p, X = problem
+    X = X.astype(dtype)
+    on, off = _both(p, dtype)
+    tolerance = LOG_DENSITY[np.dtype(dtype)]
+    assert relative_error(on.score_samples(X), off.score_samples(X)) <= tolerance
+    assert np.array_equal(on.predict(X), off.predict(X))
+    assert np.max(np.abs(on.predict_proba(X) - off.predict_proba(X))) <= 1e-5
+
+
+@given(problems(), st.sampled_from([np.float32, np.float64]))
+def test_nothing_that_matters_is_dropped(problem, dtype):
+    p, X = problem
+    X = X.astype(dtype)
+    on, _ = _both(p, dtype)
+    joint = ref.weighted_log_prob(X.astype(np.float64), p)
+    dropped = on.predict_proba(X.astype(np.float64)) == 0
+    behind = joint.max(axis=1, keepdims=True) - joint
+    # exp(-40) is not 0 in double: what is 0 was left out, or lies where exp underflows.
+    assert np.all(behind[dropped] >= NEGLIGIBLE * (1 - 1e-9))
+
+
+@given(problems())
+def test_attacks_are_the_same(problem):
+    p, X = problem
+    half = len(p.weights) // 2
+    parts = [
+        ref.Parameters(p.weights[s] / p.weights[s].sum(), *(a[s] for a in p[1:])) for s in (np.s_[:half], np.s_[half:])
+    ]
+    mixtures = [MFA.from_parameters(*part) for part in parts]
+    on = MFAClassifier.from_mixtures(mixtures)
+    off = MFAClassifier.from_mixtures(mixtures).set_params(screening=False)
+    y = off.predict(X)
+    a, b = attacks.ld_grad(on, X, y), attacks.ld_grad(off, X, y)
+    assert np.array_equal(a.success, b.success)
+    assert np.array_equal(a.n_steps, b.n_steps)
+    assert relative_error(a.l2, b.l2) <= 1e-8
+
+
+@given(problems(), st.sampled_from([np.float32, np.float64]))
+def test_bits_do_not_depend_on_threads_or_blocks(problem, dtype):
+    p, X = problem
+    X = np.tile(X.astype(dtype), (4, 1))
+    on, _ = _both(p, dtype)
+    whole = on.set_params(n_threads=1).score_samples(X)
+    assert np.array_equal(on.set_params(n_threads=3).score_samples(X), whole)
+    assert np.array_equal(np.concatenate([on.score_samples(X[:7]), on.score_samples(X[7:])]), whole)

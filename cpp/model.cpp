@@ -245,7 +245,7 @@ const T* Model::columns_of(std::size_t k) const {
 
 const Subspace* Model::subspace() const {
   std::call_once(once_subspace_, [&] {
-    const std::size_t directions = getenv("MFA_R") ? atoi(getenv("MFA_R")) : n_features_ < 2048 ? 32 : 64;
+    const std::size_t directions = n_features_ < 2048 ? 32 : 64;
     if (n_features_ >= 4 * directions && n_components_ * (n_factors_ + 1) >= 3 * directions)
       subspace_ = std::make_unique<Subspace>(*this, directions);
   });

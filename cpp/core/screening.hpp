@@ -48,17 +48,28 @@ MFA_HD inline double outside_length(double x_norm, double y_norm, double coordin
 //           (g - alpha |u|)_+^2 / s; minimise over |u|.
 // Shapes    scalars; `c` and `z_square` = |z(y)|^2 as computed, `c_error` a bound on the error of c and of
 //           lambda |z(y)|^2.
-// Cost      O(1).
-// Numerics  a certificate counts rounding: sqrt(c) is a norm of y - mu_y of slope s^-1/2 at most, so an error in y
-//           moves it by no more than shift s^-1/2, and |z| by no more than lambda^-1/2 of that.
+// Cost      O(1); one square root, in float.
+// Numerics  a certificate counts rounding. sqrt(c) is a norm of y - mu_y of slope s^-1/2 at most, so an error in y moves
+//           it by no more than e = shift s^-1/2, and |z| by no more than lambda^-1/2 e. With (a - b)^2 >= a^2 - b (a^2 / t
+//           + t) and (a + b)^2 <= (1 + t) a^2 + (1 + 1 / t) b^2, for any t > 0, no more roots are needed.
 // Source    this library.
 MFA_HD inline double mahalanobis_lower_bound(double c, double z_square, double c_error, const Outside& x,
                                              const Leftover& k) {
+  constexpr double usual_root = 32.0;  // of c, in high dimension
   const double slack = x.shift * k.inverse_noise_root;
-  const double root = positive(std::sqrt(positive(c - c_error)) - slack);
-  const double factors = std::sqrt(z_square) + k.inverse_root * (std::sqrt(c_error) + slack);
+  const double inside = positive(c - c_error);
+  const double inside_low = positive(inside - slack * (inside * (1.0 / usual_root) + usual_root));
+  const double factors_square =
+      1.01 * z_square + 202.0 * k.inverse_root * k.inverse_root * (c_error + slack * slack);
+  const double factors = 1.000001 * static_cast<double>(std::sqrt(static_cast<float>(factors_square)));
   const double g = positive(x.length - k.mean - k.loadings * factors);
-  return root * root + g * g * k.inverse_weight;
+  return inside_low + g * g * k.inverse_weight;
+}
+
+// Computes  a guess at q, for the order in which components are tried: as if what is outside the subspace were
+//           perpendicular to the component's leftovers, theory.md (23).
+MFA_HD inline double mahalanobis_guess(double c, const Outside& x, const Leftover& k) {
+  return c + (x.length * x.length + k.mean * k.mean) * k.inverse_noise_root * k.inverse_noise_root;
 }
 
 }  // namespace MFA_ISA

@@ -109,7 +109,7 @@ class LdGrad {
       add_shares(i, pair.source_class, -1.0);
       add_shares(i, pair.target_class, 1.0);
     }
-    for (const Term& term : terms_) add_gradient(term.component, term.share);
+    for (const Term& term : terms_) add_gradient(i, term.component, term.share);
 
     double b = 0.0;
     for (const double g : gradient_) b += g * g;
@@ -140,28 +140,20 @@ class LdGrad {
                              log_priors_[pair.target_class] - component_value(pair.target));
   }
 
-  // q of a row about a component, at the posterior mean of its factors, which is left in z_.
-  double residual_form(const double* x, const ComponentView& component) {
-    const std::size_t n = component.n_factors;
-    z_.assign(n, 0.0);
-    factor_gradient_.resize(n);
-    double q = 0.0;
-    // The first pass finds the factors, the second confirms them.
-    for (int pass = 0; pass < 2; ++pass) {
-      double at_z;
-      model_.loops().f64.residual_form(&x, 1, component, z_.data(), scratch_.data(), &at_z, factor_gradient_.data());
-      q = at_z - core::complete_residual_form(n, component.cholesky, z_.data(), factor_gradient_.data());
-    }
-    return q;
-  }
-
   double component_value(std::size_t k) {
-    return core::log_density(model_.log_normalizers()[k], residual_form(row_.data(), model_.component(k)));
+    return core::log_density(model_.log_normalizers()[k], mahalanobis(row_.data(), model_.component(k), 2));
   }
 
-  void add_gradient(std::size_t k, double sign) {
+  // The scorer has found the factors of row i where it looked at the component; a component that is held fixed may be
+  // one that it left out.
+  void add_gradient(std::size_t i, std::size_t k, double sign) {
     const ComponentView component = model_.component(k);
-    residual_form(row_.data(), component);
+    if (is_fixed()) {
+      mahalanobis(row_.data(), component, 2);
+    } else {
+      z_.resize(component.n_factors);
+      scorer_.factors(i, k, z_.data());
+    }
     model_.loops().add_precision_product(row_.data(), component, z_.data(), sign, gradient_.data());
   }
 
@@ -169,7 +161,22 @@ class LdGrad {
   double precision_form(std::size_t k) {
     ComponentView centered = model_.component(k);
     centered.mean = nullptr;
-    return residual_form(gradient_.data(), centered);
+    return mahalanobis(gradient_.data(), centered, 1);
+  }
+
+  // q of a vector about a component; the factors are left in z_. One pass gives it to rounding of |x|^2_D, a second one
+  // to rounding of q.
+  double mahalanobis(const double* x, const ComponentView& component, int passes) {
+    const std::size_t n = component.n_factors;
+    z_.assign(n, 0.0);
+    factor_gradient_.resize(n);
+    double q = 0.0;
+    for (int pass = 0; pass < passes; ++pass) {
+      double at_z;
+      model_.loops().f64.residual_form(&x, 1, component, z_.data(), scratch_.data(), &at_z, factor_gradient_.data());
+      q = at_z - core::complete_residual_form(n, component.cholesky, z_.data(), factor_gradient_.data());
+    }
+    return q;
   }
 
   const Model& model_;

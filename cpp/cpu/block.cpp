@@ -18,7 +18,7 @@ constexpr double largest_correction = 1e3;
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
   constexpr std::size_t unit = 24;  // a multiple of every matrix product's row tile
   const std::size_t wanted = n_rows / (4 * std::max<std::size_t>(n_threads, 1)) / unit * unit;
-  return std::clamp<std::size_t>(wanted, unit, getenv("MFA_B") ? atoi(getenv("MFA_B")) : 480);
+  return std::clamp<std::size_t>(wanted, unit, 480);
 }
 
 template <class T>
@@ -39,14 +39,11 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       factors_(refined_rows * model.n_factors()),
       gradient_(refined_rows * model.n_factors()),
       scratch_(residual_scratch(refined_rows, model.n_factors())) {
-  const ScorePanels<T>& panels = model.panels<T>();
-  product_ = AlignedBuffer<T>(max_rows * panels.columns.columns());
-  square_product_ = AlignedBuffer<T>(max_rows * panels.squares.columns());
   if (subspace_ == nullptr) return;
   coordinates_ = AlignedBuffer<T>(max_rows * subspace_->template basis<T>().columns());
   shadow_product_ = AlignedBuffer<T>(max_rows * subspace_->shadow().template panels<T>().columns.columns());
   upper_.resize(max_rows * model.n_components());
-  z_squares_.resize(model.n_components());
+  guess_.resize(model.n_components());
   dot_products_.resize(refined_rows * (model.n_factors() + 1));
 }
 
@@ -89,9 +86,20 @@ void BlockScorer<T>::log_densities(std::size_t i, const T* product, const T* squ
   loops_.log_densities(terms, product, square_product, values_.data() + i * K, errors_.data() + i * K);
 }
 
+// Made when first wanted: with screening that may be never.
+template <class T>
+const ScorePanels<T>& BlockScorer<T>::prepare_products() {
+  const ScorePanels<T>& panels = model_.panels<T>();
+  if (product_.data() == nullptr) {
+    product_ = AlignedBuffer<T>(norms_.size() * panels.columns.columns());
+    square_product_ = AlignedBuffer<T>(norms_.size() * panels.squares.columns());
+  }
+  return panels;
+}
+
 template <class T>
 void BlockScorer<T>::multiply_all() {
-  const ScorePanels<T>& panels = model_.panels<T>();
+  const ScorePanels<T>& panels = prepare_products();
   panels.columns.multiply(centered_.data(), count_, product_.data());
   const bool diagonal = squares_.data() != nullptr;
   if (diagonal) panels.squares.multiply(squares_.data(), count_, square_product_.data());
@@ -105,7 +113,7 @@ void BlockScorer<T>::multiply_all() {
 template <class T>
 void BlockScorer<T>::multiply_some() {
   if (dense_rows_.empty()) return;
-  const ScorePanels<T>& panels = model_.panels<T>();
+  const ScorePanels<T>& panels = prepare_products();
   const std::size_t d = model_.n_features();
   const std::size_t n = dense_rows_.size();
   const bool diagonal = squares_.data() != nullptr;
@@ -142,8 +150,7 @@ void BlockScorer<T>::score_groups(Groups groups, double tolerance) {
   if (subspace_ == nullptr) {
     multiply_all();
   } else {
-    screen();
-    find_candidates(groups);
+    screen(groups);
     evaluate(tolerance);
     find_survivors(groups);
     // Most weigh little: which of them have to be known better is seen when all are known.
@@ -200,13 +207,18 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t
     n_terms += 1.0;
     if (may_be_best(k)) ++n_best;
   });
-  // The sum is known to the largest error at this point; what may be left of it sets what is allowed, and a component's
-  // error enters it by the component's share.
-  const double allowed = tolerance * std::max(0.0, std::abs(sum.value()) - largest_error) / n_terms;
+  // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
+  // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
+  // they are where their shares are small enough.
+  const double allowed = tolerance * std::max(0.0, std::abs(sum.value()) - largest_error);
   for_each([&](std::size_t k) {
     if (!may_matter(k) || errors[k] == 0.0) return;
-    const double share = std::exp(std::min(0.0, values[k] + errors[k] - floor));
-    if (!(errors[k] * share <= allowed) || (n_best > 1 && may_be_best(k))) flag(i, k);
+    const bool precise = errors[k] <= allowed;
+    const auto small = [&] {
+      const double share = std::exp(std::min(0.0, values[k] + errors[k] - floor));
+      return errors[k] * share * n_terms <= 0.1 * allowed;
+    };
+    if (!(precise || small()) || (n_best > 1 && may_be_best(k))) flag(i, k);
   });
 }
 

@@ -73,13 +73,13 @@ class BlockScorer {
     bool solved;
   };
 
+  const ScorePanels<T>& prepare_products();
   // Both turn rows into values and error bounds.
   void multiply_all();
   void multiply_some();  // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
-  void screen();
-  void find_candidates(Groups groups);
+  void screen(Groups groups);
   void find_survivors(Groups groups);
   void evaluate(double tolerance);  // flagged entries, which are new
   void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count, double tolerance);
@@ -110,8 +110,8 @@ class BlockScorer {
   std::vector<std::int32_t> product_row_;        // (rows): its row of product_, or -1
 
   AlignedBuffer<T> coordinates_, shadow_product_;  // (rows, R), and their product with the shadow
-  std::vector<double> upper_, z_squares_;          // (rows, K): bounds on values; (K)
-  std::vector<std::size_t> dense_rows_;
+  std::vector<double> upper_, guess_;              // (rows, K): bounds on values; (K)
+  std::vector<std::size_t> survivors_, dense_rows_;
   std::vector<T> dot_products_;          // (refined_rows, L + 1)
 
   std::vector<Entry> flagged_;

@@ -17,9 +17,10 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-// Upper bounds on all values, from the rows' coordinates in the subspace.
+// Upper bounds on all values, from the rows' coordinates in the subspace; and in every group of every row a candidate, the
+// component that seems to be the best.
 template <class T>
-void BlockScorer<T>::screen() {
+void BlockScorer<T>::screen(Groups groups) {
   const std::size_t K = model_.n_components();
   const Model& shadow = subspace_->shadow();
   const Panel<T>& basis = subspace_->template basis<T>();
@@ -53,50 +54,45 @@ void BlockScorer<T>::screen() {
     for (std::size_t r = 0; r < R; ++r) terms.y_norm += static_cast<double>(y[r]) * static_cast<double>(y[r]);
     terms.shift = core::coordinate_error(norms_[i], epsilon);
     terms.outside = core::outside_length(norms_[i], terms.y_norm, terms.shift);
-    loops_.screen(terms, shadow_product_.data() + i * panel.columns(), z_squares_.data(), upper_.data() + i * K);
+    loops_.screen(terms, shadow_product_.data() + i * panel.columns(), guess_.data(), upper_.data() + i * K);
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+      auto best = static_cast<std::size_t>(groups[g]);
+      for (std::size_t k = best + 1; k < static_cast<std::size_t>(groups[g + 1]); ++k)
+        best = guess_[k] > guess_[best] ? k : best;
+      flag(i, best);
+    }
   }
   std::fill_n(values_.begin(), count_ * K, -infinity);
   std::fill_n(errors_.begin(), count_ * K, 0.0);
   std::fill_n(product_row_.begin(), count_, -1);
 }
 
-// The component of every group that promises most.
-template <class T>
-void BlockScorer<T>::find_candidates(Groups groups) {
-  const std::size_t K = model_.n_components();
-  for (std::size_t i = 0; i < count_; ++i)
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      core::ArgMax best;
-      for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k)
-        best.add(upper_[i * K + static_cast<std::size_t>(k)], static_cast<std::size_t>(k));
-      flag(i, best.index);
-    }
-}
-
-// All others that its value leaves standing; rows in which these are too many to be taken one by one go to a matrix
+// What the candidates' values leave standing; rows in which these are too many to be taken one by one go to a matrix
 // product instead.
 template <class T>
 void BlockScorer<T>::find_survivors(Groups groups) {
   const std::size_t K = model_.n_components();
   const std::size_t too_many = K / 2;
   dense_rows_.clear();
-  scored_.resize(K);
+  survivors_.resize(K);
   for (std::size_t i = 0; i < count_; ++i) {
+    const std::span<const std::size_t> candidates = scored(i);
     const double* upper = upper_.data() + i * K;
     const std::size_t before = flagged_.size();
     for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
       const auto begin = static_cast<std::size_t>(groups[g]);
       const auto end = static_cast<std::size_t>(groups[g + 1]);
       double floor = -infinity;
-      for (std::size_t k = begin; k < end; ++k) floor = std::max(floor, values_[i * K + k] - errors_[i * K + k]);
+      for (const std::size_t k : candidates)
+        if (k >= begin && k < end) floor = values_[i * K + k] - errors_[i * K + k];
       // Written so that a bound that overflowed rules nothing out; what has been evaluated has a value.
       const double cutoff = floor - negligible_nats;
       std::size_t n = 0;
       for (std::size_t k = begin; k < end; ++k) {
-        scored_[n] = k;
+        survivors_[n] = k;
         n += !(upper[k] < cutoff) && values_[i * K + k] == -infinity;
       }
-      for (std::size_t s = 0; s < n; ++s) flag(i, scored_[s]);
+      for (std::size_t s = 0; s < n; ++s) flag(i, survivors_[s]);
     }
     if (flagged_.size() - before > too_many) {
       flagged_.resize(before);
@@ -166,8 +162,7 @@ void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, st
 }
 
 #define MFA_INSTANTIATE(T)                                            \
-  template void BlockScorer<T>::screen();                             \
-  template void BlockScorer<T>::find_candidates(Groups);          \
+  template void BlockScorer<T>::screen(Groups);                       \
   template void BlockScorer<T>::find_survivors(Groups);           \
   template void BlockScorer<T>::evaluate(double);
 MFA_INSTANTIATE(float)

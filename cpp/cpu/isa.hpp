@@ -61,8 +61,8 @@ struct TypedLoops {
   // `x_norms` (K) replaces x_norm where the noise is diagonal.
   void (*log_densities)(const DifferenceTerms& terms, const T* product, const T* x_norms, double* values,
                         double* errors);
-  // Upper bounds (K) on the log-densities of one row, from its product with the shadow. `scratch` has room for K.
-  void (*screen)(const ScreenTerms& terms, const T* product, double* scratch, double* upper);
+  // Upper bounds (K) on the log-densities of one row, and guesses (K) at them, from its product with the shadow.
+  void (*screen)(const ScreenTerms& terms, const T* product, double* guess, double* upper);
   // out (rows, n_columns) = products of any number of rows with columns (n_columns, d).
   void (*dots)(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out);
   // For any number of rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and

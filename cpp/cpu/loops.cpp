@@ -39,24 +39,34 @@ constexpr std::size_t product_depth = 256;
 // rounding goes the same way, the error is then that of some dozens of additions, not of d of them.
 constexpr std::size_t run = 16;
 
+// One run of features of a tile: what Rows rows make with two vectors of columns.
+template <class T, std::size_t Rows>
+MFA_INLINE void multiply_run(const T* x, std::size_t x_stride, const T* panel, std::size_t depth,
+                             Vector<T, width<T>> (&sums)[Rows][2]) {
+  constexpr std::size_t w = width<T>;
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = Vector<T, w>{};
+  for (std::size_t k = 0; k < depth; ++k) {
+    const Vector<T, w> left = load<T, w>(panel + k * 2 * w);
+    const Vector<T, w> right = load<T, w>(panel + k * 2 * w + w);
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const Vector<T, w> value = broadcast<T, w>(x[r * x_stride + k]);
+      sums[r][0] += value * left;
+      sums[r][1] += value * right;
+    }
+  }
+}
+
 template <class T, std::size_t Rows>
 void multiply_tile(const T* x, std::size_t x_stride, const T* panel, std::size_t depth, T* out,
                    std::size_t out_stride, bool add) {
   constexpr std::size_t w = width<T>;
-  Vector<T, w> totals[Rows][2] = {};
-  for (std::size_t first = 0; first < depth; first += run) {
-    const std::size_t end = depth - first < run ? depth : first + run;
-    Vector<T, w> sums[Rows][2] = {};
-    for (std::size_t k = first; k < end; ++k) {
-      const Vector<T, w> left = load<T, w>(panel + k * 2 * w);
-      const Vector<T, w> right = load<T, w>(panel + k * 2 * w + w);
-#pragma GCC unroll 8
-      for (std::size_t r = 0; r < Rows; ++r) {
-        const Vector<T, w> value = broadcast<T, w>(x[r * x_stride + k]);
-        sums[r][0] += value * left;
-        sums[r][1] += value * right;
-      }
-    }
+  Vector<T, w> totals[Rows][2];
+  multiply_run<T, Rows>(x, x_stride, panel, depth < run ? depth : run, totals);
+  for (std::size_t first = run; first < depth; first += run) {
+    Vector<T, w> sums[Rows][2];
+    multiply_run<T, Rows>(x + first, x_stride, panel + first * 2 * w, depth - first < run ? depth - first : run, sums);
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < Rows; ++r) {
       totals[r][0] += sums[r][0];
@@ -153,59 +163,78 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
 }
 
 template <class T>
-void screen(const ScreenTerms& terms, const T* product, double* z_squares, double* upper) {
+void screen(const ScreenTerms& terms, const T* product, double* guess, double* upper) {
   const std::size_t n = terms.n_components;
-  for (std::size_t k = 0; k < n; ++k) z_squares[k] = upper[k] = 0.0;
+  // Until the last loop, `upper` holds |v|^2 and `guess` |z|^2.
+  for (std::size_t k = 0; k < n; ++k) guess[k] = upper[k] = 0.0;
   for (std::size_t l = 0; l < terms.n_factors; ++l) {
     const T* row = product + l * n;
     const double* mean = terms.projected_means + l * n;
     const double* inverse_eigenvalue = terms.inverse_eigenvalues + l * n;
+#pragma GCC ivdep
     for (std::size_t k = 0; k < n; ++k) {
       const double v = static_cast<double>(row[k]) - mean[k];
       upper[k] += v * v;
-      z_squares[k] += v * v * inverse_eigenvalue[k];
+      guess[k] += v * v * inverse_eigenvalue[k];
     }
   }
   const T* dots = product + terms.n_factors * n;
   const core::Outside x{terms.outside, terms.shift};
+#pragma GCC ivdep
   for (std::size_t k = 0; k < n; ++k) {
     const core::Leftover left{terms.means_left[k], terms.loadings_left[k], terms.inverse_roots[k],
                               terms.inverse_noise_roots[k], terms.inverse_weights[k]};
     const double norms = terms.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norms[k];
     const double c = core::difference_form(norms, static_cast<double>(dots[k]), upper[k]);
     const double error = 2.0 * core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
-    const double q = core::mahalanobis_lower_bound(c, z_squares[k], error, x, left);
+    const double q = core::mahalanobis_lower_bound(c, guess[k], error, x, left);
     upper[k] = core::log_density(terms.log_normalizers[k], q);
+    guess[k] = core::log_density(terms.log_normalizers[k], core::mahalanobis_guess(c, x, left));
   }
 }
 
 // Columns that are multiplied with row_tile rows at once: their accumulators fit the register file.
 constexpr std::size_t dot_columns = vector_bytes == 64 ? 6 : 2;
 
+// One vector of the products of Rows rows with Columns columns.
+template <bool Whole, class T, std::size_t Rows, std::size_t Columns>
+MFA_INLINE void dot_step(const T* const* x, const T* columns, std::size_t d, std::size_t j, std::size_t count,
+                         Vector<T, width<T>> (&sums)[Rows][Columns]) {
+  constexpr std::size_t w = width<T>;
+  Vector<T, w> values[Rows];
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < Rows; ++r) values[r] = load_some<Whole, w>(x[r] + j, count);
+#pragma GCC unroll 8
+  for (std::size_t c = 0; c < Columns; ++c) {
+    const Vector<T, w> column = load_some<Whole, w>(columns + c * d + j, count);
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += values[r] * column;
+  }
+}
+
+// One run of vectors.
+template <class T, std::size_t Rows, std::size_t Columns>
+MFA_INLINE void dot_run(const T* const* x, const T* columns, std::size_t d, std::size_t first,
+                        Vector<T, width<T>> (&sums)[Rows][Columns]) {
+  constexpr std::size_t w = width<T>;
+  const std::size_t end = d - first < run * w ? d : first + run * w;
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (std::size_t c = 0; c < Columns; ++c) sums[r][c] = Vector<T, w>{};
+  std::size_t j = first;
+  for (; j + w <= end; j += w) dot_step<true>(x, columns, d, j, w, sums);
+  if (j < end) dot_step<false>(x, columns, d, j, end - j, sums);
+}
+
 template <class T, std::size_t Rows, std::size_t Columns>
 void dot_tile(const T* const* x, const T* columns, std::size_t d, T* out, std::size_t out_stride) {
   constexpr std::size_t w = width<T>;
-  Vector<T, w> totals[Rows][Columns] = {};
-  for (std::size_t first = 0; first < d; first += run * w) {
-    const std::size_t end = d - first < run * w ? d : first + run * w;
-    Vector<T, w> sums[Rows][Columns] = {};
-    std::size_t j = first;
-    for (; j + w <= end; j += w) {
-      Vector<T, w> values[Rows];
-#pragma GCC unroll 4
-      for (std::size_t r = 0; r < Rows; ++r) values[r] = load<T, w>(x[r] + j);
-#pragma GCC unroll 8
-      for (std::size_t c = 0; c < Columns; ++c) {
-        const Vector<T, w> column = load<T, w>(columns + c * d + j);
-#pragma GCC unroll 4
-        for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += values[r] * column;
-      }
-    }
-    if (j < end)
-      for (std::size_t c = 0; c < Columns; ++c) {
-        const Vector<T, w> column = load<T, w>(columns + c * d + j, end - j);
-        for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += load<T, w>(x[r] + j, end - j) * column;
-      }
+  Vector<T, w> totals[Rows][Columns];
+  dot_run(x, columns, d, 0, totals);
+  for (std::size_t first = run * w; first < d; first += run * w) {
+    Vector<T, w> sums[Rows][Columns];
+    dot_run(x, columns, d, first, sums);
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < Rows; ++r)
 #pragma GCC unroll 8
@@ -374,10 +403,15 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
                    double* q, double* gradient) {
   constexpr std::size_t w = width<double>;
   const std::size_t n = c.n_factors;
+  for (std::size_t r = 0; r < rows; ++r) prefetch(x[r], c.n_features < residual_chunk ? c.n_features : residual_chunk);
   for (std::size_t i = 0; i < rows * (n + 1) * w; ++i) scratch[i] = 0.0;
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
+    const std::size_t next = start + count;
+    const std::size_t ahead = c.n_features - next < residual_chunk ? c.n_features - next : residual_chunk;
     for (std::size_t r = 0; r < rows; r += row_tile) {
+      // The rows lie anywhere, so that the processor does not guess what comes next.
+      for (std::size_t i = r; i < rows && i < r + row_tile; ++i) prefetch(x[i] + next, ahead);
       double* lanes = scratch + r * (n + 1) * w;
       switch (rows - r) {
         case 1: residual_form_chunk<1>(x + r, c, z + r * n, start, count, lanes); break;

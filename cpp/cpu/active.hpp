@@ -30,6 +30,18 @@ struct AttackOutput {
   std::int64_t* n_steps;  // (n)
 };
 
+// The sum of f(0) to f(n - 1), in eight sums that do not wait for each other.
+template <class F>
+double sum_in_lanes(std::size_t n, const F& f) {
+  constexpr std::size_t lanes = 8;
+  double sums[lanes] = {};
+  std::size_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (std::size_t l = 0; l < lanes; ++l) sums[l] += f(i + l);
+  for (; i < n; ++i) sums[0] += f(i);
+  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
 // Keeps them in a line, in the caller's type, so that what is scored is what will be returned: a row that is finished
 // is written out and the last one takes its place.
 template <class T>
@@ -67,17 +79,16 @@ class ActiveRows {
   void step(std::size_t i, double a, const double* gradient, double norm) {
     const std::size_t d = source_.n_features;
     T* x = row(i);
-    double square = 0.0;
-    for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(x[j]) * static_cast<double>(x[j]);
+    const double square =
+        sum_in_lanes(d, [x](std::size_t j) { return static_cast<double>(x[j]) * static_cast<double>(x[j]); });
     const double length = core::with_overshoot(std::abs(a) * norm, options_.overshoot, std::sqrt(square),
                                                std::numeric_limits<T>::epsilon());
     const double factor = length / norm;
-    for (std::size_t j = 0; j < d; ++j) {
-      double value = static_cast<double>(x[j]) - factor * gradient[j];
-      if (options_.clip_low) value = std::max(value, *options_.clip_low);
-      if (options_.clip_high) value = std::min(value, *options_.clip_high);
-      x[j] = static_cast<T>(value);
-    }
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    const double low = options_.clip_low.value_or(-infinity);
+    const double high = options_.clip_high.value_or(infinity);
+    for (std::size_t j = 0; j < d; ++j)
+      x[j] = static_cast<T>(std::min(high, std::max(low, static_cast<double>(x[j]) - factor * gradient[j])));
     ++out_.n_steps[index_[i]];
   }
 
@@ -88,11 +99,10 @@ class ActiveRows {
     T* x = row(i);
     std::copy_n(x, d, out_.x_adv + at * d);
     const T* original = read_row(source_, at, 0, d, buffer_.data());
-    double square = 0.0;
-    for (std::size_t j = 0; j < d; ++j) {
+    const double square = sum_in_lanes(d, [&](std::size_t j) {
       const double moved = static_cast<double>(x[j]) - static_cast<double>(original[j]);
-      square += moved * moved;
-    }
+      return moved * moved;
+    });
     out_.l2[at] = std::sqrt(square);
     out_.success[at] = success;
     const std::size_t last = index_.size() - 1;

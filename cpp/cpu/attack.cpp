@@ -19,9 +19,9 @@ struct Pair {
 
 template <class T>
 class LdGrad {
-  // What the gradient is made of: a component's, times its share, negative for the class that is to be left.
+  // What the gradient of a row is made of: a component's, times its share, negative for the class that is to be left.
   struct Term {
-    std::size_t component;
+    std::size_t row, component;
     double share;
   };
 
@@ -34,9 +34,9 @@ class LdGrad {
         options_(options),
         scorer_(model, max_rows, options.screening),
         active_(rows, options.step, out, max_rows),
+        pairs_(max_rows),
         row_(model.n_features()),
-        gradient_(model.n_features()),
-        scratch_(residual_scratch(1, model.n_factors())) {}
+        scratch_(residual_scratch(refined_rows, model.n_factors())) {}
 
   BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels, const PairOutput& pairs) {
     active_.load(first, count);
@@ -45,23 +45,29 @@ class LdGrad {
     for (std::size_t step = 0; !active_.empty(); ++step) {
       if (!scorer_.load(active_.view(), 0, active_.size())) return active_.index(scorer_.bad_row());
       scorer_.score_groups(groups_, score_tolerance<double>);
-      for (std::size_t i = active_.size(); i-- > 0;) {
+      const auto goes_on = [&](std::size_t i) { return leads(pairs_[i]) && step < options_.step.steps; };
+      standing_.clear();
+      for (std::size_t i = 0; i < active_.size(); ++i) {
         const std::size_t at = active_.index(i);
-        const Pair pair = choose(i, static_cast<std::size_t>(labels[at]));
-        const bool flipped = !leads(pair);
-        if (flipped || step == options_.step.steps) {
-          active_.finish(i, flipped);
-          continue;
-        }
-        take_step(i, pair);
-        pairs.source[at] = static_cast<std::int64_t>(pair.source) - groups_[pair.source_class];
-        pairs.target[at] = static_cast<std::int64_t>(pair.target) - groups_[pair.target_class];
+        pairs_[i] = choose(i, static_cast<std::size_t>(labels[at]));
+        if (!goes_on(i)) continue;
+        standing_.push_back(i);
+        pairs.source[at] = static_cast<std::int64_t>(pairs_[i].source) - groups_[pairs_[i].source_class];
+        pairs.target[at] = static_cast<std::int64_t>(pairs_[i].target) - groups_[pairs_[i].target_class];
       }
+      const std::size_t at_once = std::clamp<std::size_t>(gradient_numbers / model_.n_features(), 1, active_.size());
+      for (std::size_t s = 0; s < standing_.size(); s += at_once)
+        take_steps(standing_.data() + s, std::min(at_once, standing_.size() - s));
+      for (std::size_t i = active_.size(); i-- > 0;)
+        if (!goes_on(i)) active_.finish(i, !leads(pairs_[i]));
     }
     return {};
   }
 
  private:
+  // Gradients that are held at once, in numbers.
+  static constexpr std::size_t gradient_numbers = std::size_t{1} << 20;
+
   struct ClassScore {
     double score;
     std::size_t best;  // over all classes
@@ -99,79 +105,113 @@ class LdGrad {
     return pair.gap > 0.0 || (pair.gap == 0.0 && pair.source_class < pair.target_class);
   }
 
-  void take_step(std::size_t i, const Pair& pair) {
-    std::copy_n(active_.row(i), model_.n_features(), row_.data());
-    std::fill(gradient_.begin(), gradient_.end(), 0.0);
+  // Steps of some rows at once, so that the quadratic terms are computed by component, for several rows each.
+  void take_steps(const std::size_t* rows, std::size_t count) {
+    const std::size_t d = model_.n_features();
+    gradients_.assign(count * d, 0.0);
+    curvatures_.assign(count, 0.0);
     terms_.clear();
-    if (options_.rule == Rule::max || is_fixed()) {
-      terms_ = {{pair.source, -1.0}, {pair.target, 1.0}};
-    } else {
-      add_shares(i, pair.source_class, -1.0);
-      add_shares(i, pair.target_class, 1.0);
+    for (std::size_t r = 0; r < count; ++r) {
+      const std::size_t i = rows[r];
+      const std::size_t before = terms_.size();
+      if (options_.rule == Rule::max || is_fixed()) {
+        terms_.push_back({r, pairs_[i].source, -1.0});
+        terms_.push_back({r, pairs_[i].target, 1.0});
+      } else {
+        add_shares(r, i, pairs_[i].source_class, -1.0);
+        add_shares(r, i, pairs_[i].target_class, 1.0);
+      }
+      std::copy_n(active_.row(i), d, row_.data());
+      for (std::size_t t = before; t < terms_.size(); ++t) add_gradient(i, terms_[t]);
     }
-    for (const Term& term : terms_) add_gradient(i, term.component, term.share);
+    add_curvatures();
+    for (std::size_t r = 0; r < count; ++r) {
+      const double* gradient = gradients_.data() + r * d;
+      const double b = sum_in_lanes(d, [gradient](std::size_t j) { return gradient[j] * gradient[j]; });
+      if (!(b > 0.0)) continue;  // the two components are one and the same
+      active_.step(rows[r], core::step_to_zero(step_gap(rows[r]), b, curvatures_[r]), gradient, std::sqrt(b));
+    }
+  }
 
-    double b = 0.0;
-    for (const double g : gradient_) b += g * g;
-    if (!(b > 0.0)) return;  // the two components are one and the same
-    double c = 0.0;
-    for (const Term& term : terms_) c += 0.5 * term.share * precision_form(term.component);
-    active_.step(i, core::step_to_zero(step_gap(pair), b, c), gradient_.data(), std::sqrt(b));
+  // curvature += share g^T S_k^-1 g / 2 for every term. One pass from z = 0 gives the form to rounding of |g|^2_D, which
+  // is enough for the length of a step.
+  void add_curvatures() {
+    std::stable_sort(terms_.begin(), terms_.end(),
+                     [](const Term& a, const Term& b) { return a.component < b.component; });
+    const std::size_t n = model_.n_factors();
+    const double* x[refined_rows];
+    double q[refined_rows];
+    std::size_t end;
+    for (std::size_t begin = 0; begin < terms_.size(); begin = end) {
+      const std::size_t k = terms_[begin].component;
+      end = begin;
+      for (; end < terms_.size() && end - begin < refined_rows && terms_[end].component == k; ++end)
+        x[end - begin] = gradients_.data() + terms_[end].row * model_.n_features();
+      ComponentView centered = model_.component(k);
+      centered.mean = nullptr;
+      z_.assign(refined_rows * n, 0.0);
+      factor_gradient_.resize(refined_rows * n);
+      model_.loops().f64.residual_form(x, end - begin, centered, z_.data(), scratch_.data(), q,
+                                       factor_gradient_.data());
+      for (std::size_t t = begin; t < end; ++t) {
+        const std::size_t r = t - begin;
+        const double taken_off = core::complete_residual_form(n, centered.cholesky, z_.data() + r * n,
+                                                              factor_gradient_.data() + r * n);
+        curvatures_[terms_[t].row] += 0.5 * terms_[t].share * (q[r] - taken_off);
+      }
+    }
   }
 
   bool is_fixed() const { return options_.source || options_.target; }
 
   // A class's log-sum-exp has the gradient of its components, each by its posterior probability.
-  void add_shares(std::size_t i, std::size_t g, double sign) {
+  void add_shares(std::size_t r, std::size_t i, std::size_t g, double sign) {
     const double* values = scorer_.values(i);
     core::LogSumExp sum;
     for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) sum.add(values[k]);
     constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
     for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) {
       const double share = std::exp(values[k] - sum.value());
-      if (share > negligible) terms_.push_back({static_cast<std::size_t>(k), sign * share});
+      if (share > negligible) terms_.push_back({r, static_cast<std::size_t>(k), sign * share});
     }
   }
 
-  // The gap that the step is to close: between the classes, or between the two components the caller holds fixed.
-  double step_gap(const Pair& pair) {
+  // The gap that the step of row i, which row_ no longer holds, is to close: between the classes, or between the two
+  // components the caller holds fixed.
+  double step_gap(std::size_t i) {
+    const Pair& pair = pairs_[i];
     if (!is_fixed()) return pair.gap;
+    std::copy_n(active_.row(i), model_.n_features(), row_.data());
     return std::max(0.0, log_priors_[pair.source_class] + component_value(pair.source) -
                              log_priors_[pair.target_class] - component_value(pair.target));
   }
 
   double component_value(std::size_t k) {
-    return core::log_density(model_.log_normalizers()[k], mahalanobis(row_.data(), model_.component(k), 2));
+    return core::log_density(model_.log_normalizers()[k], mahalanobis(model_.component(k)));
   }
 
   // The scorer has found the factors of row i where it looked at the component; a component that is held fixed may be
   // one that it left out.
-  void add_gradient(std::size_t i, std::size_t k, double sign) {
-    const ComponentView component = model_.component(k);
+  void add_gradient(std::size_t i, const Term& term) {
+    const ComponentView component = model_.component(term.component);
     if (is_fixed()) {
-      mahalanobis(row_.data(), component, 2);
+      mahalanobis(component);
     } else {
       z_.resize(component.n_factors);
-      scorer_.factors(i, k, z_.data());
+      scorer_.factors(i, term.component, z_.data());
     }
-    model_.loops().add_precision_product(row_.data(), component, z_.data(), sign, gradient_.data());
+    model_.loops().add_precision_product(row_.data(), component, z_.data(), term.share,
+                                         gradients_.data() + term.row * model_.n_features());
   }
 
-  // g^T S_k^-1 g
-  double precision_form(std::size_t k) {
-    ComponentView centered = model_.component(k);
-    centered.mean = nullptr;
-    return mahalanobis(gradient_.data(), centered, 1);
-  }
-
-  // q of a vector about a component; the factors are left in z_. One pass gives it to rounding of |x|^2_D, a second one
-  // to rounding of q.
-  double mahalanobis(const double* x, const ComponentView& component, int passes) {
+  // q of row_ about a component; the factors are left in z_. The first pass finds them, the second confirms them.
+  double mahalanobis(const ComponentView& component) {
     const std::size_t n = component.n_factors;
+    const double* x = row_.data();
     z_.assign(n, 0.0);
     factor_gradient_.resize(n);
     double q = 0.0;
-    for (int pass = 0; pass < passes; ++pass) {
+    for (int pass = 0; pass < 2; ++pass) {
       double at_z;
       model_.loops().f64.residual_form(&x, 1, component, z_.data(), scratch_.data(), &at_z, factor_gradient_.data());
       q = at_z - core::complete_residual_form(n, component.cholesky, z_.data(), factor_gradient_.data());
@@ -185,10 +225,13 @@ class LdGrad {
   const LdGradOptions& options_;
   BlockScorer<T> scorer_;
   ActiveRows<T> active_;
+  std::vector<Pair> pairs_;               // (rows)
+  std::vector<std::size_t> standing_;     // rows that take a step
   std::vector<Term> terms_;
-  std::vector<double> row_, gradient_;        // (d)
-  std::vector<double> z_, factor_gradient_;   // (L)
-  std::vector<double> scratch_;
+  std::vector<double> gradients_;         // (rows at once, d)
+  std::vector<double> curvatures_;        // (rows at once)
+  std::vector<double> row_;               // (d)
+  std::vector<double> z_, factor_gradient_, scratch_;
 };
 
 }  // namespace

@@ -37,8 +37,8 @@ class LinearAttack {
       for (std::size_t i = active_.size(); i-- > 0;) {
         const std::size_t at = active_.index(i);
         const T* x = active_.row(i);
-        double decision = intercept_;
-        for (std::size_t j = 0; j < d_; ++j) decision += gradient_[j] * static_cast<double>(x[j]);
+        const double decision =
+            intercept_ + sum_in_lanes(d_, [&](std::size_t j) { return gradient_[j] * static_cast<double>(x[j]); });
         if (!std::isfinite(decision)) return at;
         const bool flipped = !holds(decision, labels[at]);
         if (flipped || step == steps_ || norm_ == 0.0) {

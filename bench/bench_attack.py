@@ -6,7 +6,8 @@ import pytest
 import reference
 import shapes
 import tolerances
-from mfa_fast.experiments.throughput import ATTACK_STEPS, attack_task
+from mfa_fast.experiments.problems import ATTACK_STEPS
+from mfa_fast.experiments.throughput import attack_task
 
 N_COMPARED = 4
 

@@ -11,7 +11,8 @@ import argparse
 import numpy as np
 
 import shapes
-from mfa_fast.experiments.throughput import Problem, Shape, cast, compare, dense_floor, random_mixture
+from mfa_fast.experiments.problems import Shape, cast, random_mixture
+from mfa_fast.experiments.throughput import Problem, compare, dense_floor
 from table import write_json
 
 NOISE_STD = 1.0

@@ -1,6 +1,6 @@
 """The named problems of the benchmarks, by the names that the suites use.
 
-The sizes themselves are in `mfa_fast.experiments.throughput`, because `mfa-fast bench` measures the same problems where
+The sizes themselves are in `mfa_fast.experiments.problems`, because `mfa-fast bench` measures the same problems where
 there is no bench/ folder. Models and data are made once per process and kept nowhere else.
 
     MFA_FAST_DATA      folder with MNIST; without it digits like these are made of those bundled in scikit-learn
@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from mfa_fast.experiments.throughput import DTYPES, NESTED_NOISE_STDS, SHAPES, SYMMETRIC_NOISE_STD, Workbench
+from mfa_fast.experiments.problems import DTYPES, NESTED_NOISE_STDS, SHAPES, SYMMETRIC_NOISE_STD
+from mfa_fast.experiments.throughput import Workbench
 
 QUICK = os.environ.get("MFA_BENCH_QUICK", "0") not in ("", "0")
 DATA = os.environ.get("MFA_FAST_DATA") or None

@@ -8,53 +8,9 @@ import json
 import sys
 from pathlib import Path
 
-from mfa_fast.experiments.throughput import machine, throughput_table
+from mfa_fast.experiments.throughput import machine, text_table, throughput_table
 
 RESULTS = Path(__file__).parent / "results"
-
-# Heading, key, format; a heading whose key no row has is left out.
-COLUMNS = (
-    ("", "who", "{}"),
-    ("task", "task", "{}"),
-    ("shape", "shape", "{}"),
-    ("data", "data", "{}"),
-    ("n", "n", "{}"),
-    ("dtype", "dtype", "{}"),
-    ("noise", "noise_std", "{:g}"),
-    ("time, ms", "seconds", "{:.1f}"),
-    ("floor, ms", "floor_seconds", "{:.1f}"),
-    ("floor is", "against", "{}"),
-    ("ratio", "ratio", "{:.2f}"),
-    ("+-", "spread", "{:.2f}"),
-    ("target", "target", "{:.2f}"),
-    ("error", "error", "{:.1e}"),
-    ("allowed", "tolerance", "{:.0e}"),
-)
-IN_MILLISECONDS = ("seconds", "floor_seconds")
-
-
-def cells(row):
-    """Return a row as text."""
-    return [
-        "-" if row.get(key) is None else form.format(row[key] * 1e3 if key in IN_MILLISECONDS else row[key])
-        for _, key, form in COLUMNS
-    ]
-
-
-def text_table(rows):
-    """Return lines with aligned columns: words to the left, numbers to the right."""
-    kept = [i for i, (_, key, _) in enumerate(COLUMNS) if any(key in row for row in rows)]
-    lines = [[COLUMNS[i][0] for i in kept], *([line[i] for i in kept] for line in map(cells, rows))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
-    words = [COLUMNS[i][2] == "{}" for i in kept]
-    aligned = (
-        "  ".join(
-            cell.ljust(width) if word else cell.rjust(width)
-            for cell, width, word in zip(line, widths, words, strict=True)
-        )
-        for line in lines
-    )
-    return "".join(f"{line.rstrip()}\n" for line in aligned)
 
 
 def result_path(name):

@@ -239,6 +239,25 @@ def attack(
 
 
 @app.command()
+def bench(
+    data: Annotated[Path | None, typer.Option(help="MNIST to measure on; without it, digits like these.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Five times the samples, in some two minutes.")] = False,
+) -> None:
+    """Measure this machine: time, ratio to the dense matrix product of the same run, and error."""
+    # Only here, because it needs all that can be measured.
+    from mfa_fast.experiments.throughput import text_table, throughput_table
+
+    console = Console(stderr=True)
+    with console.status("settling") as status:
+        rows = throughput_table(
+            quick=not full,
+            data=data,
+            progress=lambda row: status.update(f"{row['task']}, {row['shape']}, {row['dtype']}"),
+        )
+    typer.echo(text_table(rows), nl=False)
+
+
+@app.command()
 def info() -> None:
     """Print version, instruction sets, BLAS, threads, and whether CUDA is on."""
     mfa_fast.show_config()

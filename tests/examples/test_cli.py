@@ -16,7 +16,7 @@ from mfa_fast.cli import main
 from mfa_fast.experiments import models, pictures
 
 MODELS = ["bayes_symmetric", "bayes_asymmetric", "linear_svm", "rbf_svm"]
-COMMANDS = ["run", "fit", "sample", "score", "attack", "info"]
+COMMANDS = ["run", "fit", "sample", "score", "attack", "bench", "info"]
 N_ATTACKED = 40
 QUICK = ["--train-samples", "300", "--attack-samples", str(N_ATTACKED), "--max-iter", "20"]
 

@@ -1,0 +1,171 @@
+// Matrix products and products of single rows with columns. Part of loops.cpp.
+#pragma once
+
+#include <cstddef>
+
+#include "cpu/isa.hpp"
+#include "cpu/loops/registers.hpp"
+
+namespace mfa::cpu::MFA_ISA {
+namespace {
+
+// Features that are multiplied in one go: 256 rows of them stay in the second-level cache, one tile of them in the first.
+constexpr std::size_t product_depth = 256;
+// Terms that are summed in turn before they are added to the total. Even where all terms are alike, so that every
+// rounding goes the same way, the error is then that of some dozens of additions, not of d of them.
+constexpr std::size_t run = 16;
+
+// One run of features of a tile: what Rows rows make with two vectors of columns.
+template <class T, std::size_t Rows>
+MFA_INLINE void multiply_run(const T* x, std::size_t x_stride, const T* panel, std::size_t depth,
+                             Vector<T, width<T>> (&sums)[Rows][2]) {
+  constexpr std::size_t w = width<T>;
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = Vector<T, w>{};
+  for (std::size_t k = 0; k < depth; ++k) {
+    const Vector<T, w> left = load<T, w>(panel + k * 2 * w);
+    const Vector<T, w> right = load<T, w>(panel + k * 2 * w + w);
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const Vector<T, w> value = broadcast<T, w>(x[r * x_stride + k]);
+      sums[r][0] += value * left;
+      sums[r][1] += value * right;
+    }
+  }
+}
+
+template <class T, std::size_t Rows>
+void multiply_tile(const T* x, std::size_t x_stride, const T* panel, std::size_t depth, T* out,
+                   std::size_t out_stride, bool add) {
+  constexpr std::size_t w = width<T>;
+  Vector<T, w> totals[Rows][2];
+  multiply_run<T, Rows>(x, x_stride, panel, depth < run ? depth : run, totals);
+  for (std::size_t first = run; first < depth; first += run) {
+    Vector<T, w> sums[Rows][2];
+    multiply_run<T, Rows>(x + first, x_stride, panel + first * 2 * w, depth - first < run ? depth - first : run, sums);
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) {
+      totals[r][0] += sums[r][0];
+      totals[r][1] += sums[r][1];
+    }
+  }
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t half = 0; half < 2; ++half) {
+      T* target = out + r * out_stride + half * w;
+      store<T, w>(target, add ? load<T, w>(target) + totals[r][half] : totals[r][half]);
+    }
+}
+
+// The rows that are left over take a kernel of their own size; each number is summed in the same order in all of them,
+// so that a row's result does not depend on the rows beside it.
+template <class T, std::size_t Rows>
+void multiply_rest(std::size_t rows, const T* x, std::size_t x_stride, const T* panel, std::size_t depth, T* out,
+                   std::size_t out_stride, bool add) {
+  if constexpr (Rows > 0) {
+    if (rows == Rows) multiply_tile<T, Rows>(x, x_stride, panel, depth, out, out_stride, add);
+    else multiply_rest<T, Rows - 1>(rows, x, x_stride, panel, depth, out, out_stride, add);
+  }
+}
+
+template <class T>
+void multiply(MatrixView<const T> x, const T* panel, std::size_t n_tiles, MatrixView<T> out) {
+  constexpr std::size_t columns = tile_columns<T>;
+  const std::size_t d = x.cols;
+  for (std::size_t start = 0; start < d; start += product_depth) {
+    const std::size_t depth = d - start < product_depth ? d - start : product_depth;
+    for (std::size_t tile = 0; tile < n_tiles; ++tile) {
+      const T* block = panel + (tile * d + start) * columns;
+      std::size_t r = 0;
+      for (; r + product_rows <= x.rows; r += product_rows)
+        multiply_tile<T, product_rows>(x.row(r) + start, x.stride, block, depth, out.row(r) + tile * columns,
+                                       out.stride, start > 0);
+      multiply_rest<T, product_rows - 1>(x.rows - r, x.row(r) + start, x.stride, block, depth,
+                                         out.row(r) + tile * columns, out.stride, start > 0);
+    }
+  }
+}
+
+// Columns that are multiplied with row_tile rows at once: their accumulators fit the register file.
+constexpr std::size_t dot_columns = vector_bytes == 64 ? 6 : 2;
+
+// One vector of the products of Rows rows with Columns columns.
+template <bool Whole, class T, std::size_t Rows, std::size_t Columns>
+MFA_INLINE void dot_step(const T* const* x, const T* columns, std::size_t d, std::size_t j, std::size_t count,
+                         Vector<T, width<T>> (&sums)[Rows][Columns]) {
+  constexpr std::size_t w = width<T>;
+  Vector<T, w> values[Rows];
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < Rows; ++r) values[r] = load_some<Whole, w>(x[r] + j, count);
+#pragma GCC unroll 8
+  for (std::size_t c = 0; c < Columns; ++c) {
+    const Vector<T, w> column = load_some<Whole, w>(columns + c * d + j, count);
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += values[r] * column;
+  }
+}
+
+// One run of vectors.
+template <class T, std::size_t Rows, std::size_t Columns>
+MFA_INLINE void dot_run(const T* const* x, const T* columns, std::size_t d, std::size_t first,
+                        Vector<T, width<T>> (&sums)[Rows][Columns]) {
+  constexpr std::size_t w = width<T>;
+  const std::size_t end = d - first < run * w ? d : first + run * w;
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+    for (std::size_t c = 0; c < Columns; ++c) sums[r][c] = Vector<T, w>{};
+  std::size_t j = first;
+  for (; j + w <= end; j += w) dot_step<true>(x, columns, d, j, w, sums);
+  if (j < end) dot_step<false>(x, columns, d, j, end - j, sums);
+}
+
+template <class T, std::size_t Rows, std::size_t Columns>
+void dot_tile(const T* const* x, const T* columns, std::size_t d, T* out, std::size_t out_stride) {
+  constexpr std::size_t w = width<T>;
+  Vector<T, w> totals[Rows][Columns];
+  dot_run(x, columns, d, 0, totals);
+  for (std::size_t first = run * w; first < d; first += run * w) {
+    Vector<T, w> sums[Rows][Columns];
+    dot_run(x, columns, d, first, sums);
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < Rows; ++r)
+#pragma GCC unroll 8
+      for (std::size_t c = 0; c < Columns; ++c) totals[r][c] += sums[r][c];
+  }
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t c = 0; c < Columns; ++c) out[r * out_stride + c] = sum<T, w>(totals[r][c]);
+}
+
+template <class T, std::size_t Rows, std::size_t Columns>
+void dot_rest(std::size_t n_columns, const T* const* x, const T* columns, std::size_t d, T* out,
+              std::size_t out_stride) {
+  if constexpr (Columns > 0) {
+    if (n_columns == Columns) dot_tile<T, Rows, Columns>(x, columns, d, out, out_stride);
+    else dot_rest<T, Rows, Columns - 1>(n_columns, x, columns, d, out, out_stride);
+  }
+}
+
+template <class T, std::size_t Rows>
+void dot_rows(const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
+  std::size_t c = 0;
+  for (; c + dot_columns <= n_columns; c += dot_columns)
+    dot_tile<T, Rows, dot_columns>(x, columns + c * d, d, out + c, n_columns);
+  dot_rest<T, Rows, dot_columns - 1>(n_columns - c, x, columns + c * d, d, out + c, n_columns);
+}
+
+template <class T>
+void dots(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
+  for (std::size_t r = 0; r < rows; r += row_tile) {
+    T* target = out + r * n_columns;
+    switch (rows - r) {
+      case 1: dot_rows<T, 1>(x + r, columns, n_columns, d, target); break;
+      case 2: dot_rows<T, 2>(x + r, columns, n_columns, d, target); break;
+      case 3: dot_rows<T, 3>(x + r, columns, n_columns, d, target); break;
+      default: dot_rows<T, 4>(x + r, columns, n_columns, d, target);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace mfa::cpu::MFA_ISA

@@ -1,0 +1,98 @@
+// From a row to its product's left-hand side, and from the product to log-densities or bounds on them. Part of loops.cpp.
+#pragma once
+
+#include <cstddef>
+
+#include "core/gaussian.hpp"
+#include "core/screening.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/loops/registers.hpp"
+
+namespace mfa::cpu::MFA_ISA {
+namespace {
+
+// One vector of a centred row; a part of one at the end of the row.
+template <bool Whole, class T>
+MFA_INLINE void center_features(const T* x, const T* center, const T* scale, std::size_t j, std::size_t count, T* out,
+                                T* squares, Vector<double, width<double>>& norm) {
+  constexpr std::size_t w = width<double>;
+  Vector<T, w> value = load_some<Whole, w>(x + j, count) - load_some<Whole, w>(center + j, count);
+  if (scale != nullptr) value *= load_some<Whole, w>(scale + j, count);
+  store_some<Whole, w>(out + j, value, count);
+  if (squares != nullptr) store_some<Whole, w>(squares + j, value * value, count);
+  const Vector<double, w> wide = widen<w>(value);
+  norm += wide * wide;
+}
+
+template <class T>
+double center(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares) {
+  constexpr std::size_t w = width<double>;
+  constexpr std::size_t unroll = 4;  // sums that do not wait for each other
+  Vector<double, w> norms[unroll] = {};
+  std::size_t j = 0;
+  for (; j + unroll * w <= d; j += unroll * w)
+#pragma GCC unroll 4
+    for (std::size_t u = 0; u < unroll; ++u)
+      center_features<true>(x, center, scale, j + u * w, w, out, squares, norms[u]);
+  for (; j < d; j += w)
+    center_features<false>(x, center, scale, j, d - j < w ? d - j : w, out, squares, norms[0]);
+  return sum<double, w>((norms[0] + norms[1]) + (norms[2] + norms[3]));
+}
+
+template <class T>
+void log_densities(const DifferenceTerms& terms, const T* product, const T* x_norms, double* values, double* errors) {
+  const std::size_t n = terms.n_components;
+  for (std::size_t k = 0; k < n; ++k) values[k] = 0.0;
+  for (std::size_t l = 0; l < terms.n_factors; ++l) {
+    const T* row = product + l * n;
+    const double* mean = terms.projected_means + l * n;
+    for (std::size_t k = 0; k < n; ++k) {
+      const double v = static_cast<double>(row[k]) - mean[k];
+      values[k] += v * v;
+    }
+  }
+  const T* dots = product + terms.n_factors * n;
+  for (std::size_t k = 0; k < n; ++k) {
+    double norm = terms.x_norm;
+    if (x_norms != nullptr) norm = static_cast<double>(x_norms[k]);
+    else if (terms.inverse_noise != nullptr) norm *= terms.inverse_noise[k];
+    const double norms = norm + terms.mean_norms[k];
+    const double q = core::difference_form(norms, static_cast<double>(dots[k]), values[k]);
+    values[k] = core::log_density(terms.log_normalizers[k], q);
+    errors[k] = core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
+  }
+}
+
+template <class T>
+void screen(const ScreenTerms& terms, const T* product, double* guess, double* upper) {
+  const std::size_t n = terms.n_components;
+  // Until the last loop, `upper` holds |v|^2 and `guess` |z|^2.
+  for (std::size_t k = 0; k < n; ++k) guess[k] = upper[k] = 0.0;
+  for (std::size_t l = 0; l < terms.n_factors; ++l) {
+    const T* row = product + l * n;
+    const double* mean = terms.projected_means + l * n;
+    const double* inverse_eigenvalue = terms.inverse_eigenvalues + l * n;
+#pragma GCC ivdep
+    for (std::size_t k = 0; k < n; ++k) {
+      const double v = static_cast<double>(row[k]) - mean[k];
+      upper[k] += v * v;
+      guess[k] += v * v * inverse_eigenvalue[k];
+    }
+  }
+  const T* dots = product + terms.n_factors * n;
+  const core::Outside x{terms.outside, terms.shift};
+#pragma GCC ivdep
+  for (std::size_t k = 0; k < n; ++k) {
+    const core::Leftover left{terms.means_left[k], terms.loadings_left[k], terms.inverse_roots[k],
+                              terms.inverse_noise_roots[k], terms.inverse_weights[k]};
+    const double norms = terms.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norms[k];
+    const double c = core::difference_form(norms, static_cast<double>(dots[k]), upper[k]);
+    const double error = 2.0 * core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
+    const double q = core::mahalanobis_lower_bound(c, guess[k], error, x, left);
+    upper[k] = core::log_density(terms.log_normalizers[k], q);
+    guess[k] = core::log_density(terms.log_normalizers[k], core::mahalanobis_guess(c, x, left));
+  }
+}
+
+}  // namespace
+}  // namespace mfa::cpu::MFA_ISA

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/prefetch.hpp"
+
 namespace mfa::cpu {
 
 enum class ElementType { f16, f32, f64, long_double, boolean, u8, u16, u32, u64, i8, i16, i32, i64 };
@@ -21,5 +23,13 @@ struct Rows {
 // buffer (count). float is for rows of float, double for all.
 template <class T>
 const T* read_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count, T* buffer);
+
+// Asks for those elements, where they lie in a line.
+inline void prefetch_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count) {
+  if (rows.column_stride > static_cast<std::ptrdiff_t>(sizeof(double))) return;
+  prefetch(static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(row) * rows.row_stride +
+               static_cast<std::ptrdiff_t>(first) * rows.column_stride,
+           count * static_cast<std::size_t>(rows.column_stride > 0 ? rows.column_stride : 0));
+}
 
 }  // namespace mfa::cpu

@@ -106,16 +106,6 @@ MFA_INLINE Vector<double, W> widen(const Vector<float, W>& v) {
 #endif
 }
 
-// Asks for memory that will be read soon.
-template <class T>
-MFA_INLINE void prefetch(const T* p, std::size_t count) {
-#if defined(__GNUC__)
-  for (std::size_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(p + i);
-#else
-  (void)p, (void)count;
-#endif
-}
-
 // The lanes' sum, always in the same order: the upper half is added to the lower, again and again.
 template <class T, std::size_t W>
 MFA_INLINE T sum(const Vector<T, W>& v) {

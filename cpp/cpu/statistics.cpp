@@ -58,6 +58,8 @@ void add_slab(const Loops& loops, const Rows& rows, const Members& members, cons
   std::vector<double> factors(row_tile * (n + 1));
   for (std::size_t m = 0; m < members.rows.size(); m += row_tile) {
     const std::size_t count = std::min(row_tile, members.rows.size() - m);
+    for (std::size_t next = m + row_tile; next < members.rows.size() && next < m + 2 * row_tile; ++next)
+      prefetch_row(rows, members.rows[next], first, features);
     for (std::size_t r = 0; r < count; ++r) {
       x[r] = read_row(rows, members.rows[m + r], first, features, buffers[r]);
       weights[r] = members.responsibilities[m + r];
@@ -109,7 +111,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, bool screening, con
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
   const double tolerance = score_tolerance<T>;
   // Rows whose responsibilities are kept at once: bounded in memory even if no component can be left out.
-  const std::size_t wave = std::clamp<std::size_t>((std::size_t{4} << 20) / (K * (n + 3)), 240, 8192);
+  const std::size_t wave = std::clamp<std::size_t>((std::size_t{8} << 20) / (K * (n + 3)), 480, 32768);
 
   for (std::size_t start = 0; start < all_rows.n_rows; start += wave) {
     const Rows rows = part(all_rows, start, std::min(wave, all_rows.n_rows - start));

@@ -5,6 +5,7 @@
 
 #include "cpu/isa.hpp"
 #include "cpu/loops/registers.hpp"
+#include "cpu/prefetch.hpp"
 
 namespace mfa::cpu::MFA_ISA {
 namespace {
@@ -157,6 +158,7 @@ void dot_rows(const T* const* x, const T* columns, std::size_t n_columns, std::s
 template <class T>
 void dots(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
   for (std::size_t r = 0; r < rows; r += row_tile) {
+    for (std::size_t i = r + row_tile; i < rows && i < r + 2 * row_tile; ++i) prefetch(x[i], d * sizeof(T));
     T* target = out + r * n_columns;
     switch (rows - r) {
       case 1: dot_rows<T, 1>(x + r, columns, n_columns, d, target); break;

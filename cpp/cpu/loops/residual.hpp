@@ -6,6 +6,7 @@
 #include "core/gaussian.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/loops/products.hpp"
+#include "cpu/prefetch.hpp"
 
 namespace mfa::cpu::MFA_ISA {
 namespace {
@@ -137,7 +138,7 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
                    double* q, double* gradient) {
   constexpr std::size_t w = width<double>;
   const std::size_t n = c.n_factors;
-  for (std::size_t r = 0; r < rows; ++r) prefetch(x[r], c.n_features < residual_chunk ? c.n_features : residual_chunk);
+  for (std::size_t r = 0; r < rows; ++r) prefetch(x[r], (c.n_features < residual_chunk ? c.n_features : residual_chunk) * sizeof(T));
   for (std::size_t i = 0; i < rows * (n + 1) * w; ++i) scratch[i] = 0.0;
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
@@ -145,7 +146,7 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
     const std::size_t ahead = c.n_features - next < residual_chunk ? c.n_features - next : residual_chunk;
     for (std::size_t r = 0; r < rows; r += row_tile) {
       // The rows lie anywhere, so that the processor does not guess what comes next.
-      for (std::size_t i = r; i < rows && i < r + row_tile; ++i) prefetch(x[i] + next, ahead);
+      for (std::size_t i = r; i < rows && i < r + row_tile; ++i) prefetch(x[i] + next, ahead * sizeof(T));
       double* lanes = scratch + r * (n + 1) * w;
       switch (rows - r) {
         case 1: residual_form_chunk<1>(x + r, c, z + r * n, start, count, lanes); break;

@@ -2,26 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/gaussian.hpp"
 #include "subspace.hpp"
 
 namespace mfa {
 namespace {
-
-// In short sums that are summed in turn: these products enter every score, at the size of its largest terms.
-double dot(const double* a, const double* b, std::size_t n) {
-  constexpr std::size_t lanes = 8;
-  constexpr std::size_t chunk = 16 * lanes;
-  double total = 0.0;
-  for (std::size_t start = 0; start < n; start += chunk) {
-    const std::size_t end = std::min(n, start + chunk);
-    double sums[lanes] = {};
-    for (std::size_t i = start; i < end; ++i) sums[(i - start) % lanes] += a[i] * b[i];
-    total += ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-  }
-  return total;
-}
 
 // Lower Cholesky factor of a positive definite matrix (n, n) in place; M = I + B B^T is one whatever B is.
 void factorize_in_place(std::size_t n, double* m) {
@@ -50,7 +37,9 @@ Model::Model(const Parameters& p, const cpu::Loops& loops)
   } else {
     for (std::size_t k = 0; k < n_components_; ++k)
       for (std::size_t j = 0; j < n_features_; ++j) center_[j] += means_[k * n_features_ + j];
-    for (double& value : center_) value = static_cast<float>(value / static_cast<double>(n_components_));
+    constexpr double most = std::numeric_limits<float>::max();
+    for (double& value : center_)
+      value = static_cast<float>(std::clamp(value / static_cast<double>(n_components_), -most, most));
   }
   center_f32_.assign(center_.begin(), center_.end());
   classify_noise();
@@ -109,6 +98,15 @@ double Model::column_weight(std::size_t k, std::size_t j) const {
   return noise_ == Noise::spherical ? inverse_scalars_[k] : inverse_noise(k, j) / scale_[j];
 }
 
+bool Model::is_finite() const {
+  const auto finite = [](double value) { return std::isfinite(value); };
+  for (std::size_t k = 0; k < n_components_; ++k)
+    if (!finite(log_normalizers_[k]) && finite(log_weights_[k])) return false;
+  const auto all = [&](const std::vector<double>& values) { return std::all_of(values.begin(), values.end(), finite); };
+  return all(mean_norms_) && all(projected_means_) && all(model_errors_) && all(posterior_covariances_) &&
+         all(inverse_scalars_) && all(inverse_noise_);
+}
+
 ComponentView Model::component(std::size_t k) const {
   ComponentView view;
   view.n_features = n_features_;
@@ -146,13 +144,13 @@ void Model::factorize() {
       for (std::size_t l = 0; l < n; ++l) weighted[l * d + j] = c.loadings[l * d + j] * inverse_noise(k, j);
       log_noise[j] = std::log(noise_variance_[k * d + j]);
     }
-    const double sum_log_noise = dot(log_noise.data(), ones.data(), d);
+    const double sum_log_noise = core::dot(log_noise.data(), ones.data(), d);
 
     double* cholesky = cholesky_.data() + k * n * n;
     for (std::size_t l = 0; l < n; ++l)
       for (std::size_t m = 0; m <= l; ++m)
         cholesky[l * n + m] = cholesky[m * n + l] =
-            dot(weighted.data() + l * d, c.loadings + m * d, d) + (l == m ? 1.0 : 0.0);
+            core::dot(weighted.data() + l * d, c.loadings + m * d, d) + (l == m ? 1.0 : 0.0);
     std::vector<double> diagonal(n);
     for (std::size_t l = 0; l < n; ++l) diagonal[l] = cholesky[l * n + l];
     factorize_in_place(n, cholesky);
@@ -170,10 +168,10 @@ void Model::factorize() {
     for (std::size_t l = 0; l < n; ++l) condition += static_cast<double>(n) * diagonal[l] * covariance[l * n + l];
     model_errors_[k] = core::model_error(condition);
 
-    for (std::size_t l = 0; l < n; ++l) projected[l] = dot(weighted.data() + l * d, mean.data(), d);
+    for (std::size_t l = 0; l < n; ++l) projected[l] = core::dot(weighted.data() + l * d, mean.data(), d);
     core::solve_lower(n, cholesky, projected.data());
     for (std::size_t l = 0; l < n; ++l) projected_means_[l * n_components_ + k] = projected[l];
-    mean_norms_[k] = dot(weighted.data() + n * d, mean.data(), d);
+    mean_norms_[k] = core::dot(weighted.data() + n * d, mean.data(), d);
   }
 }
 

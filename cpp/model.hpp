@@ -15,7 +15,7 @@ namespace mfa {
 enum class Noise {
   spherical,  // D_k = s_k I
   shared,     // one diagonal D for all components: the features are scaled by D^-1/2 and the noise becomes I
-  diagonal,   // a diagonal D_k each: features scaled by their mean D^-1/2; |x|^2_D is a matrix product of its own
+  diagonal,   // a diagonal D_k each: features scaled by their geometric mean D^-1/2; |x|^2_D is a matrix product of its own
 };
 
 // The right-hand sides of the matrix products that all scores come from.
@@ -40,6 +40,9 @@ class Model {
  public:
   Model(const Parameters& parameters, const cpu::Loops& loops);
   ~Model();
+
+  // Whether what the scores are made of is: parameters may be finite and their squares not.
+  bool is_finite() const;
 
   std::size_t n_components() const { return n_components_; }
   std::size_t n_factors() const { return n_factors_; }

@@ -10,29 +10,19 @@
 namespace mfa {
 namespace {
 
-double dot(const double* a, const double* b, std::size_t n) {
-  constexpr std::size_t lanes = 8;
-  double sums[lanes] = {};
-  std::size_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (std::size_t l = 0; l < lanes; ++l) sums[l] += a[i + l] * b[i + l];
-  for (; i < n; ++i) sums[0] += a[i] * b[i];
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-}
-
 // Rows (n, d) made orthonormal, by Gram and Schmidt, twice; a row that depends on those before it becomes zero, which is
 // as good: a subspace may be smaller.
 void orthonormalize(std::vector<double>& rows, std::size_t n, std::size_t d) {
   for (std::size_t i = 0; i < n; ++i) {
     double* row = rows.data() + i * d;
-    const double before = std::sqrt(dot(row, row, d));
+    const double before = std::sqrt(core::dot(row, row, d));
     for (int pass = 0; pass < 2; ++pass)
       for (std::size_t j = 0; j < i; ++j) {
         const double* other = rows.data() + j * d;
-        const double part = dot(row, other, d);
+        const double part = core::dot(row, other, d);
         for (std::size_t f = 0; f < d; ++f) row[f] -= part * other[f];
       }
-    const double after = std::sqrt(dot(row, row, d));
+    const double after = std::sqrt(core::dot(row, row, d));
     const double factor = after > 1e-10 * before ? 1.0 / after : 0.0;
     for (std::size_t f = 0; f < d; ++f) row[f] *= factor;
   }
@@ -44,7 +34,7 @@ double spectral_norm_bound(std::vector<double> m, std::size_t n) {
   double log_scale = 0.0;
   double power = 1.0;
   for (int squaring = 0;; ++squaring) {
-    const double norm = std::sqrt(dot(m.data(), m.data(), n * n));
+    const double norm = std::sqrt(core::dot(m.data(), m.data(), n * n));
     if (!(norm > 0.0)) return 0.0;
     log_scale += std::log(norm) / power;
     if (squaring == 5) return std::exp(log_scale);
@@ -171,7 +161,7 @@ Subspace::Subspace(const Model& model, std::size_t n_directions)
     std::copy_n(row(L), R, means.data() + k * R);
     std::vector<double> gram(L * L);
     for (std::size_t l = 0; l < L; ++l)
-      for (std::size_t m = 0; m < L; ++m) gram[l * L + m] = dot(row(l), row(m), R);
+      for (std::size_t m = 0; m < L; ++m) gram[l * L + m] = core::dot(row(l), row(m), R);
     double* rotation = rotations_.data() + k * L * L;
     diagonalize(gram.data(), rotation, L);
     for (std::size_t l = 0; l < L; ++l) {
@@ -180,14 +170,14 @@ Subspace::Subspace(const Model& model, std::size_t n_directions)
         for (std::size_t r = 0; r < R; ++r) loading[r] += rotation[l * L + m] * row(m)[r];
     }
 
-    const double mean_square = dot(at + L * d, at + L * d, d);
-    means_left_[k] = std::sqrt(core::positive(mean_square - dot(row(L), row(L), R)) + rounding * mean_square);
+    const double mean_square = core::dot(at + L * d, at + L * d, d);
+    means_left_[k] = std::sqrt(core::positive(mean_square - core::dot(row(L), row(L), R)) + rounding * mean_square);
     std::vector<double> outside(L * L);
     double loadings_square = 0.0;
     for (std::size_t l = 0; l < L; ++l) {
       for (std::size_t m = 0; m < L; ++m)
-        outside[l * L + m] = dot(at + l * d, at + m * d, d) - dot(row(l), row(m), R);
-      loadings_square += dot(at + l * d, at + l * d, d);
+        outside[l * L + m] = core::dot(at + l * d, at + m * d, d) - core::dot(row(l), row(m), R);
+      loadings_square += core::dot(at + l * d, at + l * d, d);
     }
     loadings_left_[k] = std::sqrt(spectral_norm_bound(outside, L) + rounding * loadings_square);
     std::fill_n(noise.data() + k * R, R, model.largest_noise(k));
@@ -196,7 +186,7 @@ Subspace::Subspace(const Model& model, std::size_t n_directions)
   shadow_ = std::make_unique<Model>(
       Parameters{K, L, R, weights.data(), means.data(), loadings.data(), noise.data(), origin.data()}, model.loops());
   for (std::size_t k = 0; k < K; ++k) {
-    const double* covariance = shadow_->posterior_covariance(k);  // (I + A_y A_y^T / s)^-1, diagonal but for rounding
+    const double* covariance = shadow_->posterior_covariance(k);  // (I + A_y^T A_y / s)^-1, diagonal but for rounding
     inverse_roots_[k] =
         std::sqrt(spectral_norm_bound(std::vector<double>(covariance, covariance + L * L), L)) * (1.0 + rounding);
     inverse_weights_[k] = core::inverse_weight(model.largest_noise(k), loadings_left_[k], inverse_roots_[k]);

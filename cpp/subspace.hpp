@@ -21,7 +21,7 @@ class Subspace {
   const double* means_left() const { return means_left_.data(); }
   const double* loadings_left() const { return loadings_left_.data(); }
   const double* inverse_roots() const { return inverse_roots_.data(); }
-  // The shadow's factors are rotated, so that I + A_y A_y^T / s is diagonal: its inverse eigenvalues (L, K), and the
+  // The shadow's factors are rotated, so that I + A_y^T A_y / s is diagonal: its inverse eigenvalues (L, K), and the
   // rotation (L, L) that takes the shadow's factors back to the model's, for component k.
   const double* inverse_eigenvalues() const { return inverse_eigenvalues_.data(); }
   void to_model_factors(std::size_t k, double* z) const;

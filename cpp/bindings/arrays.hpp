@@ -34,25 +34,32 @@ inline void require_shape(const char* name, const py::array& array, std::initial
     throw py::value_error(std::string(name) + " must have shape " + expected + "), got " + shape_of(array));
 }
 
-// A C-contiguous array of exactly this type and shape; null for None.
+// A C-contiguous array of exactly this type and shape.
 template <class T>
 const T* borrow(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
-  if (object.is_none()) return nullptr;
   if (!py::isinstance<py::array_t<T, py::array::c_style>>(object))
     throw py::type_error(std::string(name) + " must be a C-contiguous array of " +
                          py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
                          py::repr(py::type::of(object)).cast<std::string>());
   const auto array = py::reinterpret_borrow<py::array>(object);
   require_shape(name, array, shape);
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    throw py::value_error(std::string(name) + " must be aligned");
   return static_cast<const T*>(array.data());
 }
 
 template <class T>
 T* borrow_output(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
   const T* data = borrow<T>(name, object, shape);
-  if (data != nullptr && !py::reinterpret_borrow<py::array>(object).writeable())
+  if (!py::reinterpret_borrow<py::array>(object).writeable())
     throw py::value_error(std::string(name) + " must be writeable");
   return const_cast<T*>(data);
+}
+
+// Null for None: an output that is not wanted.
+template <class T>
+T* borrow_optional(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
+  return object.is_none() ? nullptr : borrow_output<T>(name, object, shape);
 }
 
 inline cpu::ElementType element_type(const py::array& array) {
@@ -81,7 +88,8 @@ inline cpu::ElementType element_type(const py::array& array) {
       break;
     default: break;
   }
-  throw py::type_error("X must hold real numbers in native byte order, got dtype " + py::str(type).cast<std::string>());
+  throw py::type_error("X must hold real numbers" + std::string(native ? "" : " in native byte order") +
+                       ", got dtype " + py::str(type).cast<std::string>());
 }
 
 // Samples of any real type and any strides, as long as every entry is aligned.

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,7 +25,8 @@ namespace {
 
 // Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
 cpu::Execution execution(std::size_t n_threads) {
-  return {n_threads, [] {
+  constexpr std::size_t most = 1024;
+  return {std::clamp<std::size_t>(n_threads, 1, most), [] {
             const py::gil_scoped_acquire gil;
             return PyErr_CheckSignals() != 0;
           }};
@@ -53,7 +55,12 @@ std::unique_ptr<Model> make_model(const py::array& weights, const py::array& mea
                               borrow<double>("means", means, {K, d}),
                               borrow<double>("loadings", loadings, {K, L, d}),
                               borrow<double>("noise_variance", noise_variance, {K, d})};
-  return without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops()); });
+  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops()); });
+  if (!model->is_finite())
+    throw py::value_error(
+        "means, loadings and noise_variance are too far apart in size to be computed with in float64; "
+        "scale the data, or raise the noise variance");
+  return model;
 }
 
 cpu::Groups borrow_groups(const py::array& groups, const Model& model) {
@@ -92,11 +99,11 @@ cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& grou
   const std::size_t n = rows.n_rows;
   const std::size_t n_groups = offsets.size() - 1;
   return by_type(X, [&]<class T>(T) {
-    const cpu::Reduced<T> out{borrow_output<double>("log_sum", log_sum, {n, n_groups}),
-                              borrow_output<double>("best_value", best_value, {n, n_groups}),
-                              borrow_output<Index>("best", best, {n, n_groups}),
-                              borrow_output<T>("responsibilities", responsibilities, {n, model.n_components()}),
-                              borrow_output<double>("factors", factors, {n, model.n_factors()})};
+    const cpu::Reduced<T> out{borrow_optional<double>("log_sum", log_sum, {n, n_groups}),
+                              borrow_optional<double>("best_value", best_value, {n, n_groups}),
+                              borrow_optional<Index>("best", best, {n, n_groups}),
+                              borrow_optional<T>("responsibilities", responsibilities, {n, model.n_components()}),
+                              borrow_optional<double>("factors", factors, {n, model.n_factors()})};
     const double tolerance = exact ? cpu::score_tolerance<double> : cpu::score_tolerance<T>;
     const cpu::Execution how = execution(n_threads);
     return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, screening, out, how); });

@@ -1,4 +1,4 @@
-// The project's only macros: functions that compile for host and device, inner loops that must be inlined, and one
+// The macros that all code shares: functions that compile for host and device, inner loops that must be inlined, and one
 // namespace per instruction set.
 #pragma once
 

@@ -35,10 +35,15 @@ MFA_HD inline double difference_form(double norms, double x_dot_mean, double exp
   return q > 0.0 ? q : 0.0;
 }
 
+// Computes  epsilon, and more of it for long sums: runs of 16 terms are added up in blocks of 256, and those in turn.
+MFA_HD inline double rounding_unit(double epsilon, std::size_t n_features) {
+  return epsilon * (1.0 + static_cast<double>(n_features) / 8192.0);
+}
+
 // Computes  a bound on the rounding error of a log-density taken from the difference form, theory.md (6), for matrix
 //           products of the given epsilon and columns that are off by `model_error`.
 // Numerics  every term of the difference is at most 2 `norms` in size; the products are summed in short runs, so that
-//           even roundings that all go one way stay below the factor (docs/theory.md, table 1).
+//           even roundings that all go one way stay below it (docs/theory.md, table 1). `epsilon` is rounding_unit().
 MFA_HD inline double difference_form_error(double norms, double epsilon, double model_error) {
   return 8.0 * (epsilon + model_error) * norms;
 }
@@ -70,6 +75,24 @@ MFA_HD inline double squared_norm(std::size_t n, const double* b) {
   double sum = 0.0;
   for (std::size_t i = 0; i < n; ++i) sum += b[i] * b[i];
   return sum;
+}
+
+// Computes  a.b, in short sums that are summed in turn: products of a model's parameters enter every score, at the size
+//           of its largest terms.
+MFA_HD inline double dot(const double* a, const double* b, std::size_t n) {
+  constexpr std::size_t lanes = 8;
+  constexpr std::size_t chunk = 16 * lanes;
+  double total = 0.0;
+  for (std::size_t start = 0; start < n; start += chunk) {
+    const std::size_t end = n - start < chunk ? n : start + chunk;
+    double sums[lanes] = {};
+    std::size_t i = start;
+    for (; i + lanes <= end; i += lanes)
+      for (std::size_t l = 0; l < lanes; ++l) sums[l] += a[i + l] * b[i + l];
+    for (std::size_t l = 0; i + l < end; ++l) sums[l] += a[i + l] * b[i + l];
+    total += ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+  }
+  return total;
 }
 
 // Computes  q(z) = |x - mu - A z|^2_D + |z|^2 at its minimum over z, given its value and half its negative gradient

@@ -14,7 +14,7 @@ MFA_HD inline double positive(double value) { return value > 0.0 ? value : 0.0; 
 struct Leftover {
   double mean;                // |mu_perp|, rounded up
   double loadings;            // alpha = ||A_perp||_2, rounded up
-  double inverse_root;        // lambda^-1/2, with lambda the least eigenvalue of I + A_y A_y^T / s, rounded up
+  double inverse_root;        // lambda^-1/2, with lambda the least eigenvalue of I + A_y^T A_y / s, rounded up
   double inverse_noise_root;  // s^-1/2
   double inverse_weight;      // 1 / (s + alpha^2 / lambda), rounded down
 };
@@ -34,9 +34,11 @@ struct Outside {
 MFA_HD inline double coordinate_error(double x_norm, double epsilon) { return 8.0 * epsilon * std::sqrt(x_norm); }
 
 // Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).
+// Numerics  x itself was centred, scaled and rounded: by less than 2 epsilon |x|, a quarter of what y is allowed.
 MFA_HD inline double outside_length(double x_norm, double y_norm, double coordinate_error) {
   const double y = std::sqrt(y_norm) + coordinate_error;
-  return std::sqrt(positive(x_norm * (1.0 - 1e-12) - y * y));
+  const double x = std::sqrt(x_norm) - 0.25 * coordinate_error;
+  return std::sqrt(positive(x * x * (1.0 - 1e-12) - y * y));
 }
 
 // Computes  a lower bound on q(x) = (x - mu)^T (A A^T + s I)^-1 (x - mu), theory.md (21): with y the coordinates of x in
@@ -44,7 +46,7 @@ MFA_HD inline double outside_length(double x_norm, double y_norm, double coordin
 //           found there,
 //             q >= c + g^2 / (s + alpha^2 / lambda),   g = max(0, |x_perp| - |mu_perp| - alpha |z|).
 //           Proof. q is the minimum over z of |y - mu_y - A_y z|^2 / s + |z|^2 + |x_perp - mu_perp - A_perp z|^2 / s. With
-//           z = z(y) + u the first two terms are c + u^T (I + A_y A_y^T / s) u >= c + lambda |u|^2, the third is at least
+//           z = z(y) + u the first two terms are c + u^T (I + A_y^T A_y / s) u >= c + lambda |u|^2, the third is at least
 //           (g - alpha |u|)_+^2 / s; minimise over |u|.
 // Shapes    scalars; `c` and `z_square` = |z(y)|^2 as computed, `c_error` a bound on the error of c and of
 //           lambda |z(y)|^2.

@@ -45,7 +45,10 @@ class LdGrad {
     for (std::size_t step = 0; !active_.empty(); ++step) {
       if (!scorer_.load(active_.view(), 0, active_.size())) return active_.index(scorer_.bad_row());
       scorer_.score_groups(groups_, score_tolerance<double>);
-      const auto goes_on = [&](std::size_t i) { return leads(pairs_[i]) && step < options_.step.steps; };
+      // Where no rival has a chance at all (a prior or a weight of 0), there is nowhere to go.
+      const auto goes_on = [&](std::size_t i) {
+        return leads(pairs_[i]) && std::isfinite(pairs_[i].gap) && step < options_.step.steps;
+      };
       standing_.clear();
       for (std::size_t i = 0; i < active_.size(); ++i) {
         const std::size_t at = active_.index(i);
@@ -128,8 +131,9 @@ class LdGrad {
     for (std::size_t r = 0; r < count; ++r) {
       const double* gradient = gradients_.data() + r * d;
       const double b = sum_in_lanes(d, [gradient](std::size_t j) { return gradient[j] * gradient[j]; });
-      if (!(b > 0.0)) continue;  // the two components are one and the same
-      active_.step(rows[r], core::step_to_zero(step_gap(rows[r]), b, curvatures_[r]), gradient, std::sqrt(b));
+      const double gap = step_gap(rows[r]);
+      if (!(b > 0.0) || !std::isfinite(gap)) continue;  // the two components are one and the same, or one has weight 0
+      active_.step(rows[r], core::step_to_zero(gap, b, curvatures_[r]), gradient, std::sqrt(b));
     }
   }
 

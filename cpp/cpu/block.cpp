@@ -17,7 +17,7 @@ constexpr double largest_correction = 1e3;
 
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
   constexpr std::size_t unit = 24;  // a multiple of every matrix product's row tile
-  const std::size_t wanted = n_rows / (4 * std::max<std::size_t>(n_threads, 1)) / unit * unit;
+  const std::size_t wanted = n_rows / 4 / std::max<std::size_t>(n_threads, 1) / unit * unit;
   return std::clamp<std::size_t>(wanted, unit, 480);
 }
 
@@ -25,6 +25,7 @@ template <class T>
 BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool screening)
     : model_(model),
       loops_(typed<T>(model.loops())),
+      unit_(core::rounding_unit(std::numeric_limits<T>::epsilon(), model.n_features())),
       subspace_(screening ? model.subspace() : nullptr),
       centered_(max_rows * model.n_features()),
       squares_(model.noise() == Noise::diagonal ? max_rows * model.n_features() : 0),
@@ -82,7 +83,7 @@ void BlockScorer<T>::log_densities(std::size_t i, const T* product, const T* squ
   terms.mean_norms = model_.mean_norms();
   terms.log_normalizers = model_.log_normalizers();
   terms.model_errors = model_.model_errors();
-  terms.epsilon = std::numeric_limits<T>::epsilon();
+  terms.epsilon = unit_;
   loops_.log_densities(terms, product, square_product, values_.data() + i * K, errors_.data() + i * K);
 }
 
@@ -268,7 +269,8 @@ void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std:
       if (settled[r]) continue;
       const double taken_off =
           core::complete_residual_form(n, component.cholesky, z + r * n, gradient_.data() + r * n);
-      mahalanobis[r] = std::max(0.0, q[r] - taken_off);
+      const double rest = q[r] - taken_off;
+      mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
       settled[r] = taken_off <= largest_correction * mahalanobis[r];
     }
   }

@@ -95,6 +95,7 @@ class BlockScorer {
 
   const Model& model_;
   const TypedLoops<T>& loops_;
+  double unit_;  // of rounding
   const Subspace* subspace_;
   std::size_t bad_row_ = 0;
   Rows rows_;
@@ -147,15 +148,14 @@ BadRow for_each_block(std::size_t n_rows, const Execution& execution, const Make
   return bad_row == none ? BadRow{} : BadRow{bad_row};
 }
 
-// Calls visit(scorer, first, count) for every block of rows, which the scorer has loaded.
+// Calls visit(scorer, first, count), which returns a BadRow, for every block of rows, which the scorer has loaded.
 template <class T, class Visit>
 BadRow score_blocks(const Model& model, const Rows& rows, bool screening, const Execution& execution,
                     const Visit& visit) {
   return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
     return [&, scorer = BlockScorer<T>(model, height, screening)](std::size_t first, std::size_t count) mutable -> BadRow {
       if (!scorer.load(rows, first, count)) return scorer.bad_row();
-      visit(scorer, first, count);
-      return {};
+      return visit(scorer, first, count);
     };
   });
 }

@@ -26,7 +26,6 @@ void BlockScorer<T>::screen(Groups groups) {
   const Panel<T>& basis = subspace_->template basis<T>();
   const Panel<T>& panel = shadow.template panels<T>().columns;
   const std::size_t R = subspace_->n_directions();
-  constexpr double epsilon = std::numeric_limits<T>::epsilon();
 
   basis.multiply(centered_.data(), count_, coordinates_.data());
   if (basis.columns() != R)  // the shadow's product wants them in a line
@@ -37,7 +36,7 @@ void BlockScorer<T>::screen(Groups groups) {
   ScreenTerms terms;
   terms.n_components = K;
   terms.n_factors = model_.n_factors();
-  terms.epsilon = epsilon;
+  terms.epsilon = unit_;
   terms.projected_means = shadow.projected_means();
   terms.mean_norms = shadow.mean_norms();
   terms.model_errors = shadow.model_errors();
@@ -52,7 +51,7 @@ void BlockScorer<T>::screen(Groups groups) {
     const T* y = coordinates_.data() + i * R;
     terms.y_norm = 0.0;
     for (std::size_t r = 0; r < R; ++r) terms.y_norm += static_cast<double>(y[r]) * static_cast<double>(y[r]);
-    terms.shift = core::coordinate_error(norms_[i], epsilon);
+    terms.shift = core::coordinate_error(norms_[i], unit_);
     terms.outside = core::outside_length(norms_[i], terms.y_norm, terms.shift);
     loops_.screen(terms, shadow_product_.data() + i * panel.columns(), guess_.data(), upper_.data() + i * K);
     for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
@@ -85,12 +84,12 @@ void BlockScorer<T>::find_survivors(Groups groups) {
       double floor = -infinity;
       for (const std::size_t k : candidates)
         if (k >= begin && k < end) floor = values_[i * K + k] - errors_[i * K + k];
-      // Written so that a bound that overflowed rules nothing out; what has been evaluated has a value.
+      // Written so that a bound that overflowed rules nothing out; what has been evaluated has a slot.
       const double cutoff = floor - negligible_nats;
       std::size_t n = 0;
       for (std::size_t k = begin; k < end; ++k) {
         survivors_[n] = k;
-        n += !(upper[k] < cutoff) && values_[i * K + k] == -infinity;
+        n += !(upper[k] < cutoff) && slot_[i * K + k] < 0;
       }
       for (std::size_t s = 0; s < n; ++s) flag(i, survivors_[s]);
     }
@@ -124,8 +123,7 @@ void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, st
     const std::size_t i = flagged_[members[r]].row;
     const double root = subspace_->inverse_noise_roots()[k];
     const double norms = norms_[i] * root * root + model_.mean_norms()[k];
-    const double error =
-        core::difference_form_error(norms, std::numeric_limits<T>::epsilon(), model_.model_errors()[k]);
+    const double error = core::difference_form_error(norms, unit_, model_.model_errors()[k]);
     if (error <= tolerance * std::abs(upper_[i * K + k])) resolved[n_resolved++] = members[r];
     else unresolved[n_unresolved++] = members[r];
   }
@@ -156,8 +154,7 @@ void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, st
     const double norms = x_norm + model_.mean_norms()[k];
     const double q = core::difference_form(norms, static_cast<double>(product[n]), explained);
     values_[i * K + k] = core::log_density(model_.log_normalizers()[k], q);
-    errors_[i * K + k] =
-        core::difference_form_error(norms, std::numeric_limits<T>::epsilon(), model_.model_errors()[k]);
+    errors_[i * K + k] = core::difference_form_error(norms, unit_, model_.model_errors()[k]);
   }
 }
 

@@ -40,7 +40,7 @@ struct ScreenTerms {
   const double* projected_means;      // (L, K), of the shadow
   const double* mean_norms;           // (K), of the shadow
   const double* model_errors;         // (K), of the shadow
-  const double* inverse_eigenvalues;  // (L, K), of I + A_y A_y^T / s, whose eigenvectors are the shadow's factors
+  const double* inverse_eigenvalues;  // (L, K), of I + A_y^T A_y / s, whose eigenvectors are the shadow's factors
   const double* means_left;           // (K)
   const double* loadings_left;        // (K)
   const double* inverse_roots;        // (K)

@@ -9,6 +9,7 @@
 #include <functional>
 #include <mutex>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -57,7 +58,13 @@ void parallel_for(std::size_t n_tasks, const Execution& execution, MakeWorker ma
   std::vector<std::thread> helpers;
   const std::size_t n_helpers = std::min(execution.n_threads, n_tasks) - (n_tasks > 0 ? 1 : 0);
   helpers.reserve(n_helpers);
-  for (std::size_t i = 0; i < n_helpers; ++i) helpers.emplace_back(work, false);
+  for (std::size_t i = 0; i < n_helpers; ++i) {
+    try {
+      helpers.emplace_back(work, false);
+    } catch (const std::system_error&) {
+      break;  // no more threads to be had: those there are do the work
+    }
+  }
   work(true);
   for (std::thread& helper : helpers) helper.join();
   if (failure) std::rethrow_exception(failure);

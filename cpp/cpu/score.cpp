@@ -2,19 +2,35 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 
 #include "core/reduce.hpp"
 
 namespace mfa::cpu {
+namespace {
+
+// Whether a log-density can be given back as a T. Only samples absurdly far away have one that cannot.
+template <class T>
+bool in_range(double value) {
+  return std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max());
+}
+
+}  // namespace
 template <class T>
 BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, const Execution& execution) {
   const std::size_t K = model.n_components();
   return score_blocks<T>(model, rows, false, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
     scorer.score_all(tolerance);
-    for (std::size_t i = 0; i < count; ++i)
-      std::transform(scorer.values(i), scorer.values(i) + K, out + (first + i) * K,
-                     [](double value) { return static_cast<T>(value); });
+    for (std::size_t i = 0; i < count; ++i) {
+      const double* values = scorer.values(i);
+      for (std::size_t k = 0; k < K; ++k) {
+        // A component of weight 0 has -inf by right.
+        if (!in_range<T>(values[k]) && std::isfinite(model.log_normalizers()[k])) return BadRow{first + i};
+        out[(first + i) * K + k] = static_cast<T>(values[k]);
+      }
+    }
+    return BadRow{};
   });
 }
 
@@ -41,6 +57,7 @@ BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolera
           best.add(values[k], k - begin);
         }
         const double log_sum = sum.value();
+        if (!in_range<T>(log_sum)) return BadRow{row};
         if (out.log_sum != nullptr) out.log_sum[row * n_groups + g] = log_sum;
         if (out.best_value != nullptr) out.best_value[row * n_groups + g] = best.max;
         if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index);
@@ -52,6 +69,7 @@ BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolera
           scorer.factors(i, begin + best.index, out.factors + row * model.n_factors());
       }
     }
+    return BadRow{};
   });
 }
 

@@ -28,7 +28,7 @@ BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* 
 
 // Computes  per group: log-sum-exp (9), best component, responsibilities; factors of the best component.
 // Shapes    rows (n, d), groups (G + 1), outputs as in Reduced.
-// Cost      as log_densities; what lies negligible_nats below the best of its group is never refined.
+// Cost      as log_densities, or less with screening: what lies negligible_nats below the best of its group is left out.
 // Numerics  the best component is the one that double precision finds, whatever T is.
 // Source    docs/theory.md, section 1.
 template <class T>

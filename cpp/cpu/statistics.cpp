@@ -127,6 +127,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, bool screening, con
             core::LogSumExp sum;
             for (const std::size_t k : scored) sum.add(values[k]);
             const double log_sum = sum.value();
+            if (!std::isfinite(log_sum)) return BadRow{first + i};
             log_likelihoods[start + first + i] = log_sum;
             for (const std::size_t k : scored) {
               const double g = std::exp(values[k] - log_sum);
@@ -136,6 +137,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, bool screening, con
               block.members.add(first + i, g, z.data(), n);
             }
           }
+          return BadRow{};
         });
     if (bad) return start + *bad;
 

@@ -1,6 +1,7 @@
 """Mixtures of factor analyzers at full speed, and the robustness of the Bayes-optimal classifiers they make."""
 
 import os as _os
+from importlib.metadata import version as _version
 
 from mfa_fast import _core, attacks, datasets
 from mfa_fast._backend import CudaUnavailableError
@@ -9,7 +10,11 @@ from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 
 if "MFA_FAST_ISA" in _os.environ:
-    _core.set_isa(_os.environ["MFA_FAST_ISA"])
+    try:
+        _core.set_isa(_os.environ["MFA_FAST_ISA"])
+    except ValueError as _error:
+        _message = f"the environment variable MFA_FAST_ISA is wrong: {_error}"
+        raise ValueError(_message) from None
 
-__version__ = "0.1.0"
+__version__ = _version("mfa_fast")
 __all__ = ["MFA", "CudaUnavailableError", "MFAClassifier", "attacks", "datasets", "show_config"]

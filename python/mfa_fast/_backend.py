@@ -15,6 +15,10 @@ from sklearn.utils.validation import check_array, validate_data
 Array = NDArray[Any]
 
 
+# More than any machine makes use of.
+MOST_THREADS = 1024
+
+
 class CudaUnavailableError(RuntimeError):
     """A CUDA array or device was given to a build, or on a machine, that has no CUDA."""
 
@@ -52,7 +56,11 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
         import torch
 
         if isinstance(X, torch.Tensor):
-            return X.detach().numpy(), torch.from_numpy
+            try:
+                return X.detach().numpy(), torch.from_numpy
+            except (RuntimeError, TypeError) as error:
+                msg = f"X must be a dense torch tensor of a dtype that NumPy has, got {X.dtype}, {X.layout} ({error})."
+                raise TypeError(msg) from error
     return X, _identity
 
 
@@ -109,8 +117,9 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     bad = np.asarray(samples.data[row : row + 1])
     assert_all_finite(bad, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
     msg = (
-        f"X has numbers too large to be squared in float64 (row {row}, largest {np.abs(bad).max():.3g}); "
-        "scale the data."
+        f"row {row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its log-density is "
+        f"out of the range of {np.dtype(samples.dtype)}; scale the data"
+        f"{', or pass float64' if samples.dtype == np.float32 else ''}."
     )
     raise ValueError(msg)
 
@@ -118,7 +127,7 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
 def check_threads(n_threads: int | None) -> int:
     """Return the number of threads to run on; None stands for ``OMP_NUM_THREADS`` or all cores the process may use."""
     if n_threads is not None:
-        check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1)
+        check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1, max_val=MOST_THREADS)
         return int(n_threads)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdecimal() and int(asked) > 0:

@@ -165,4 +165,7 @@ def iterate(
         new = reseed_empty(parameters, statistics, log_likelihoods, samples, noise)
     else:
         new = m_step(parameters.means, statistics, noise)
+    if not all(np.isfinite(a).all() for a in new.arrays()):
+        msg = "X has numbers too large for EM: their squares overflow float64; scale the data."
+        raise ValueError(msg)
     return new, float(np.mean(log_likelihoods))

@@ -21,6 +21,8 @@ METHODS = ("kmeans", "k-means++", "random_from_data", "random")
 # The subspace is found from this many samples: its directions need to be good, not perfect.
 _SUBSAMPLE = 2000
 _ROWS_AT_ONCE = 4096
+# Beyond it sums of squares overflow.
+_LARGEST = 1e140
 # Enough for a start that EM improves on: the last rounds of k-means move next to nothing.
 _KMEANS_ITERATIONS = 20
 
@@ -32,8 +34,8 @@ class Subspace:
         n, d = samples.data.shape
         chosen = np.sort(rng.permutation(n)[:_SUBSAMPLE])
         some = np.array(samples.data[chosen], dtype=np.float64, order="C")
-        finite = np.isfinite(some).all(axis=1)
-        reject_bad_row(samples, None if finite.all() else int(chosen[np.argmin(finite)]))
+        usable = (np.abs(some) < _LARGEST).all(axis=1)
+        reject_bad_row(samples, None if usable.all() else int(chosen[np.argmin(usable)]))
         size = min(n_directions, d, len(some))
         solver = "full" if size > 0.5 * min(some.shape) else "randomized"
         self._pca = PCA(size, svd_solver=solver, random_state=rng).fit(some)
@@ -41,7 +43,7 @@ class Subspace:
             [self.project(samples.data[i : i + _ROWS_AT_ONCE]) for i in range(0, n, _ROWS_AT_ONCE)]
         )
         # A number that is not finite shows in every coordinate of its row.
-        bad = ~np.isfinite(self.coordinates).all(axis=1)
+        bad = ~(np.abs(self.coordinates) < _LARGEST).all(axis=1)
         reject_bad_row(samples, int(np.argmax(bad)) if bad.any() else None)
 
     def project(self, X: NDArray[np.generic]) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -34,6 +35,12 @@ class Parameters:
         """Return the parameters in another dtype."""
         return Parameters(*(np.ascontiguousarray(a, dtype=dtype) for a in self.arrays()))
 
+    def freeze(self) -> Parameters:
+        """Make the arrays read-only, so that packed models of them can be kept."""
+        for array in self.arrays():
+            array.flags.writeable = False
+        return self
+
     def pack(self) -> _core.Model:
         """Pack them for the kernels."""
         return _core.Model(*self.astype(np.float64).arrays())
@@ -57,8 +64,8 @@ def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Paramet
 class PackedCache:
     """Packed models by estimator, outside the estimators so that these hold arrays and plain parameters only.
 
-    A packed model is taken again as long as the very same parameter arrays are in place. They are made read-only, so
-    that they cannot change under it.
+    A packed model is taken again as long as the very same parameter arrays are in place, and these are read-only, as
+    the estimators make them. Arrays that could change under it are packed anew every time.
     """
 
     def __init__(self) -> None:
@@ -66,22 +73,27 @@ class PackedCache:
         self._entries: weakref.WeakKeyDictionary[Any, tuple[tuple[Array, ...], _core.Model]] = (
             weakref.WeakKeyDictionary()
         )
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # The thread that held it may not exist in the child.
+        self._lock = threading.Lock()
 
     def get(self, owner: Any, mixtures: Sequence[Parameters]) -> _core.Model:
         """Return the packed model of the owner's mixtures, side by side."""
         arrays = tuple(a for m in mixtures for a in m.arrays())
         with self._lock:
-            found = self._entries.get(owner)
-            if found is not None:
-                known, model = found
-                same = len(known) == len(arrays) and all(a is b for a, b in zip(known, arrays, strict=True))
-                if same and model.isa == _core.isa():
-                    return model
-            model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack()
-            for array in arrays:
-                array.flags.writeable = False
-            self._entries[owner] = (arrays, model)
+            known, model = self._entries.get(owner, ((), None))
+        same = len(known) == len(arrays) and all(a is b for a, b in zip(known, arrays, strict=True))
+        if model is not None and same and model.isa == _core.isa():
             return model
+        # Outside the lock: packing takes time, and two threads that pack the same model do no harm.
+        model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack()
+        if not any(a.flags.writeable for a in arrays):
+            with self._lock:
+                self._entries[owner] = (arrays, model)
+        return model
 
 
 packed_models = PackedCache()

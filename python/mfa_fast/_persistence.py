@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,25 +20,42 @@ _FORMAT = "1"
 def write(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
     """Write a model whole or not at all: into a temporary file beside the target, which is then renamed."""
     target = os.fspath(path)
+    folder = os.path.dirname(target) or "."
+    if not os.path.isdir(folder):
+        msg = f"there is no folder {folder!r} to write {os.path.basename(target)!r} into; make it first."
+        raise FileNotFoundError(msg)
     partial = f"{target}.{os.getpid()}.partial"
     metadata = {"format": _FORMAT, "kind": kind, "header": json.dumps(dict(header))}
     try:
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, metadata)
         os.replace(partial, target)
-    except BaseException:
+    except SafetensorError as error:
+        msg = f"{target!r} cannot be written: {error}"
+        raise OSError(msg) from error
+    finally:
         if os.path.exists(partial):
             os.remove(partial)
-        raise
 
 
 def plain_parameters(estimator: Any) -> dict[str, Any]:
     """Return the constructor's parameters that are numbers, strings or None; arrays and generators are left out."""
-    plain = (bool, int, float, str, type(None))
-    return {k: v for k, v in estimator.get_params(deep=False).items() if isinstance(v, plain)}
+    parameters = estimator.get_params(deep=False).items()
+    values = {k: v.item() if isinstance(v, np.generic) else v for k, v in parameters}
+    return {k: v for k, v in values.items() if isinstance(v, (bool, int, float, str, type(None)))}
 
 
-def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Read what `write` wrote; anything else is a ValueError that names the file."""
+@contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what goes wrong with a file's contents into a ValueError that names the file."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        msg = f"{os.fspath(path)!r} does not hold a whole model ({error}); save it again."
+        raise ValueError(msg) from error
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Return which estimator a file holds; a ValueError or FileNotFoundError names a file that holds none."""
     source = os.fspath(path)
     if not os.path.isfile(source):
         msg = f"there is no model file {source!r}."
@@ -45,12 +63,26 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
     try:
         with safe_open(source, framework="numpy") as file:
             metadata = file.metadata() or {}
-            found = metadata.get("kind"), metadata.get("format")
-            if found == (kind, _FORMAT):
-                header = json.loads(metadata["header"])
-                return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError) as error:
         msg = f"{source!r} is not a model file, or it is cut short ({error}); save the model again."
         raise ValueError(msg) from error
-    msg = f"{source!r} holds {found[0] or 'no model'} (format {found[1]}), expected {kind} (format {_FORMAT})."
-    raise ValueError(msg)
+    kind, found = metadata.get("kind"), metadata.get("format")
+    if kind is None or found != _FORMAT:
+        msg = f"{source!r} holds {kind or 'no model'} (format {found}), expected a model of format {_FORMAT}."
+        raise ValueError(msg)
+    return kind
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read what `write` wrote; anything else is a ValueError that names the file."""
+    found = kind_of(path)
+    if found != kind:
+        msg = f"{os.fspath(path)!r} holds {found}, expected {kind}."
+        raise ValueError(msg)
+    with whole(path):
+        try:
+            with safe_open(os.fspath(path), framework="numpy") as file:
+                header = json.loads(file.metadata()["header"])
+                return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error

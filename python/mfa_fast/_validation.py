@@ -21,7 +21,10 @@ def check_option(name: str, value: Any, options: Sequence[str]) -> str:
 
 
 def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return an integer in [least, most]."""
+    """Return an integer in [least, most]; True and False are none."""
+    if isinstance(value, (bool, np.bool_)):
+        msg = f"{name} must be an integer, got {value!r}."
+        raise TypeError(msg)
     return int(check_scalar(value, name, (int, np.integer), min_val=least, max_val=most))
 
 

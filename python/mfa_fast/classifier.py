@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._validation import check_flag, check_integer, check_option, check_real, check_weights
-from mfa_fast.mixture import MFA, arrays_of, restore
+from mfa_fast.mixture import MFA, arrays_of, header_of, restore
 
 
 class MFAClassifier(ClassifierMixin, BaseEstimator):
@@ -141,14 +142,17 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         going_on = len(previous) == len(classes) and np.array_equal(self.classes_, classes)
         rng = as_random_state(self.random_state)
         shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        MFA(**shared)._check_hyperparameters()
         mixtures = []
         for c, label in enumerate(classes):
             shared["random_state"] = int(rng.randint(2**31))
-            mixture = previous[c].set_params(**shared) if going_on else MFA(**shared)
+            # A copy: if the fit fails, the classifier is to stay what it was.
+            mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
             try:
                 mixtures.append(mixture.fit(samples.data[indices == c]))
             except ValueError as error:
-                msg = f"class {label!r} ({counts[c]} sample(s)) cannot be fitted: {error}"
+                name = label.item() if isinstance(label, np.generic) else label
+                msg = f"class {name!r} ({counts[c]} sample(s)) cannot be fitted: {error}"
                 raise ValueError(msg) from error
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
@@ -428,13 +432,16 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         return self._with_mixtures([change(plus, pca.mean_ + step), change(minus, pca.mean_ - step)])
 
     def _with_mixtures(self, parameters: Sequence[Parameters]) -> Self:
-        copy = clone(self)
-        copy.classes_, copy.priors_ = self.classes_.copy(), self.priors_.copy()
-        copy.n_features_in_ = self.n_features_in_
+        changed = clone(self)
+        changed.classes_, changed.priors_ = self.classes_.copy(), self.priors_.copy()
+        changed.n_features_in_ = self.n_features_in_
         if hasattr(self, "feature_names_in_"):
-            copy.feature_names_in_ = self.feature_names_in_
-        copy.mixtures_ = [MFA.from_parameters(*p.arrays()) for p in parameters]
-        return copy
+            changed.feature_names_in_ = self.feature_names_in_
+        changed.mixtures_ = [
+            MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening)
+            for p, m in zip(parameters, self.mixtures_, strict=True)
+        ]
+        return changed
 
     # ------------------------------------------------------------------------------------------------ persistence
 
@@ -447,17 +454,20 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             If the labels are objects, which have no place in such a file.
         """
         check_is_fitted(self)
-        if self.classes_.dtype.kind not in "biufU":
-            msg = f"classes_ of dtype {self.classes_.dtype} cannot be saved; use numbers or strings as labels."
+        classes = self.classes_
+        if classes.dtype == object and all(isinstance(label, str) for label in classes):
+            classes = classes.astype(str)
+        if classes.dtype.kind not in "biufU":
+            msg = f"classes_ of dtype {classes.dtype} cannot be saved; use numbers or strings as labels."
             raise TypeError(msg)
         arrays: dict[str, Array] = {"priors": self.priors_}
         for c, mixture in enumerate(self.mixtures_):
             arrays |= arrays_of(mixture, f"{c}.")
         header = {
             "parameters": _persistence.plain_parameters(self),
-            "classes": self.classes_.tolist(),
+            "classes": classes.tolist(),
             "classes_dtype": self.classes_.dtype.str,
-            "mixtures": [_persistence.plain_parameters(m) for m in self.mixtures_],
+            "mixtures": [header_of(m) for m in self.mixtures_],
         }
         _persistence.write(path, "mfa_fast.MFAClassifier", arrays, header)
 
@@ -471,9 +481,16 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             If there is no such file, or it is not a whole model.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFAClassifier")
-        mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
-        classes = np.array(header["classes"], dtype=header["classes_dtype"])
-        return cls.from_mixtures(mixtures, classes, arrays["priors"]).set_params(**header["parameters"])
+        with _persistence.whole(path):
+            mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
+            classes = np.array(header["classes"], dtype=header["classes_dtype"])
+            classifier = cls.from_mixtures(mixtures, classes, arrays["priors"]).set_params(**header["parameters"])
+        iterations = [m.n_iter_ for m in mixtures if hasattr(m, "n_iter_")]
+        if iterations:
+            classifier.n_iter_ = max(iterations)
+        if hasattr(mixtures[0], "feature_names_in_"):
+            classifier.feature_names_in_ = mixtures[0].feature_names_in_
+        return classifier
 
 
 def check_labels(y: Any, n_samples: int) -> Array:
@@ -481,12 +498,23 @@ def check_labels(y: Any, n_samples: int) -> Array:
     if y is None:
         msg = "requires y to be passed, but the target y is None: pass the class labels."
         raise ValueError(msg)
-    labels = column_or_1d(y.numpy() if hasattr(y, "numpy") else y, warn=True)
+    labels = column_or_1d(y.detach().cpu().numpy() if hasattr(y, "detach") else y, warn=True)
     check_classification_targets(labels)
     if len(labels) != n_samples:
         msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."
         raise ValueError(msg)
     return labels
+
+
+def class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
+    """Return the places (n_samples,) of labels among the classes, which may be in any order."""
+    labels = check_labels(y, n_samples)
+    order = np.argsort(classes)
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        msg = f"y has labels that the model does not know: {unknown[:5].tolist()}; its classes are {classes.tolist()}."
+        raise ValueError(msg)
+    return order[np.searchsorted(classes, labels, sorter=order)].astype(np.int64)
 
 
 def check_priors(priors: Any, n_classes: int) -> FloatArray:

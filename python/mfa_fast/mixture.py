@@ -319,7 +319,7 @@ class MFA(DensityMixin, BaseEstimator):
         """
         parameters = check_parameters(weights, means, loadings, noise_variance)
         dtype = np.float32 if getattr(means, "dtype", None) == np.float32 else np.float64
-        variance = parameters.noise_variance
+        variance = check_noise_variance(parameters.noise_variance.astype(dtype), *parameters.means.shape)
         spherical = bool(np.all(variance == variance[:, :1]))
         K, L, d = parameters.loadings.shape
         model = cls(
@@ -330,12 +330,20 @@ class MFA(DensityMixin, BaseEstimator):
         )
         model.n_features_in_ = d
         model._set_parameters(parameters.astype(dtype))
+        model._scorer()  # refuses parameters that cannot be computed with, and keeps what it made of them
         return model
 
     def _parameters(self) -> Parameters:
         return Parameters(self.weights_, self.means_, self.loadings_, self.noise_variance_)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled model."""
+        super().__setstate__(state)
+        if hasattr(self, "means_"):
+            self._parameters().freeze()
+
     def _set_parameters(self, parameters: Parameters) -> None:
+        parameters.freeze()
         self.weights_: Array = parameters.weights
         self.means_: Array = parameters.means
         self.loadings_: Array = parameters.loadings
@@ -493,8 +501,7 @@ class MFA(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model as a safetensors file."""
         check_is_fitted(self)
-        header = {"parameters": _persistence.plain_parameters(self)}
-        _persistence.write(path, "mfa_fast.MFA", arrays_of(self), header)
+        _persistence.write(path, "mfa_fast.MFA", arrays_of(self), header_of(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -506,7 +513,7 @@ class MFA(DensityMixin, BaseEstimator):
             If there is no such file, or it is not a whole model.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
-        return restore(cls, path, arrays, header["parameters"])
+        return restore(cls, path, arrays, header)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters."""
@@ -514,6 +521,8 @@ class MFA(DensityMixin, BaseEstimator):
 
 
 _NAMES = ("weights", "means", "loadings", "noise_variance")
+# What `fit` leaves beside the parameters.
+_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_")
 
 
 def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:
@@ -521,17 +530,19 @@ def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:
     return {prefix + name: getattr(model, f"{name}_") for name in _NAMES}
 
 
+def header_of(model: MFA) -> dict[str, Any]:
+    """Return what else a file tells of a model, as plain Python."""
+    fitted = {name: getattr(model, name) for name in _FITTED if hasattr(model, name)}
+    names = {"feature_names_in_": list(model.feature_names_in_)} if hasattr(model, "feature_names_in_") else {}
+    return {"parameters": _persistence.plain_parameters(model), "fitted": fitted | names}
+
+
 def restore(
-    cls: type[MFA],
-    path: str | os.PathLike[str],
-    arrays: dict[str, Array],
-    parameters: dict[str, Any],
-    prefix: str = "",
+    cls: type[MFA], path: str | os.PathLike[str], arrays: dict[str, Array], header: dict[str, Any], prefix: str = ""
 ) -> Any:
-    """Make a model of arrays from a file."""
-    try:
-        model = cls.from_parameters(*(arrays[prefix + name] for name in _NAMES))
-        return model.set_params(**parameters)
-    except (KeyError, ValueError) as error:
-        msg = f"{os.fspath(path)!r} does not hold a whole model ({error}); save it again."
-        raise ValueError(msg) from error
+    """Make a model of arrays and a header from a file."""
+    with _persistence.whole(path):
+        model = cls.from_parameters(*(arrays[prefix + name] for name in _NAMES)).set_params(**header["parameters"])
+        for name, value in header["fitted"].items():
+            setattr(model, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
+        return model

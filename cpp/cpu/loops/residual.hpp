@@ -138,7 +138,8 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
                    double* q, double* gradient) {
   constexpr std::size_t w = width<double>;
   const std::size_t n = c.n_factors;
-  for (std::size_t r = 0; r < rows; ++r) prefetch(x[r], (c.n_features < residual_chunk ? c.n_features : residual_chunk) * sizeof(T));
+  const std::size_t first_chunk = c.n_features < residual_chunk ? c.n_features : residual_chunk;
+  for (std::size_t r = 0; r < rows; ++r) prefetch(x[r], first_chunk * sizeof(T));
   for (std::size_t i = 0; i < rows * (n + 1) * w; ++i) scratch[i] = 0.0;
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;

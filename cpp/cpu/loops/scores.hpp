@@ -28,15 +28,21 @@ template <class T>
 double center(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares) {
   constexpr std::size_t w = width<double>;
   constexpr std::size_t unroll = 4;  // sums that do not wait for each other
-  Vector<double, w> norms[unroll] = {};
-  std::size_t j = 0;
-  for (; j + unroll * w <= d; j += unroll * w)
+  constexpr std::size_t chunk = 16 * unroll * w;  // short sums that are summed in turn, as in the matrix product
+  double total = 0.0;
+  for (std::size_t first = 0; first < d; first += chunk) {
+    const std::size_t end = d - first < chunk ? d : first + chunk;
+    Vector<double, w> norms[unroll] = {};
+    std::size_t j = first;
+    for (; j + unroll * w <= end; j += unroll * w)
 #pragma GCC unroll 4
-    for (std::size_t u = 0; u < unroll; ++u)
-      center_features<true>(x, center, scale, j + u * w, w, out, squares, norms[u]);
-  for (; j < d; j += w)
-    center_features<false>(x, center, scale, j, d - j < w ? d - j : w, out, squares, norms[0]);
-  return sum<double, w>((norms[0] + norms[1]) + (norms[2] + norms[3]));
+      for (std::size_t u = 0; u < unroll; ++u)
+        center_features<true>(x, center, scale, j + u * w, w, out, squares, norms[u]);
+    for (; j < end; j += w)
+      center_features<false>(x, center, scale, j, end - j < w ? end - j : w, out, squares, norms[0]);
+    total += sum<double, w>((norms[0] + norms[1]) + (norms[2] + norms[3]));
+  }
+  return total;
 }
 
 template <class T>

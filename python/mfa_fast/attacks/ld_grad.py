@@ -12,7 +12,7 @@ from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
-from mfa_fast.classifier import MFAClassifier, check_labels
+from mfa_fast.classifier import MFAClassifier, class_indices
 
 _Outputs = tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
 _Clip = tuple[float | None, float | None]
@@ -102,7 +102,7 @@ def ld_grad(
         machine.check_width(samples.data.shape[1])
         attack = _MachineAttack(machine, samples, n_threads)
 
-    labels = _class_indices(attack.classes, np.asarray(model.predict(samples.data)) if y is None else y, len(samples))
+    labels = class_indices(attack.classes, np.asarray(model.predict(samples.data)) if y is None else y, len(samples))
     n = len(samples)
     out: _Outputs = (
         np.empty(samples.data.shape, samples.dtype),
@@ -227,13 +227,3 @@ def _check_clip(clip: Any) -> _Clip:
         msg = f"clip must be a pair (low, high) with low < high, either of which may be None; got {clip!r}."
         raise ValueError(msg)
     return (low, high)
-
-
-def _class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
-    labels = check_labels(y, n_samples)
-    order = np.argsort(classes)
-    unknown = np.setdiff1d(labels, classes)
-    if len(unknown):
-        msg = f"y has labels that the model does not know: {unknown[:5].tolist()}; its classes are {classes.tolist()}."
-        raise ValueError(msg)
-    return order[np.searchsorted(classes, labels, sorter=order)].astype(np.int64)

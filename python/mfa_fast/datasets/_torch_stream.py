@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mfa_fast.classifier import class_indices
 from mfa_fast.datasets.stream import SampleStream
 
 
@@ -28,5 +29,5 @@ class TorchSampleStream(
         for batch in count(first, step):
             X, y = self._stream.draw(self._start + batch * self._stream.batch_size)
             # The labels of a mixture are component indices already.
-            indices = y if classes is None else np.searchsorted(classes, y)
+            indices = y if classes is None else class_indices(classes, y, len(y))
             yield torch.from_numpy(X), torch.from_numpy(indices.astype(np.int64))

@@ -31,7 +31,9 @@ from mfa_fast._options import (
     Steps,
     Threads,
 )
+from mfa_fast._persistence import kind_of
 from mfa_fast.attacks import ld_grad
+from mfa_fast.classifier import class_indices
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
 from mfa_fast.experiments import run as run_main_job
 from mfa_fast.experiments.main_job import load_images
@@ -157,6 +159,9 @@ def fit(
     threads: Threads = None,
 ) -> None:
     """Fit one mixture per class, or a single mixture where there are no labels, and save it."""
+    if not out.absolute().parent.is_dir():
+        msg = f"there is no folder {str(out.parent)!r} to write {out.name!r} into; make it first"
+        raise FileNotFoundError(msg)
     X, y = _read(data, pair, attribute, size, part="train")
     if y is None or _is_array_file(data, pair, attribute):
         if components is None or factors is None:
@@ -184,9 +189,10 @@ def sample(
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of samples.")] = 1000,
     noise: Annotated[bool, typer.Option(help="With the noise, or without it.")] = True,
     seed: Seed = DEFAULTS.seed,
+    threads: Threads = None,
 ) -> None:
     """Draw samples from a model."""
-    loaded = _load_model(model)
+    loaded = _threaded(_load_model(model), threads)
     X, labels = loaded.sample(n, noise=noise, random_state=seed)
     name = "y" if isinstance(loaded, MFAClassifier) else "component"
     _write_npz(out, {"X": X, name: labels})
@@ -200,18 +206,20 @@ def score(
     pair: PairOrNone = None,
     attribute: Attribute = None,
     size: Size = DEFAULTS.size,
+    threads: Threads = None,
 ) -> None:
     """Print the mean log-likelihood of data (of image sets: the test part) and the accuracy."""
-    loaded = _load_model(model)
+    loaded = _threaded(_load_model(model), threads)
     X, y = _read(data, pair, attribute, size, part="test")
-    typer.echo(f"samples: {len(X)}")
     if not isinstance(loaded, MFAClassifier):
-        typer.echo(f"mean log-likelihood: {loaded.score(X):.6g}")
-        return
-    joint = loaded.class_log_likelihood(X) + np.log(loaded.priors_)
-    typer.echo(f"mean log-likelihood: {np.mean(np.logaddexp.reduce(joint, axis=1)):.6g}")
-    if y is not None:
-        typer.echo(f"accuracy: {np.mean(loaded.predict(X) == y):.4f}")
+        lines = [f"mean log-likelihood: {loaded.score(X):.6g}"]
+    else:
+        joint = loaded.class_log_likelihood(X) + loaded.log_priors()
+        lines = [f"mean log-likelihood: {np.mean(np.logaddexp.reduce(joint, axis=1)):.6g}"]
+        if y is not None:
+            right = loaded.classes_[class_indices(loaded.classes_, y, len(X))] == loaded.predict(X)
+            lines.append(f"accuracy: {np.mean(right):.4f}")
+    typer.echo("\n".join([f"samples: {len(X)}", *lines]))
 
 
 @app.command()
@@ -224,9 +232,10 @@ def attack(
     samples: Annotated[int | None, typer.Option(min=1, help="Attack only the first so many samples.")] = None,
     steps: Steps = DEFAULTS.steps,
     out: Annotated[Path | None, typer.Option(help="Write the adversarial samples to this .npz file.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Attack a classifier with LD-Grad (test part of image sets) and print how far it had to go."""
-    loaded = _load_model(model)
+    loaded = _threaded(_load_model(model), threads)
     X, y = _read(data, pair, attribute, size, part="test")
     rows = slice(samples)
     result = ld_grad(loaded, X[rows], None if y is None else y[rows], steps=steps)
@@ -259,7 +268,7 @@ def bench(
 
 @app.command()
 def info() -> None:
-    """Print version, instruction sets, BLAS, threads, and whether CUDA is on."""
+    """Print version, instruction sets, matrix products, threads, and whether CUDA is on."""
     mfa_fast.show_config()
 
 
@@ -295,10 +304,12 @@ class _ProgressBars:
 
 def _load_model(path: Path) -> MFA | MFAClassifier:
     """Load a mixture or a classifier, whichever the file holds."""
-    try:
-        return MFAClassifier.load(path)
-    except ValueError:
-        return MFA.load(path)
+    return (MFA if kind_of(path) == "mfa_fast.MFA" else MFAClassifier).load(path)
+
+
+def _threaded(model: MFA | MFAClassifier, threads: int | None) -> MFA | MFAClassifier:
+    """Return the model, to be run on so many threads."""
+    return model.set_params(n_threads=threads)
 
 
 def _read(

@@ -69,7 +69,7 @@ def test_run_writes_every_file(report):
     names = {path.name for path in folder.iterdir()}
     images = {f"adversarial-{key.replace('_', '-')}.png" for key in MODELS}
     images |= {"samples.png", "histograms.png", "mean-l2.png", "accuracy-under-attack.png"}
-    tables = {"config.json", "summary.json", "summary.csv", "samples.csv", "report.html"}
+    tables = {"config.json", "manifest.json", "summary.json", "summary.csv", "samples.csv", "report.html"}
     assert names == images | tables
     for name in images:
         assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n")
@@ -310,3 +310,14 @@ def test_small_images_get_a_principal_direction_that_exists():
     assert models.principal_component(np.zeros((360, 64))) == 16
     assert models.principal_component(np.zeros((5, 64))) == 4
     assert models.principal_component(np.zeros((5, 2))) == 1
+
+
+def test_a_folder_of_somebody_else_survives(tmp_path, capsys):
+    for name in ("config.json", "weights.bin"):
+        (tmp_path / name).write_text("{}")
+    assert "weights.bin" in fails(capsys, "run", "--out", str(tmp_path)) or (tmp_path / "weights.bin").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "weights.bin"]
+
+
+def test_a_folder_that_is_not_there_is_named_before_the_fit(tmp_path, capsys):
+    assert "no folder" in fails(capsys, "fit", str(tmp_path / "none" / "model.safetensors"))

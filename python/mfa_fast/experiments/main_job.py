@@ -155,7 +155,9 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     gamma, trials = config.gamma, list[GammaTrial]()
     with clock("search gamma of the RBF SVM") as advance:
         if gamma is None:
-            gamma, trials = models.search_gamma(train, held_out, attack_steps=config.svm_steps, progress=advance)
+            gamma, trials = models.search_gamma(
+                train, held_out, attack_steps=config.svm_steps, n_threads=config.n_threads, progress=advance
+            )
     with clock("train the RBF SVM"):
         rbf = models.train_rbf_svm(*train, gamma)
 
@@ -170,7 +172,8 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     for key, (title, data_set) in MODELS.items():
         with clock(f"attack: {title}"):
             steps = config.steps if key.startswith("bayes") else config.svm_steps
-            results.append(_attack(key, classifiers[key], *samples[data_set], steps, figures.get(key)))
+            found = _attack(key, classifiers[key], *samples[data_set], steps, config.n_threads, figures.get(key))
+            results.append(found)
     return RunResult(
         config=config,
         data_name=str(real.name),
@@ -210,11 +213,12 @@ def _attack(
     X: Array,
     y: Array,
     steps: int,
+    n_threads: int | None,
     figure: paper.PaperFigure | None,
 ) -> ModelResult:
     title, data_set = MODELS[key]
     start = time.perf_counter()
-    attack = ld_grad(classifier, X, y, steps=steps)
+    attack = ld_grad(classifier, X, y, steps=steps, n_threads=n_threads)
     seconds = time.perf_counter() - start
     return ModelResult(
         key=key,

@@ -72,6 +72,7 @@ def search_gamma(
     held_out: tuple[Array, Array],
     *,
     attack_steps: int,
+    n_threads: int | None,
     progress: Callable[[int, int], None],
 ) -> tuple[float, list[GammaTrial]]:
     """Find the highest gamma that keeps the accuracy.
@@ -82,6 +83,8 @@ def search_gamma(
         Samples and labels. The first 2,000 rows of `train` and all of `held_out` are used.
     attack_steps : int
         Steps of LD-Grad on the held-out samples.
+    n_threads : int or None
+        Of the attack; None for all cores.
     progress : callable
         Told the number of trials done and of trials in all.
 
@@ -108,7 +111,7 @@ def search_gamma(
     for done, multiple in enumerate(GAMMA_MULTIPLES):
         progress(done, len(GAMMA_MULTIPLES))
         svm = train_rbf_svm(X, y, scale * multiple)
-        attack = ld_grad(svm, *held_out, steps=attack_steps).summary()
+        attack = ld_grad(svm, *held_out, steps=attack_steps, n_threads=n_threads).summary()
         trials.append(GammaTrial(scale * multiple, float(attack["accuracy"]), float(attack["success_rate"])))
         if choose_gamma(trials) < trials[-1].gamma and trials[-1].attack_success < 1:
             break

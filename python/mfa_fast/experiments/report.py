@@ -1,6 +1,7 @@
 """Writes what the main job found to a folder: tables, pictures and one self-contained HTML page."""
 
 import base64
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from string import Template
 from mfa_fast.experiments import models, pictures, tables
 from mfa_fast.experiments.main_job import RunResult
 
-# A folder that holds this file was written by a run, so the next run may replace it.
-_MARK = "config.json"
+# The file that tells a report from any other folder: only what it lists may be replaced.
+_MANIFEST = "manifest.json"
+_MADE_BY = "mfa-fast run"
 
 
 def check_destination(out: Path) -> None:
@@ -25,13 +27,25 @@ def check_destination(out: Path) -> None:
     if out.exists() and not out.is_dir():
         msg = f"out must be a folder, and {out} is a file"
         raise ValueError(msg)
-    if out.is_dir() and any(out.iterdir()) and not (out / _MARK).is_file():
-        msg = f"out is a folder that holds other files, {out}: name a new or an empty one"
+    others = _not_of_a_report(out) if out.is_dir() else []
+    if others:
+        msg = f"out is a folder that holds other files, {out} ({others[0]}): name a new or an empty one"
         raise ValueError(msg)
     ancestor = next(folder for folder in out.absolute().parents if folder.exists())
     if not os.access(ancestor, os.W_OK):
         msg = f"out cannot be written: no permission in {ancestor}"
         raise ValueError(msg)
+
+
+def _not_of_a_report(out: Path) -> list[str]:
+    """Return the names in a folder that no run has written."""
+    names = sorted(entry.name for entry in out.iterdir())
+    try:
+        manifest = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))
+        written = set(manifest["files"]) if manifest["made_by"] == _MADE_BY else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        written = set()
+    return [name for name in names if name not in written]
 
 
 def write_report(result: RunResult, out: Path) -> Path:
@@ -63,6 +77,8 @@ def write_report(result: RunResult, out: Path) -> Path:
         "report.html": html(result, images).encode(),
         **images,
     }
+    manifest = {"made_by": _MADE_BY, "files": [_MANIFEST, *contents]}
+    contents[_MANIFEST] = tables.to_json(manifest).encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the destination, so that the renaming stays within one file system.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:

@@ -72,7 +72,15 @@ def result_rows(result: RunResult) -> list[list[str]]:
 
 def result_table(result: RunResult) -> Table:
     """Return the main table for the screen."""
-    return screen_table(result.data_name, result_rows(result), (*COLUMNS, "Paper"))
+    table = screen_table(result.data_name, result_rows(result), (*COLUMNS, "Paper"))
+    config = result.config
+    if config.asymmetric_noise_std != config.noise_std:
+        table.caption = (
+            f"The asymmetric data have a base noise of {config.asymmetric_noise_std:g} (--asymmetric-noise-std), at "
+            f"which the paper's figure comes out; all others {config.noise_std:g}."
+        )
+        table.caption_justify = "left"
+    return table
 
 
 def summary_records(result: RunResult) -> list[dict[str, Any]]:

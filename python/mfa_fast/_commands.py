@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
 from mfa_fast._options import (
+    AsymmetricNoiseStd,
     Attribute,
     Components,
     Data,
@@ -95,10 +96,7 @@ def run(
     noise_std: Annotated[
         float, typer.Option(help="Noise standard deviation of the symmetric data set.")
     ] = DEFAULTS.noise_std,
-    asymmetric_noise_std: Annotated[
-        float,
-        typer.Option(help="The same, of all but the outlier components, for the asymmetric one."),
-    ] = DEFAULTS.asymmetric_noise_std,
+    asymmetric_noise_std: AsymmetricNoiseStd = DEFAULTS.asymmetric_noise_std,
     max_iter: MaxIter = DEFAULTS.max_iter,
     train_samples: Annotated[
         int, typer.Option(min=1, help="Samples of the symmetric data set that the SVMs learn from.")
@@ -159,9 +157,7 @@ def fit(
     threads: Threads = None,
 ) -> None:
     """Fit one mixture per class, or a single mixture where there are no labels, and save it."""
-    if not out.absolute().parent.is_dir():
-        msg = f"there is no folder {str(out.parent)!r} to write {out.name!r} into; make it first"
-        raise FileNotFoundError(msg)
+    _check_file(out)
     X, y = _read(data, pair, attribute, size, part="train")
     if y is None or _is_array_file(data, pair, attribute):
         if components is None or factors is None:
@@ -192,6 +188,7 @@ def sample(
     threads: Threads = None,
 ) -> None:
     """Draw samples from a model."""
+    _check_file(out)
     loaded = _threaded(_load_model(model), threads)
     X, labels = loaded.sample(n, noise=noise, random_state=seed)
     name = "y" if isinstance(loaded, MFAClassifier) else "component"
@@ -217,8 +214,10 @@ def score(
         joint = loaded.class_log_likelihood(X) + loaded.log_priors()
         lines = [f"mean log-likelihood: {np.mean(np.logaddexp.reduce(joint, axis=1)):.6g}"]
         if y is not None:
+            # As places among the classes: a column of labels would spread over all predictions.
             right = loaded.classes_[class_indices(loaded.classes_, y, len(X))] == loaded.predict(X)
             lines.append(f"accuracy: {np.mean(right):.4f}")
+    # Only now: an error is to leave its one line and nothing else.
     typer.echo("\n".join([f"samples: {len(X)}", *lines]))
 
 
@@ -235,6 +234,8 @@ def attack(
     threads: Threads = None,
 ) -> None:
     """Attack a classifier with LD-Grad (test part of image sets) and print how far it had to go."""
+    if out is not None:
+        _check_file(out)
     loaded = _threaded(_load_model(model), threads)
     X, y = _read(data, pair, attribute, size, part="test")
     rows = slice(samples)
@@ -307,8 +308,22 @@ def _load_model(path: Path) -> MFA | MFAClassifier:
     return (MFA if kind_of(path) == "mfa_fast.MFA" else MFAClassifier).load(path)
 
 
+def _check_file(out: Path) -> None:
+    """Raise ValueError if a file cannot be written there: to be called before the work, not after."""
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        msg = f"out lies in a folder that does not exist: there is no folder {folder}; make it first"
+        raise ValueError(msg)
+    if out.is_dir():
+        msg = f"out must be a file, and {out} is a folder"
+        raise ValueError(msg)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"out cannot be written: no permission in {folder}"
+        raise ValueError(msg)
+
+
 def _threaded(model: MFA | MFAClassifier, threads: int | None) -> MFA | MFAClassifier:
-    """Return the model, to be run on so many threads."""
+    """Return the model, to be run on so many threads; not on as many as it was fitted on, which files keep."""
     return model.set_params(n_threads=threads)
 
 

@@ -5,17 +5,24 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
 
+from mfa_fast import MFAClassifier, _commands
+from mfa_fast.attacks import ld_grad
 from mfa_fast.cli import main
-from mfa_fast.experiments import models, pictures
+from mfa_fast.experiments import RunConfig, main_job, models, pictures
 
 MODELS = ["bayes_symmetric", "bayes_asymmetric", "linear_svm", "rbf_svm"]
+# The tables have one row more, the pictures have not.
+ROWS = [*MODELS[:2], "bayes_asymmetric_same_noise", *MODELS[2:]]
 COMMANDS = ["run", "fit", "sample", "score", "attack", "bench", "info"]
 N_ATTACKED = 40
 QUICK = ["--train-samples", "300", "--attack-samples", str(N_ATTACKED), "--max-iter", "20"]
@@ -80,9 +87,9 @@ def test_run_writes_every_file(report):
 def test_tables_agree_with_each_other(report):
     folder, _ = report
     summary = {row["model"]: row for row in read_csv(folder / "summary.csv")}
-    assert list(summary) == MODELS
+    assert list(summary) == ROWS
     samples = read_csv(folder / "samples.csv")
-    assert len(samples) == len(MODELS) * N_ATTACKED
+    assert len(samples) == len(ROWS) * N_ATTACKED
     for record in json.loads((folder / "summary.json").read_text())["models"]:
         rows = [row for row in samples if row["model"] == record["model"]]
         correct = [row for row in rows if row["label"] == row["predicted"]]
@@ -312,12 +319,150 @@ def test_small_images_get_a_principal_direction_that_exists():
     assert models.principal_component(np.zeros((5, 2))) == 1
 
 
-def test_a_folder_of_somebody_else_survives(tmp_path, capsys):
-    for name in ("config.json", "weights.bin"):
-        (tmp_path / name).write_text("{}")
-    assert "weights.bin" in fails(capsys, "run", "--out", str(tmp_path)) or (tmp_path / "weights.bin").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "weights.bin"]
+@pytest.mark.parametrize("marked", ["nothing", "manifest"])
+def test_a_folder_of_somebody_else_survives(marked, report, tmp_path, capsys):
+    theirs = {"config.json": b"{}", "weights.bin": b"precious"}
+    if marked == "manifest":  # a report to which something has been added
+        theirs["manifest.json"] = (report[0] / "manifest.json").read_bytes()
+    for name, content in theirs.items():
+        (tmp_path / name).write_bytes(content)
+    line = fails(capsys, "run", *QUICK, "--out", tmp_path)
+    assert str(tmp_path) in line and "name a new" in line
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == theirs
 
 
-def test_a_folder_that_is_not_there_is_named_before_the_fit(tmp_path, capsys):
-    assert "no folder" in fails(capsys, "fit", str(tmp_path / "none" / "model.safetensors"))
+def test_a_report_goes_into_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["run", *QUICK, "--gamma", "0.1", "--out", "."]) == 0
+        assert (tmp_path / "report.html").is_file()
+
+
+def test_a_folder_inside_a_file_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mfa_fast._commands.run_main_job", None)
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert "thesis.txt" in fails(capsys, "run", "--out", tmp_path / "thesis.txt" / "report")
+
+
+@pytest.mark.parametrize("name", ["fit", "sample", "attack"])
+def test_a_folder_that_is_not_there_is_named_before_the_work(name, model, tmp_path, monkeypatch, capsys):
+    for work in ("_read", "_load_model"):
+        monkeypatch.setattr(f"mfa_fast._commands.{work}", None)
+    target = tmp_path / "none" / "x.safetensors"
+    line = fails(capsys, name, *([target] if name == "fit" else [model, "--out", target]))
+    assert f"no folder {target.parent}" in line
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("y", "word"),
+    [([0, 1], "2 labels"), (["no", "yes", "no"], "does not know"), ([0, 1, 7], "does not know")],
+)
+def test_labels_that_do_not_fit(y, word, model, tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", X=np.zeros((3, 64), np.float32), y=np.array(y))
+    for name in ("score", "attack"):
+        assert word in fails(capsys, name, model, "--data", tmp_path / "data.npz")
+    assert capsys.readouterr().out == ""
+
+
+def test_score_takes_a_column_of_labels_and_a_prior_of_zero(model, tmp_path, capsys):
+    loaded = MFAClassifier.load(model)
+    X, y = loaded.sample(20, random_state=0)
+    np.savez(tmp_path / "data.npz", X=X, y=y[:, None])
+    certain = MFAClassifier.from_mixtures(loaded.mixtures_, loaded.classes_, [1.0, 0.0])
+    certain.save(tmp_path / "certain.safetensors")
+    for path, accuracy in ((model, 1.0), (tmp_path / "certain.safetensors", np.mean(y == loaded.classes_[0]))):
+        assert main(["score", str(path), "--data", str(tmp_path / "data.npz")]) == 0
+        captured = capsys.readouterr()
+        assert "divide" not in captured.err
+        assert np.isfinite(float(re.search(r"mean log-likelihood: (\S+)", captured.out)[1]))
+        assert float(re.search(r"accuracy: (\S+)", captured.out)[1]) == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_a_damaged_classifier_is_called_damaged(model, tmp_path, capsys):
+    arrays = load_file(model)
+    del arrays["priors"]
+    with safe_open(model, framework="numpy") as file:
+        save_file(arrays, tmp_path / "damaged.safetensors", file.metadata())
+    line = fails(capsys, "score", tmp_path / "damaged.safetensors")
+    assert "damaged.safetensors" in line and "priors" in line
+    assert "expected" not in line
+
+
+def test_threads_reach_every_attack_and_change_nothing(model, tmp_path, monkeypatch):
+    asked, results = [], {}
+
+    def spy(*arguments, **settings):
+        asked.append(settings.get("n_threads", getattr(arguments[0], "n_threads", None)))
+        return ld_grad(*arguments, **settings)
+
+    for module in ("_commands", "experiments.main_job", "experiments.models"):
+        monkeypatch.setattr(f"mfa_fast.{module}.ld_grad", spy)
+    for threads in (1, 2):
+        asked.clear()
+        assert main(["run", *QUICK, "--threads", str(threads), "--out", str(tmp_path / f"run{threads}")]) == 0
+        out, option = tmp_path / f"{threads}.npz", ["--threads", str(threads)]
+        assert main(["sample", model, "-n", "20", "--out", str(out), *option]) == 0
+        assert main(["score", model, "--data", str(out), *option]) == 0
+        assert main(["attack", model, "--data", str(out), *option]) == 0
+        assert len(asked) > len(ROWS) and set(asked) == {threads}
+        with np.load(out) as content:
+            results[threads] = content["X"]
+    np.testing.assert_array_equal(results[1], results[2])
+    samples = [(tmp_path / f"run{threads}" / "samples.csv").read_text() for threads in (1, 2)]
+    assert samples[0] == samples[1]
+
+
+def test_the_threads_of_a_model_are_those_asked_for(tmp_path):
+    path = tmp_path / "digits.safetensors"
+    assert main(["fit", str(path), "--max-iter", "2", "--threads", "1"]) == 0
+    for threads in (None, 2):
+        assert _commands._threaded(_commands._load_model(path), threads).n_threads == threads
+
+
+def test_asymmetric_rows_say_their_noise(report, tmp_path):
+    folder, printed = report
+    summary = {row["model"]: row for row in read_csv(folder / "summary.csv")}
+    page = (folder / "report.html").read_text("utf-8")
+    for key, noise in (("bayes_asymmetric", "0.01"), ("bayes_asymmetric_same_noise", "0.001")):
+        title = f"Bayes, asymmetric, noise {noise}"
+        assert summary[key]["title"] == title
+        assert float(summary[key]["noise_std"]) == float(noise)
+        assert title in page
+        assert f"  noise {noise} " in printed
+    lower = float(summary["bayes_asymmetric_same_noise"]["mean_l2"])
+    assert lower < float(summary["bayes_asymmetric"]["mean_l2"])
+    assert "no pictures" in page
+    assert "…" not in printed and "87.5 %" in printed  # nothing is cut short on 80 columns
+
+    once = tmp_path / "once"
+    assert main(["run", *QUICK, "--gamma", "0.1", "--noise-std", "0.01", "--out", str(once)]) == 0
+    assert [row["model"] for row in read_csv(once / "summary.csv")] == MODELS
+    assert "no pictures" not in (once / "report.html").read_text("utf-8")
+
+
+def test_the_papers_asymmetric_figure_stands_beside_its_own_noise_only():
+    at = {noise: main_job._paper_figures(RunConfig(data=".", asymmetric_noise_std=noise)) for noise in (0.01, 0.001)}
+    assert at[0.01]["bayes_asymmetric"].mean_l2 == 0.5
+    assert set(at[0.01]) - set(at[0.001]) == {"bayes_asymmetric"}
+    assert all("bayes_asymmetric_same_noise" not in figures for figures in at.values())
+
+
+def test_help_tells_of_the_noise_and_of_the_products(capsys):
+    assert main(["run", "--help"]) == 0
+    printed = " ".join(re.sub("[\u2500-\u257f|]", " ", capsys.readouterr().out).split())
+    assert "the median is 0.07" in printed and "sqrt(2 d ln(0.5/sigma) + d)" in printed
+    assert main(["info", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "matrix products" in printed and "BLAS" not in printed
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--pair", "3", "3"], ["no-such-command"]])
+def test_the_console_script_exits_like_the_module(arguments):
+    (script,) = entry_points(group="console_scripts", name="mfa-fast")
+    # What installers write for it.
+    wrapper = f"import sys; from {script.module} import {script.attr}; sys.exit({script.attr}())"
+    done = subprocess.run([sys.executable, "-c", wrapper, *arguments], capture_output=True, text=True, check=False)
+    expected = command(*arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (expected.returncode, expected.stdout, expected.stderr)
+    assert done.returncode == (0 if arguments == ["--version"] else 2)

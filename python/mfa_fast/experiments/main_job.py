@@ -23,19 +23,21 @@ import mfa_fast
 from mfa_fast import MFAClassifier, datasets
 from mfa_fast.attacks import AttackResult, ld_grad
 from mfa_fast.experiments import models, paper
-from mfa_fast.experiments.config import RunConfig
+from mfa_fast.experiments.config import PAPER_ASYMMETRIC_NOISE_STD, RunConfig
 from mfa_fast.experiments.models import GammaTrial
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 # Key, title and data set of the classifiers, in the order of every table and figure.
+# A table may show one more, see `RunResult.same_noise`.
 MODELS: dict[str, tuple[str, str]] = {
     "bayes_symmetric": ("Bayes, symmetric", "symmetric"),
     "bayes_asymmetric": ("Bayes, asymmetric", "asymmetric"),
     "linear_svm": ("Linear SVM", "symmetric"),
     "rbf_svm": ("RBF SVM", "symmetric"),
 }
+SAME_NOISE = "bayes_asymmetric_same_noise"
 STAGES = (
     "load the images",
     "fit one mixture per class",
@@ -56,6 +58,7 @@ class ModelResult:
     key: str
     title: str
     data_set: str
+    noise_std: float
     X: Array
     y: Array
     predicted: Array
@@ -64,10 +67,19 @@ class ModelResult:
     paper: paper.PaperFigure | None
     seconds: float
 
+    @property
+    def row_title(self) -> str:
+        """The title in tables, where asymmetric data sets of two noise levels may stand."""
+        return f"{self.title}, noise {self.noise_std:g}" if self.data_set == "asymmetric" else self.title
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """All that the main job found; `mfa_fast.experiments.write_report` writes it to a folder."""
+    """All that the main job found; `mfa_fast.experiments.write_report` writes it to a folder.
+
+    `same_noise` is the Bayes-optimal classifier of asymmetric data with the noise of the symmetric ones; None where
+    that is the noise of ``models[1]`` already. It has a row in every table, but no picture: those compare four.
+    """
 
     config: RunConfig
     data_name: str
@@ -77,11 +89,18 @@ class RunResult:
     n_real: int
     galleries: dict[str, tuple[Array, Array]]
     models: tuple[ModelResult, ...]
+    same_noise: ModelResult | None
     gamma: float
     gamma_trials: tuple[GammaTrial, ...]
     em_iterations: tuple[int, ...]
     seconds: dict[str, float]
     versions: dict[str, str]
+
+    @property
+    def rows(self) -> tuple[ModelResult, ...]:
+        """The classifiers in the order of the tables."""
+        extra = () if self.same_noise is None else (self.same_noise,)
+        return (*self.models[:2], *extra, *self.models[2:])
 
 
 def load_images(data: Path | None, pair: tuple[int, int], attribute: str | None, size: int = 64) -> Any:
@@ -104,7 +123,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     config : RunConfig
     progress : callable
         Called as ``progress(stage, done, total)`` when a stage of `STAGES` starts (``done`` 0),
-        advances and ends.
+        advances and ends. The stage of the second asymmetric data set comes only where there is one.
 
     Returns
     -------
@@ -161,7 +180,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     with clock("train the RBF SVM"):
         rbf = models.train_rbf_svm(*train, gamma)
 
-    figures = _paper_figures(config)
+    attack = partial(_attack, config, _paper_figures(config))
     classifiers = {
         "bayes_symmetric": symmetric,
         "bayes_asymmetric": asymmetric,
@@ -171,9 +190,12 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
     results = []
     for key, (title, data_set) in MODELS.items():
         with clock(f"attack: {title}"):
-            steps = config.steps if key.startswith("bayes") else config.svm_steps
-            found = _attack(key, classifiers[key], *samples[data_set], steps, config.n_threads, figures.get(key))
-            results.append(found)
+            results.append(attack(key, classifiers[key], *samples[data_set]))
+    same_noise = None
+    if config.noise_std != config.asymmetric_noise_std:
+        with clock(f"attack: {MODELS['bayes_asymmetric'][0]}, noise {config.noise_std:g}"):
+            other = models.asymmetric_classifier(fitted, real.X_train, config.noise_std)
+            same_noise = attack(SAME_NOISE, other, *other.sample(config.attack_samples, random_state=for_attack))
     return RunResult(
         config=config,
         data_name=str(real.name),
@@ -183,6 +205,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
         n_real=len(real.X_train),
         galleries=galleries,
         models=tuple(results),
+        same_noise=same_noise,
         gamma=float(gamma),
         gamma_trials=tuple(trials),
         em_iterations=tuple(int(mixture.n_iter_) for mixture in fitted.mixtures_),
@@ -208,36 +231,41 @@ class _Clock:
 
 
 def _attack(
+    config: RunConfig,
+    figures: dict[str, paper.PaperFigure],
     key: str,
     classifier: MFAClassifier | SVC | LinearSVC,
     X: Array,
     y: Array,
-    steps: int,
-    n_threads: int | None,
-    figure: paper.PaperFigure | None,
 ) -> ModelResult:
-    title, data_set = MODELS[key]
+    title, data_set = MODELS["bayes_asymmetric" if key == SAME_NOISE else key]
+    steps = config.steps if isinstance(classifier, MFAClassifier) else config.svm_steps
     start = time.perf_counter()
-    attack = ld_grad(classifier, X, y, steps=steps, n_threads=n_threads)
+    attack = ld_grad(classifier, X, y, steps=steps, n_threads=config.n_threads)
     seconds = time.perf_counter() - start
     return ModelResult(
         key=key,
         title=title,
         data_set=data_set,
+        noise_std=config.asymmetric_noise_std if key == "bayes_asymmetric" else config.noise_std,
         X=X,
         y=y,
         predicted=classifier.predict(X),
         attack=attack,
         summary=attack.summary(),
-        paper=figure,
+        paper=figures.get(key),
         seconds=seconds,
     )
 
 
 def _paper_figures(config: RunConfig) -> dict[str, paper.PaperFigure]:
     if config.attribute is not None:
-        return paper.celeba_figures(config.attribute)
-    return {} if config.data is None else paper.mnist_figures(config.pair)
+        figures = paper.celeba_figures(config.attribute)
+    else:
+        figures = {} if config.data is None else paper.mnist_figures(config.pair)
+    if config.asymmetric_noise_std != PAPER_ASYMMETRIC_NOISE_STD:
+        figures.pop("bayes_asymmetric", None)
+    return figures
 
 
 def _first_of_each(X: Array, y: Array, last: Array | None = None) -> tuple[Array, Array]:

@@ -31,31 +31,33 @@ def check_destination(out: Path) -> None:
     if others:
         msg = f"out is a folder that holds other files, {out} ({others[0]}): name a new or an empty one"
         raise ValueError(msg)
-    ancestor = next(folder for folder in out.absolute().parents if folder.exists())
-    if not os.access(ancestor, os.W_OK):
+    ancestor = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
+    if not ancestor.is_dir():
+        msg = f"out cannot be made: {ancestor} is not a folder"
+        raise ValueError(msg)
+    if not os.access(ancestor, os.W_OK | os.X_OK):
         msg = f"out cannot be written: no permission in {ancestor}"
         raise ValueError(msg)
 
 
 def _not_of_a_report(out: Path) -> list[str]:
     """Return the names in a folder that no run has written."""
-    names = sorted(entry.name for entry in out.iterdir())
     try:
         manifest = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))
         written = set(manifest["files"]) if manifest["made_by"] == _MADE_BY else set()
     except (OSError, ValueError, KeyError, TypeError):
         written = set()
-    return [name for name in names if name not in written]
+    return sorted(entry.name for entry in out.iterdir() if entry.name not in written or not entry.is_file())
 
 
 def write_report(result: RunResult, out: Path) -> Path:
-    """Write tables, pictures and the HTML report of a run, all or nothing.
+    """Write tables, pictures and the HTML report of a run.
 
     Parameters
     ----------
     result : RunResult
     out : Path
-        The folder. One from an earlier run is replaced as a whole.
+        The folder: a new or an empty one, or that of an earlier run, whose files are replaced.
 
     Returns
     -------
@@ -79,16 +81,14 @@ def write_report(result: RunResult, out: Path) -> Path:
     }
     manifest = {"made_by": _MADE_BY, "files": [_MANIFEST, *contents]}
     contents[_MANIFEST] = tables.to_json(manifest).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the destination, so that the renaming stays within one file system.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        fresh, stale = Path(scratch, "fresh"), Path(scratch, "stale")
-        fresh.mkdir()
+    out.mkdir(parents=True, exist_ok=True)
+    # All is written before the first file takes its place: a full disk leaves the earlier report whole. File by file,
+    # so that nothing else is ever removed, and in `out` itself, which may be a file system of its own.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as scratch:
         for name, content in contents.items():
-            (fresh / name).write_bytes(content)
-        if out.exists():
-            out.rename(stale)
-        fresh.rename(out)
+            Path(scratch, name).write_bytes(content)
+        for name in contents:
+            Path(scratch, name).replace(out / name)
     return out / "report.html"
 
 
@@ -111,6 +111,7 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
         "gamma": f"{result.gamma:.4g}",
         "gamma_text": _gamma_text(result),
         "sources": _sources(result),
+        "same_noise": _same_noise(result),
     }
     markup = {
         "result_table": _table((*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)),
@@ -147,6 +148,16 @@ def _gamma_text(result: RunResult) -> str:
     )
 
 
+def _same_noise(result: RunResult) -> str:
+    if result.same_noise is None:
+        return ""
+    return (
+        f"The asymmetric data set with the noise of the symmetric one, {result.config.noise_std:g}, has a row in the"
+        " table, but no pictures: wherever they say asymmetric, the noise is"
+        f" {result.config.asymmetric_noise_std:g}."
+    )
+
+
 def _gamma_table(result: RunResult) -> str:
     rows = [
         [
@@ -167,7 +178,9 @@ def _sources(result: RunResult) -> str:
 
 
 def _swatches(result: RunResult) -> list[str]:
-    return [f'<span class="swatch" style="background:{pictures.COLOURS[model.key]}"></span>' for model in result.models]
+    # What is in no picture has no colour, but its title keeps in line with the others.
+    colours = [pictures.COLOURS.get(model.key, "transparent") for model in result.rows]
+    return [f'<span class="swatch" style="background:{colour}"></span>' for colour in colours]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] | None = None) -> str:

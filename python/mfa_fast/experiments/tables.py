@@ -63,24 +63,18 @@ def result_rows(result: RunResult) -> list[list[str]]:
     """Return the rows of the main table, the paper's mean L2 last."""
     return [
         [
-            *attack_cells(model.title, model.summary, model.attack),
+            *attack_cells(model.row_title, model.summary, model.attack),
             "-" if model.paper is None else distance(model.paper.mean_l2),
         ]
-        for model in result.models
+        for model in result.rows
     ]
 
 
 def result_table(result: RunResult) -> Table:
     """Return the main table for the screen."""
-    table = screen_table(result.data_name, result_rows(result), (*COLUMNS, "Paper"))
-    config = result.config
-    if config.asymmetric_noise_std != config.noise_std:
-        table.caption = (
-            f"The asymmetric data have a base noise of {config.asymmetric_noise_std:g} (--asymmetric-noise-std), at "
-            f"which the paper's figure comes out; all others {config.noise_std:g}."
-        )
-        table.caption_justify = "left"
-    return table
+    # On two lines, so that the table fits 80 columns.
+    rows = [[title.replace(", noise", ",\n  noise"), *cells] for title, *cells in result_rows(result)]
+    return screen_table(result.data_name, rows, (*COLUMNS, "Paper"))
 
 
 def summary_records(result: RunResult) -> list[dict[str, Any]]:
@@ -88,14 +82,15 @@ def summary_records(result: RunResult) -> list[dict[str, Any]]:
     return [
         {
             "model": model.key,
-            "title": model.title,
+            "title": model.row_title,
             "data_set": model.data_set,
+            "noise_std": model.noise_std,
             **{field: model.summary[field] for field in SUMMARY_FIELDS},
             "paper_mean_l2": None if model.paper is None else model.paper.mean_l2,
             "paper_source": None if model.paper is None else model.paper.source,
             "attack_seconds": model.seconds,
         }
-        for model in result.models
+        for model in result.rows
     ]
 
 
@@ -127,7 +122,7 @@ def config_json(result: RunResult) -> str:
 
 def samples_csv(result: RunResult) -> str:
     """Return one row per attacked sample as CSV."""
-    rows = [row for model in result.models for row in _sample_rows(model)]
+    rows = [row for model in result.rows for row in _sample_rows(model)]
     header = (
         "model",
         "index",

@@ -27,6 +27,23 @@ def test_one_model_in_many_threads():
         assert all(np.array_equal(result, alone) for result in pool.map(model.score_samples, [X] * 24))
 
 
+def test_kernels_release_the_gil():
+    rng = np.random.default_rng(0)
+    model = MFA.from_parameters(np.full(40, 1 / 40), rng.random((40, 1000)), rng.random((40, 6, 1000)), 1.0)
+    model.set_params(n_threads=1)
+    X = rng.random((20_000, 1000))
+    model.weighted_log_prob(X[:10])
+    with ThreadPoolExecutor(1) as pool:
+        start = time.perf_counter()
+        call = pool.submit(model.weighted_log_prob, X)
+        ticks = [start]
+        while not call.done():
+            time.sleep(0.001)
+            ticks.append(time.perf_counter())
+    # With the GIL held this thread would stand still for as long as the call takes.
+    assert np.max(np.diff(ticks)) < 0.5 * (ticks[-1] - start)
+
+
 def _score(seed):
     model, X = _model()
     return model.score_samples(X)[seed]

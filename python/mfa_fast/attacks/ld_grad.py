@@ -15,6 +15,7 @@ from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier, class_indices
 
 _Outputs = tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 _Clip = tuple[float | None, float | None]
 
 
@@ -110,8 +111,8 @@ def ld_grad(
         np.empty(n, np.bool_),
         np.empty(n, np.int64),
     )
-    pairs = (np.full(n, -1, np.int64), np.full(n, -1, np.int64))
-    bad = attack.run(labels, int(steps), float(overshoot), bounds, out, pairs)
+    pairs: _Pairs = (np.full(n, -1, np.int64), np.full(n, -1, np.int64))
+    bad = attack.run(pairs, labels=labels, steps=int(steps), overshoot=float(overshoot), clip=bounds, out=out)
     reject_bad_row(samples, bad, model)
     X_adv, l2, success, n_steps = out
     arrays = (
@@ -155,32 +156,20 @@ class _MixtureAttack:
         most = int(np.diff(self.scorer.groups).min()) - 1
         return check_integer(name, component, 0, most)
 
-    def run(
-        self,
-        labels: NDArray[np.int64],
-        steps: int,
-        overshoot: float,
-        clip: _Clip,
-        out: _Outputs,
-        pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
-    ) -> int | None:
+    def run(self, pairs: _Pairs, **common: Any) -> int | None:
         return _core.ld_grad(
             self.scorer.model,
             self.samples.data,
             groups=self.scorer.groups,
             log_priors=self.log_priors,
-            labels=labels,
             sum_rule=self.sum_rule,
             screening=self.scorer.screening,
-            steps=steps,
-            overshoot=overshoot,
-            clip=clip,
             source=self.source,
             target=self.target,
-            out=out,
             sources=pairs[0],
             targets=pairs[1],
             n_threads=self.n_threads,
+            **common,
         )
 
 
@@ -193,26 +182,9 @@ class _MachineAttack:
         self.classes = machine.classes
         self.n_threads = check_threads(n_threads)
 
-    def run(
-        self,
-        labels: NDArray[np.int64],
-        steps: int,
-        overshoot: float,
-        clip: _Clip,
-        out: _Outputs,
-        pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
-    ) -> int | None:
+    def run(self, pairs: _Pairs, **common: Any) -> int | None:
         kernel = _core.ld_grad_rbf if isinstance(self.machine, RbfMachine) else _core.ld_grad_linear
-        return kernel(
-            **self.machine.arguments(),
-            X=self.samples.data,
-            labels=labels,
-            steps=steps,
-            overshoot=overshoot,
-            clip=clip,
-            out=out,
-            n_threads=self.n_threads,
-        )
+        return kernel(**self.machine.arguments(), X=self.samples.data, n_threads=self.n_threads, **common)
 
 
 def _check_clip(clip: Any) -> _Clip:

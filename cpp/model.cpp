@@ -44,6 +44,9 @@ Model::Model(const Parameters& p, const cpu::Loops& loops)
   center_f32_.assign(center_.begin(), center_.end());
   classify_noise();
   scale_f32_.assign(scale_.begin(), scale_.end());
+  largest_noise_.assign(n_components_, 0.0);
+  for (std::size_t k = 0; k < n_components_; ++k)
+    for (std::size_t j = 0; j < n_features_; ++j) largest_noise_[k] = std::max(largest_noise_[k], scaled_noise(k, j));
   factorize();
 }
 
@@ -84,13 +87,16 @@ void Model::classify_noise() {
   for (double& value : scale_) value = std::exp(value / static_cast<double>(n_components_));
 }
 
-double Model::largest_noise(std::size_t k) const {
+double Model::scaled_noise(std::size_t k, std::size_t j) const {
   if (noise_ == Noise::spherical) return noise_variance_[k * n_features_];
   if (noise_ == Noise::shared) return 1.0;
-  double largest = 0.0;
-  for (std::size_t j = 0; j < n_features_; ++j)
-    largest = std::max(largest, noise_variance_[k * n_features_ + j] * scale_[j] * scale_[j]);
-  return largest;
+  return noise_variance_[k * n_features_ + j] * scale_[j] * scale_[j];
+}
+
+double Model::mean_noise(std::size_t k) const {
+  double sum = 0.0;
+  for (std::size_t j = 0; j < n_features_; ++j) sum += scaled_noise(k, j);
+  return sum / static_cast<double>(n_features_);
 }
 
 // What a scaled feature is multiplied with instead of D^-1 times the feature.
@@ -242,11 +248,7 @@ const T* Model::columns_of(std::size_t k) const {
 }
 
 const Subspace* Model::subspace() const {
-  std::call_once(once_subspace_, [&] {
-    const std::size_t directions = n_features_ < 2048 ? 32 : 64;
-    if (n_features_ >= 4 * directions && n_components_ * (n_factors_ + 1) >= 3 * directions)
-      subspace_ = std::make_unique<Subspace>(*this, directions);
-  });
+  std::call_once(once_subspace_, [&] { subspace_ = Subspace::choose(*this, nullptr); });
   return subspace_.get();
 }
 

@@ -65,7 +65,9 @@ class Model {
   const double* mean_norms() const { return mean_norms_.data(); }
   const double* log_normalizers() const { return log_normalizers_.data(); }
   const double* model_errors() const { return model_errors_.data(); }
-  double largest_noise(std::size_t k) const;  // of component k, in scaled features
+  // Of component k, in scaled features.
+  double largest_noise(std::size_t k) const { return largest_noise_[k]; }
+  double mean_noise(std::size_t k) const;
   const double* posterior_covariance(std::size_t k) const {
     return posterior_covariances_.data() + k * n_factors_ * n_factors_;
   }
@@ -95,12 +97,13 @@ class Model {
   void panel_columns(std::size_t k, double* columns) const;
   double inverse_noise(std::size_t k, std::size_t j) const;
   double column_weight(std::size_t k, std::size_t j) const;
+  double scaled_noise(std::size_t k, std::size_t j) const;
 
   std::size_t n_components_, n_factors_, n_features_;
   const cpu::Loops& loops_;
   Noise noise_ = Noise::spherical;
   std::vector<double> log_weights_, means_, loadings_, noise_variance_;
-  std::vector<double> center_, scale_, inverse_noise_, inverse_scalars_;
+  std::vector<double> center_, scale_, inverse_noise_, inverse_scalars_, largest_noise_;
   std::vector<float> center_f32_, scale_f32_;
   std::vector<double> cholesky_, log_normalizers_, model_errors_, projected_means_, mean_norms_, posterior_covariances_;
   mutable Lazy<float> lazy_f32_;

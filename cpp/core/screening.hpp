@@ -8,20 +8,21 @@
 namespace mfa::core {
 inline namespace MFA_ISA {
 
+// How far, in nats, a component may lie below the best of its group before it is left out: a million of them would add
+// 4e-12 to a logarithm.
+inline constexpr double negligible_nats = 40.0;
+
 MFA_HD inline double positive(double value) { return value > 0.0 ? value : 0.0; }
 
-// What is known of one component outside the subspace. Lengths in units of x.
+// What is known of one component outside the subspace.
 struct Leftover {
   double mean;                // |mu_perp|, rounded up
-  double loadings;            // alpha = ||A_perp||_2, rounded up
-  double inverse_root;        // lambda^-1/2, with lambda the least eigenvalue of I + A_y^T A_y / s, rounded up
+  double spread;              // beta, the largest of u^T A_perp^T A_perp u / u^T M_y u, M_y = I + A_y^T A_y / s; rounded up
   double inverse_noise_root;  // s^-1/2
-  double inverse_weight;      // 1 / (s + alpha^2 / lambda), rounded down
+  double inverse_weight;      // 1 / (s + beta), rounded down
 };
 
-MFA_HD inline double inverse_weight(double noise, double loadings, double inverse_root) {
-  return (1.0 - 1e-12) / (noise + loadings * loadings * inverse_root * inverse_root);
-}
+MFA_HD inline double inverse_weight(double noise, double spread) { return (1.0 - 1e-12) / (noise + spread); }
 
 // What is known of one sample.
 struct Outside {
@@ -44,27 +45,26 @@ MFA_HD inline double outside_length(double x_norm, double y_norm, double coordin
 // Computes  a lower bound on q(x) = (x - mu)^T (A A^T + s I)^-1 (x - mu), theory.md (21): with y the coordinates of x in
 //           an orthonormal basis, c(y) the distance of y to the component's shadow in the subspace and z(y) the factors
 //           found there,
-//             q >= c + g^2 / (s + alpha^2 / lambda),   g = max(0, |x_perp| - |mu_perp| - alpha |z|).
+//             q >= c + g^2 / (s + beta),   g = max(0, |x_perp| - |mu_perp| - |A_perp z(y)|).
 //           Proof. q is the minimum over z of |y - mu_y - A_y z|^2 / s + |z|^2 + |x_perp - mu_perp - A_perp z|^2 / s. With
-//           z = z(y) + u the first two terms are c + u^T (I + A_y^T A_y / s) u >= c + lambda |u|^2, the third is at least
-//           (g - alpha |u|)_+^2 / s; minimise over |u|.
-// Shapes    scalars; `c` and `z_square` = |z(y)|^2 as computed, `c_error` a bound on the error of c and of
-//           lambda |z(y)|^2.
+//           z = z(y) + u the first two terms are c + u^T M_y u, the third is at least (g - |A_perp u|)_+^2 / s, and
+//           |A_perp u|^2 <= beta u^T M_y u; minimise over t^2 = u^T M_y u.
+// Shapes    scalars; `c` and `moved_square` = |A_perp z(y)|^2 as computed, `c_error` a bound on the error of c and of
+//           |A_perp z(y)|^2 / beta.
 // Cost      O(1); one square root, in float.
 // Numerics  a certificate counts rounding. sqrt(c) is a norm of y - mu_y of slope s^-1/2 at most, so an error in y moves
-//           it by no more than e = shift s^-1/2, and |z| by no more than lambda^-1/2 e. With (a - b)^2 >= a^2 - b (a^2 / t
+//           it by no more than e = shift s^-1/2, and |A_perp z| by no more than beta^1/2 e. With (a - b)^2 >= a^2 - b (a^2 / t
 //           + t) and (a + b)^2 <= (1 + t) a^2 + (1 + 1 / t) b^2, for any t > 0, no more roots are needed.
 // Source    this library.
-MFA_HD inline double mahalanobis_lower_bound(double c, double z_square, double c_error, const Outside& x,
+MFA_HD inline double mahalanobis_lower_bound(double c, double moved_square, double c_error, const Outside& x,
                                              const Leftover& k) {
   constexpr double usual_root = 32.0;  // of c, in high dimension
   const double slack = x.shift * k.inverse_noise_root;
   const double inside = positive(c - c_error);
   const double inside_low = positive(inside - slack * (inside * (1.0 / usual_root) + usual_root));
-  const double factors_square =
-      1.01 * z_square + 202.0 * k.inverse_root * k.inverse_root * (c_error + slack * slack);
-  const double factors = 1.000001 * static_cast<double>(std::sqrt(static_cast<float>(factors_square)));
-  const double g = positive(x.length - k.mean - k.loadings * factors);
+  const double most_moved_square = 1.01 * moved_square + 202.0 * k.spread * (c_error + slack * slack);
+  const double most_moved = 1.000001 * static_cast<double>(std::sqrt(static_cast<float>(most_moved_square)));
+  const double g = positive(x.length - k.mean - most_moved);
   return inside_low + g * g * k.inverse_weight;
 }
 

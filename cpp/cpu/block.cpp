@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/reduce.hpp"
+#include "core/screening.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -26,6 +27,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
     : model_(model),
       loops_(typed<T>(model.loops())),
       unit_(core::rounding_unit(std::numeric_limits<T>::epsilon(), model.n_features())),
+      double_unit_(core::lane_rounding_unit(model.n_features())),
       subspace_(screening ? model.subspace() : nullptr),
       centered_(max_rows * model.n_features()),
       squares_(model.noise() == Noise::diagonal ? max_rows * model.n_features() : 0),
@@ -142,7 +144,8 @@ void BlockScorer<T>::score_all(double tolerance) {
   for (std::size_t i = 0; i < count_; ++i)
     for (std::size_t k = 0; k < K; ++k)
       // Written so that a product that overflowed (infinite or not a number) is computed again as well.
-      if (!(errors_[i * K + k] <= tolerance * std::abs(values_[i * K + k]))) flag(i, k);
+      if (const double allowed = tolerance * std::abs(values_[i * K + k]); !(errors_[i * K + k] <= allowed))
+        flag(i, k, allowed);
   refine();
 }
 
@@ -151,11 +154,10 @@ void BlockScorer<T>::score_groups(Groups groups, double tolerance) {
   if (subspace_ == nullptr) {
     multiply_all();
   } else {
-    screen(groups);
-    evaluate(tolerance);
+    screen(groups, tolerance);
+    evaluate();
     find_survivors(groups);
-    // Most weigh little: which of them have to be known better is seen when all are known.
-    evaluate(std::numeric_limits<double>::infinity());
+    evaluate();
     multiply_some();
   }
   flag_what_matters(groups, tolerance);
@@ -199,7 +201,7 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t
   double largest_error = 0.0;
   double n_terms = 0.0;
   std::size_t n_best = 0;
-  const auto may_matter = [&](std::size_t k) { return !(values[k] + errors[k] < floor - negligible_nats); };
+  const auto may_matter = [&](std::size_t k) { return !(values[k] + errors[k] < floor - core::negligible_nats); };
   const auto may_be_best = [&](std::size_t k) { return !(values[k] + errors[k] < floor); };
   for_each([&](std::size_t k) {
     if (!may_matter(k)) return;
@@ -213,13 +215,13 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t
   // they are where their shares are small enough.
   const double allowed = tolerance * std::max(0.0, std::abs(sum.value()) - largest_error);
   for_each([&](std::size_t k) {
-    if (!may_matter(k) || errors[k] == 0.0) return;
-    const bool precise = errors[k] <= allowed;
+    if (!may_matter(k)) return;
+    const double needed = n_best > 1 && may_be_best(k) ? 0.0 : allowed;
     const auto small = [&] {
       const double share = std::exp(std::min(0.0, values[k] + errors[k] - floor));
-      return errors[k] * share * n_terms <= 0.1 * allowed;
+      return errors[k] * share * n_terms <= 0.1 * needed;
     };
-    if (!(precise || small()) || (n_best > 1 && may_be_best(k))) flag(i, k);
+    if (!(errors[k] <= needed || small())) flag(i, k, needed);
   });
 }
 
@@ -242,8 +244,33 @@ void BlockScorer<T>::refine() {
   flagged_.clear();
 }
 
+// About |x|^2_D + |mu|^2_D, with x and mu about the centre.
+template <class T>
+double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
+  return norms_[i] / model_.largest_noise(k) + model_.mean_norms()[k];
+}
+
+// In double the difference form is good enough for most, and takes half the time of the residual form.
 template <class T>
 void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+  std::size_t difference[refined_rows], residual[refined_rows];
+  std::size_t n_difference = 0, n_residual = 0;
+  for (std::size_t r = 0; r < count; ++r) {
+    const Entry& entry = flagged_[members[r]];
+    const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
+    if (error <= entry.allowed) difference[n_difference++] = members[r];
+    else residual[n_residual++] = members[r];
+  }
+  if (n_difference > 0) refine_in_double(k, difference, n_difference, true);
+  if (n_residual > 0) refine_in_double(k, residual, n_residual, false);
+}
+
+// Both forms are (8), from z = 0 or from the factors that are known so far: what is taken off q(z) is as small as their
+// error. A row settles where what the difference may be off by is allowed, or else where it is so small a part of q that
+// no digit of it is lost; until then it takes another pass. Rows that have settled stay as they are, so that none depends
+// on the rows beside it.
+template <class T>
+void BlockScorer<T>::refine_in_double(std::size_t k, const std::size_t* members, std::size_t count, bool from_zero) {
   const std::size_t d = model_.n_features();
   const std::size_t K = model_.n_components();
   const std::size_t n = model_.n_factors();
@@ -253,31 +280,33 @@ void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std:
   for (std::size_t r = 0; r < count; ++r) {
     const std::size_t i = flagged_[members[r]].row;
     x[r] = read_row(rows_, first_ + i, 0, d, read_buffers_.data() + r * d);
-    factors(i, k, z + r * n);
+    if (from_zero) std::fill_n(z + r * n, n, 0.0);
+    else factors(i, k, z + r * n);
   }
 
   double q[refined_rows];
   double mahalanobis[refined_rows];
+  double error[refined_rows] = {};
   bool settled[refined_rows] = {};
-  // The first pass starts from the factors that are known so far. What it takes off q is as small as their error; where
-  // that is so large beside q that the difference would show rounding, the row takes another pass. Rows that have
-  // settled stay as they are, so that none depends on the rows beside it.
   constexpr int max_passes = 4;
   for (int pass = 0; pass < max_passes && !std::all_of(settled, settled + count, [](bool s) { return s; }); ++pass) {
-    loops_.residual_form(x, count, component, z, scratch_.data(), q, gradient_.data());
+    const bool at_zero = from_zero && pass == 0;
+    loops_.residual_form(x, count, component, at_zero ? nullptr : z, scratch_.data(), q, gradient_.data());
     for (std::size_t r = 0; r < count; ++r) {
       if (settled[r]) continue;
       const double taken_off =
           core::complete_residual_form(n, component.cholesky, z + r * n, gradient_.data() + r * n);
       const double rest = q[r] - taken_off;
       mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
-      settled[r] = taken_off <= largest_correction * mahalanobis[r];
+      error[r] = at_zero ? core::difference_form_error(q[r], double_unit_, model_.model_errors()[k]) : 0.0;
+      settled[r] = at_zero ? error[r] <= flagged_[members[r]].allowed
+                           : taken_off <= largest_correction * mahalanobis[r];
     }
   }
   for (std::size_t r = 0; r < count; ++r) {
     const std::size_t i = flagged_[members[r]].row;
     values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
-    errors_[i * K + k] = 0.0;  // as good as it gets
+    errors_[i * K + k] = error[r];  // 0: as good as it gets
     std::copy_n(z + r * n, n, &slot_factors(i, k, true));
   }
 }

@@ -18,10 +18,6 @@
 
 namespace mfa::cpu {
 
-// How far, in nats, a component may lie below the best of its group before it is left out: a million of them would add
-// 4e-12 to a logarithm.
-inline constexpr double negligible_nats = 40.0;
-
 // What a caller gets is right to this, relative to its size.
 template <class T>
 inline constexpr double score_tolerance = sizeof(T) == sizeof(float) ? 1e-5 : 1e-10;
@@ -65,6 +61,7 @@ class BlockScorer {
  private:
   struct Entry {
     std::size_t row, component;
+    double allowed;  // how far off its value may be
   };
   // An entry whose factors are kept; those of one row are chained.
   struct Slot {
@@ -73,29 +70,31 @@ class BlockScorer {
     bool solved;
   };
 
+  double norms(std::size_t i, std::size_t k) const;
   const ScorePanels<T>& prepare_products();
   // Both turn rows into values and error bounds.
   void multiply_all();
   void multiply_some();  // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
-  void screen(Groups groups);
+  void screen(Groups groups, double tolerance);
   void find_survivors(Groups groups);
-  void evaluate(double tolerance);  // flagged entries, which are new
-  void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count, double tolerance);
+  void evaluate();  // flagged entries, which are new
+  void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
 
-  void flag(std::size_t i, std::size_t k) { flagged_.push_back({i, k}); }
+  void flag(std::size_t i, std::size_t k, double allowed) { flagged_.push_back({i, k, allowed}); }
   void flag_what_matters(Groups groups, double tolerance);
   void flag_in_group(std::size_t i, std::size_t begin, std::size_t end, double tolerance);
   void sort_flagged();
-  void refine();  // flagged entries, in residual form
+  void refine();  // flagged entries, in double
   void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  void refine_in_double(std::size_t k, const std::size_t* members, std::size_t count, bool from_zero);
   double& slot_factors(std::size_t i, std::size_t k, bool solved);
   void factors_of(const Model& model, const T* product, std::size_t k, double* z) const;
 
   const Model& model_;
   const TypedLoops<T>& loops_;
-  double unit_;  // of rounding
+  double unit_, double_unit_;  // of rounding: of matrix products, and of what is computed again in double
   const Subspace* subspace_;
   std::size_t bad_row_ = 0;
   Rows rows_;

@@ -20,7 +20,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 // Upper bounds on all values, from the rows' coordinates in the subspace; and in every group of every row a candidate, the
 // component that seems to be the best.
 template <class T>
-void BlockScorer<T>::screen(Groups groups) {
+void BlockScorer<T>::screen(Groups groups, double tolerance) {
   const std::size_t K = model_.n_components();
   const Model& shadow = subspace_->shadow();
   const Panel<T>& basis = subspace_->template basis<T>();
@@ -33,20 +33,7 @@ void BlockScorer<T>::screen(Groups groups) {
       std::copy_n(coordinates_.data() + i * basis.columns(), R, coordinates_.data() + i * R);
   panel.multiply(coordinates_.data(), count_, shadow_product_.data());
 
-  ScreenTerms terms;
-  terms.n_components = K;
-  terms.n_factors = model_.n_factors();
-  terms.epsilon = unit_;
-  terms.projected_means = shadow.projected_means();
-  terms.mean_norms = shadow.mean_norms();
-  terms.model_errors = shadow.model_errors();
-  terms.inverse_eigenvalues = subspace_->inverse_eigenvalues();
-  terms.means_left = subspace_->means_left();
-  terms.loadings_left = subspace_->loadings_left();
-  terms.inverse_roots = subspace_->inverse_roots();
-  terms.inverse_noise_roots = subspace_->inverse_noise_roots();
-  terms.inverse_weights = subspace_->inverse_weights();
-  terms.log_normalizers = model_.log_normalizers();
+  ScreenTerms terms = subspace_->terms(model_, unit_);
   for (std::size_t i = 0; i < count_; ++i) {
     const T* y = coordinates_.data() + i * R;
     terms.y_norm = 0.0;
@@ -58,7 +45,7 @@ void BlockScorer<T>::screen(Groups groups) {
       auto best = static_cast<std::size_t>(groups[g]);
       for (std::size_t k = best + 1; k < static_cast<std::size_t>(groups[g + 1]); ++k)
         best = guess_[k] > guess_[best] ? k : best;
-      flag(i, best);
+      flag(i, best, tolerance * std::abs(upper_[i * K + best]));
     }
   }
   std::fill_n(values_.begin(), count_ * K, -infinity);
@@ -85,13 +72,13 @@ void BlockScorer<T>::find_survivors(Groups groups) {
       for (const std::size_t k : candidates)
         if (k >= begin && k < end) floor = values_[i * K + k] - errors_[i * K + k];
       // Written so that a bound that overflowed rules nothing out; what has been evaluated has a slot.
-      const double cutoff = floor - negligible_nats;
+      const double cutoff = floor - core::negligible_nats;
       std::size_t n = 0;
       for (std::size_t k = begin; k < end; ++k) {
         survivors_[n] = k;
         n += !(upper[k] < cutoff) && slot_[i * K + k] < 0;
       }
-      for (std::size_t s = 0; s < n; ++s) flag(i, survivors_[s]);
+      for (std::size_t s = 0; s < n; ++s) flag(i, survivors_[s], infinity);
     }
     if (flagged_.size() - before > too_many) {
       flagged_.resize(before);
@@ -101,18 +88,17 @@ void BlockScorer<T>::find_survivors(Groups groups) {
 }
 
 template <class T>
-void BlockScorer<T>::evaluate(double tolerance) {
+void BlockScorer<T>::evaluate() {
   sort_flagged();
   for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
     for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
-      evaluate_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at), tolerance);
+      evaluate_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
   flagged_.clear();
 }
 
-// In difference form; or at once in residual form, where the bound on the value says that the difference form would not
-// reach the tolerance.
+// In difference form; or at once in double, where it can be told beforehand that this would not be good enough.
 template <class T>
-void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count, double tolerance) {
+void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count) {
   const std::size_t d = model_.n_features();
   const std::size_t K = model_.n_components();
   const std::size_t n = model_.n_factors();
@@ -120,11 +106,8 @@ void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, st
   std::size_t resolved[refined_rows], unresolved[refined_rows];
   std::size_t n_resolved = 0, n_unresolved = 0;
   for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = flagged_[members[r]].row;
-    const double root = subspace_->inverse_noise_roots()[k];
-    const double norms = norms_[i] * root * root + model_.mean_norms()[k];
-    const double error = core::difference_form_error(norms, unit_, model_.model_errors()[k]);
-    if (error <= tolerance * std::abs(upper_[i * K + k])) resolved[n_resolved++] = members[r];
+    const Entry& entry = flagged_[members[r]];
+    if (core::difference_form_error(norms(entry.row, k), unit_, model_.model_errors()[k]) <= entry.allowed) resolved[n_resolved++] = members[r];
     else unresolved[n_unresolved++] = members[r];
   }
   if (n_unresolved > 0) refine_rows(k, unresolved, n_unresolved);
@@ -159,9 +142,9 @@ void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, st
 }
 
 #define MFA_INSTANTIATE(T)                                            \
-  template void BlockScorer<T>::screen(Groups);                       \
-  template void BlockScorer<T>::find_survivors(Groups);           \
-  template void BlockScorer<T>::evaluate(double);
+  template void BlockScorer<T>::screen(Groups, double);     \
+  template void BlockScorer<T>::find_survivors(Groups);     \
+  template void BlockScorer<T>::evaluate();
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)
 #undef MFA_INSTANTIATE

@@ -40,10 +40,9 @@ struct ScreenTerms {
   const double* projected_means;      // (L, K), of the shadow
   const double* mean_norms;           // (K), of the shadow
   const double* model_errors;         // (K), of the shadow
-  const double* inverse_eigenvalues;  // (L, K), of I + A_y^T A_y / s, whose eigenvectors are the shadow's factors
+  const double* spreads_by_factor;    // (L, K), beta_l of the shadow's factors
   const double* means_left;           // (K)
-  const double* loadings_left;        // (K)
-  const double* inverse_roots;        // (K)
+  const double* spreads;              // (K), the largest beta_l
   const double* inverse_noise_roots;  // (K)
   const double* inverse_weights;      // (K)
   const double* log_normalizers;      // (K), of the model
@@ -66,7 +65,7 @@ struct TypedLoops {
   // out (rows, n_columns) = products of any number of rows with columns (n_columns, d).
   void (*dots)(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out);
   // For any number of rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and
-  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. `scratch` has residual_scratch(rows, L) numbers.
+  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. A null z is zero, at half the cost. `scratch` has residual_scratch(rows, L) numbers.
   void (*residual_form)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
                         double* scratch, double* q, double* gradient);
   // Adds up to row_tile samples to the statistics of features [0, count):

@@ -49,6 +49,13 @@ class Panel {
     for (std::size_t j = 0; j < depth_; ++j) tile[j * width] = static_cast<T>(values[j * stride]);
   }
 
+  // Entries in a line become a row; there are as many as the matrix has columns.
+  void set_row(std::size_t row, const T* values, std::size_t columns) {
+    const std::size_t width = loops_->tile_width;
+    for (std::size_t first = 0; first < columns; first += width)
+      std::copy_n(values + first, std::min(width, columns - first), data_.data() + first * depth_ + row * width);
+  }
+
   // out (rows, columns()) = x (rows, depth) times the matrix.
   void multiply(const T* x, std::size_t rows, T* out) const {
     loops_->multiply({x, rows, depth_, depth_}, data_.data(), n_tiles_, {out, rows, columns(), columns()});

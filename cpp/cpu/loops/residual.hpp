@@ -34,7 +34,7 @@ MFA_INLINE void residuals(const T* const* x, const ComponentView& c, const doubl
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < R; ++r) e[r][v] = load_features<Whole>(x[r] + j + v * w, count) - mean;
   }
-  for (std::size_t l = 0; l < c.n_factors; ++l) {
+  for (std::size_t l = 0; l < (z == nullptr ? 0 : c.n_factors); ++l) {
     Vector<double, w> a[N];
     for (std::size_t v = 0; v < N; ++v) a[v] = load_features<Whole>(c.loadings + l * c.n_features + j + v * w, count);
 #pragma GCC unroll 4
@@ -149,19 +149,22 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
       // The rows lie anywhere, so that the processor does not guess what comes next.
       for (std::size_t i = r; i < rows && i < r + row_tile; ++i) prefetch(x[i] + next, ahead * sizeof(T));
       double* lanes = scratch + r * (n + 1) * w;
+      const double* factors = z == nullptr ? nullptr : z + r * n;
       switch (rows - r) {
-        case 1: residual_form_chunk<1>(x + r, c, z + r * n, start, count, lanes); break;
-        case 2: residual_form_chunk<2>(x + r, c, z + r * n, start, count, lanes); break;
-        case 3: residual_form_chunk<3>(x + r, c, z + r * n, start, count, lanes); break;
-        default: residual_form_chunk<4>(x + r, c, z + r * n, start, count, lanes);
+        case 1: residual_form_chunk<1>(x + r, c, factors, start, count, lanes); break;
+        case 2: residual_form_chunk<2>(x + r, c, factors, start, count, lanes); break;
+        case 3: residual_form_chunk<3>(x + r, c, factors, start, count, lanes); break;
+        default: residual_form_chunk<4>(x + r, c, factors, start, count, lanes);
       }
     }
   }
   for (std::size_t r = 0; r < rows; ++r) {
     const double* lanes = scratch + r * (n + 1) * w;
-    for (std::size_t l = 0; l < n; ++l)
-      gradient[r * n + l] = sum<double, w>(load<double, w>(lanes + l * w)) - z[r * n + l];
-    q[r] = sum<double, w>(load<double, w>(lanes + n * w)) + core::squared_norm(n, z + r * n);
+    for (std::size_t l = 0; l < n; ++l) gradient[r * n + l] = sum<double, w>(load<double, w>(lanes + l * w));
+    q[r] = sum<double, w>(load<double, w>(lanes + n * w));
+    if (z == nullptr) continue;
+    for (std::size_t l = 0; l < n; ++l) gradient[r * n + l] -= z[r * n + l];
+    q[r] += core::squared_norm(n, z + r * n);
   }
 }
 

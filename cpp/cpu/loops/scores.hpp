@@ -72,25 +72,25 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
 template <class T>
 void screen(const ScreenTerms& terms, const T* product, double* guess, double* upper) {
   const std::size_t n = terms.n_components;
-  // Until the last loop, `upper` holds |v|^2 and `guess` |z|^2.
+  // Until the last loop, `upper` holds |v|^2 and `guess` |A_perp z|^2.
   for (std::size_t k = 0; k < n; ++k) guess[k] = upper[k] = 0.0;
   for (std::size_t l = 0; l < terms.n_factors; ++l) {
     const T* row = product + l * n;
     const double* mean = terms.projected_means + l * n;
-    const double* inverse_eigenvalue = terms.inverse_eigenvalues + l * n;
+    const double* spread = terms.spreads_by_factor + l * n;
 #pragma GCC ivdep
     for (std::size_t k = 0; k < n; ++k) {
       const double v = static_cast<double>(row[k]) - mean[k];
       upper[k] += v * v;
-      guess[k] += v * v * inverse_eigenvalue[k];
+      guess[k] += v * v * spread[k];
     }
   }
   const T* dots = product + terms.n_factors * n;
   const core::Outside x{terms.outside, terms.shift};
 #pragma GCC ivdep
   for (std::size_t k = 0; k < n; ++k) {
-    const core::Leftover left{terms.means_left[k], terms.loadings_left[k], terms.inverse_roots[k],
-                              terms.inverse_noise_roots[k], terms.inverse_weights[k]};
+    const core::Leftover left{terms.means_left[k], terms.spreads[k], terms.inverse_noise_roots[k],
+                              terms.inverse_weights[k]};
     const double norms = terms.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norms[k];
     const double c = core::difference_form(norms, static_cast<double>(dots[k]), upper[k]);
     const double error = 2.0 * core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);

@@ -87,8 +87,16 @@ void multiply(MatrixView<const T> x, const T* panel, std::size_t n_tiles, Matrix
   }
 }
 
-// Columns that are multiplied with row_tile rows at once: their accumulators fit the register file.
-constexpr std::size_t dot_columns = vector_bytes == 64 ? 6 : 2;
+// Rows that are multiplied with columns at once, and these: their accumulators fit the register file, and there are enough
+// of them to hide what one addition takes.
+constexpr std::size_t dot_rows = vector_bytes == 64 ? 4 : 3;
+constexpr std::size_t dot_columns = vector_bytes == 64 ? 6 : 4;
+
+// How many of n columns to take at once, so that no tile is left with few of them.
+constexpr std::size_t even_columns(std::size_t n) {
+  const std::size_t tiles = (n + dot_columns - 1) / dot_columns;
+  return tiles == 0 ? 0 : (n + tiles - 1) / tiles;
+}
 
 // One vector of the products of Rows rows with Columns columns.
 template <bool Whole, class T, std::size_t Rows, std::size_t Columns>
@@ -138,34 +146,38 @@ void dot_tile(const T* const* x, const T* columns, std::size_t d, T* out, std::s
     for (std::size_t c = 0; c < Columns; ++c) out[r * out_stride + c] = sum<T, w>(totals[r][c]);
 }
 
+// Up to Columns columns.
 template <class T, std::size_t Rows, std::size_t Columns>
-void dot_rest(std::size_t n_columns, const T* const* x, const T* columns, std::size_t d, T* out,
+void dot_some(std::size_t n_columns, const T* const* x, const T* columns, std::size_t d, T* out,
               std::size_t out_stride) {
   if constexpr (Columns > 0) {
     if (n_columns == Columns) dot_tile<T, Rows, Columns>(x, columns, d, out, out_stride);
-    else dot_rest<T, Rows, Columns - 1>(n_columns, x, columns, d, out, out_stride);
+    else dot_some<T, Rows, Columns - 1>(n_columns, x, columns, d, out, out_stride);
   }
 }
 
 template <class T, std::size_t Rows>
-void dot_rows(const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
-  std::size_t c = 0;
-  for (; c + dot_columns <= n_columns; c += dot_columns)
-    dot_tile<T, Rows, dot_columns>(x, columns + c * d, d, out + c, n_columns);
-  dot_rest<T, Rows, dot_columns - 1>(n_columns - c, x, columns + c * d, d, out + c, n_columns);
+void dot_tiles(const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
+  for (std::size_t c = 0, some; c < n_columns; c += some) {
+    some = even_columns(n_columns - c);
+    dot_some<T, Rows, dot_columns>(some, x, columns + c * d, d, out + c, n_columns);
+  }
+}
+
+// Up to Rows rows.
+template <class T, std::size_t Rows>
+void dot_some_rows(std::size_t rows, const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
+  if constexpr (Rows > 0) {
+    if (rows >= Rows) dot_tiles<T, Rows>(x, columns, n_columns, d, out);
+    else dot_some_rows<T, Rows - 1>(rows, x, columns, n_columns, d, out);
+  }
 }
 
 template <class T>
 void dots(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
-  for (std::size_t r = 0; r < rows; r += row_tile) {
-    for (std::size_t i = r + row_tile; i < rows && i < r + 2 * row_tile; ++i) prefetch(x[i], d * sizeof(T));
-    T* target = out + r * n_columns;
-    switch (rows - r) {
-      case 1: dot_rows<T, 1>(x + r, columns, n_columns, d, target); break;
-      case 2: dot_rows<T, 2>(x + r, columns, n_columns, d, target); break;
-      case 3: dot_rows<T, 3>(x + r, columns, n_columns, d, target); break;
-      default: dot_rows<T, 4>(x + r, columns, n_columns, d, target);
-    }
+  for (std::size_t r = 0; r < rows; r += dot_rows) {
+    for (std::size_t i = r + dot_rows; i < rows && i < r + 2 * dot_rows; ++i) prefetch(x[i], d * sizeof(T));
+    dot_some_rows<T, dot_rows>(rows - r, x + r, columns, n_columns, d, out + r * n_columns);
   }
 }
 

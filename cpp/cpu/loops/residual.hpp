@@ -105,11 +105,11 @@ MFA_INLINE void add_dots(const double (*chunks)[residual_chunk], const double* a
 }
 
 template <std::size_t R, std::size_t Columns>
-MFA_INLINE void add_rest_of_dots(std::size_t n_columns, const double (*chunks)[residual_chunk], const double* a,
+MFA_INLINE void add_some_dots(std::size_t n_columns, const double (*chunks)[residual_chunk], const double* a,
                                  std::size_t stride, std::size_t count, double* lanes, std::size_t lanes_stride) {
   if constexpr (Columns > 0) {
     if (n_columns == Columns) add_dots<R, Columns>(chunks, a, stride, count, lanes, lanes_stride);
-    else add_rest_of_dots<R, Columns - 1>(n_columns, chunks, a, stride, count, lanes, lanes_stride);
+    else add_some_dots<R, Columns - 1>(n_columns, chunks, a, stride, count, lanes, lanes_stride);
   }
 }
 
@@ -125,11 +125,20 @@ void residual_form_chunk(const T* const* x, const ComponentView& c, const double
   residual_block<R>(x, c, z, start, count, weighted, q);
   for (std::size_t r = 0; r < R; ++r) store<double, w>(lanes + (r * (n + 1) + n) * w, q[r]);
   const double* a = c.loadings + start;
-  std::size_t l = 0;
-  for (; l + dot_columns <= n; l += dot_columns)
-    add_dots<R, dot_columns>(weighted, a + l * c.n_features, c.n_features, count, lanes + l * w, n + 1);
-  add_rest_of_dots<R, dot_columns - 1>(n - l, weighted, a + l * c.n_features, c.n_features, count, lanes + l * w,
-                                       n + 1);
+  for (std::size_t l = 0, some; l < n; l += some) {
+    some = even_columns(n - l);
+    add_some_dots<R, dot_columns>(some, weighted, a + l * c.n_features, c.n_features, count, lanes + l * w, n + 1);
+  }
+}
+
+// Up to R rows.
+template <std::size_t R, class T>
+void residual_form_some(std::size_t rows, const T* const* x, const ComponentView& c, const double* z,
+                        std::size_t start, std::size_t count, double* lanes) {
+  if constexpr (R > 0) {
+    if (rows >= R) residual_form_chunk<R>(x, c, z, start, count, lanes);
+    else residual_form_some<R - 1>(rows, x, c, z, start, count, lanes);
+  }
 }
 
 // Chunk by chunk, so that the loadings are read once for all rows.
@@ -145,17 +154,11 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
     const std::size_t next = start + count;
     const std::size_t ahead = c.n_features - next < residual_chunk ? c.n_features - next : residual_chunk;
-    for (std::size_t r = 0; r < rows; r += row_tile) {
+    for (std::size_t r = 0; r < rows; r += dot_rows) {
       // The rows lie anywhere, so that the processor does not guess what comes next.
-      for (std::size_t i = r; i < rows && i < r + row_tile; ++i) prefetch(x[i] + next, ahead * sizeof(T));
-      double* lanes = scratch + r * (n + 1) * w;
-      const double* factors = z == nullptr ? nullptr : z + r * n;
-      switch (rows - r) {
-        case 1: residual_form_chunk<1>(x + r, c, factors, start, count, lanes); break;
-        case 2: residual_form_chunk<2>(x + r, c, factors, start, count, lanes); break;
-        case 3: residual_form_chunk<3>(x + r, c, factors, start, count, lanes); break;
-        default: residual_form_chunk<4>(x + r, c, factors, start, count, lanes);
-      }
+      for (std::size_t i = r; i < rows && i < r + dot_rows; ++i) prefetch(x[i] + next, ahead * sizeof(T));
+      residual_form_some<dot_rows>(rows - r, x + r, c, z == nullptr ? nullptr : z + r * n, start, count,
+                                   scratch + r * (n + 1) * w);
     }
   }
   for (std::size_t r = 0; r < rows; ++r) {

@@ -59,7 +59,6 @@ bool BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count
   for (const Slot& entry : slotted_) slot_[entry.row * model_.n_components() + entry.component] = -1;
   slotted_.clear();
   std::fill(last_slot_.begin(), last_slot_.end(), -1);
-  slot_factors_.clear();
   flagged_.clear();
   for (std::size_t i = 0; i < count; ++i) {
     const T* x = read_row(rows, first + i, 0, d, read_buffers_.data());
@@ -197,7 +196,7 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t
   double floor = -std::numeric_limits<double>::infinity();  // no best value is below it
   for_each([&](std::size_t k) { floor = values[k] - errors[k] > floor ? values[k] - errors[k] : floor; });
 
-  core::LogSumExp sum;
+  double top = -std::numeric_limits<double>::infinity();
   double largest_error = 0.0;
   double n_terms = 0.0;
   std::size_t n_best = 0;
@@ -205,10 +204,18 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t
   const auto may_be_best = [&](std::size_t k) { return !(values[k] + errors[k] < floor); };
   for_each([&](std::size_t k) {
     if (!may_matter(k)) return;
-    sum.add(values[k]);
+    top = std::max(top, values[k]);
     largest_error = std::max(largest_error, errors[k]);
     n_terms += 1.0;
     if (may_be_best(k)) ++n_best;
+  });
+  // Most are settled without the sum: it lies between the largest term and as many of them as there are.
+  const double least_size = top > 0.0 ? top : -top - std::log(n_terms);
+  if (n_best <= 1 && largest_error <= tolerance * (least_size - largest_error)) return;
+
+  core::LogSumExp sum;
+  for_each([&](std::size_t k) {
+    if (may_matter(k)) sum.add(values[k]);
   });
   // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
   // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
@@ -237,7 +244,9 @@ void BlockScorer<T>::sort_flagged() {
 
 template <class T>
 void BlockScorer<T>::refine() {
+  if (flagged_.empty()) return;
   sort_flagged();
+  reserve_slots();
   for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
     for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
       refine_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
@@ -311,6 +320,13 @@ void BlockScorer<T>::refine_in_double(std::size_t k, const std::size_t* members,
   }
 }
 
+template <class T>
+void BlockScorer<T>::reserve_slots() {
+  const std::size_t most = slotted_.size() + flagged_.size();
+  slotted_.reserve(most);
+  if (slot_factors_.size() < most * model_.n_factors() + 1) slot_factors_.resize(2 * most * model_.n_factors() + 1);
+}
+
 // The place of an entry's factors z, or of v = C^T z where they are not solved for, made if there is none yet.
 template <class T>
 double& BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, bool solved) {
@@ -319,7 +335,6 @@ double& BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, bool solved) 
     slot = static_cast<std::int32_t>(slotted_.size());
     slotted_.push_back({i, k, last_slot_[i], solved});
     last_slot_[i] = slot;
-    slot_factors_.resize(slotted_.size() * model_.n_factors() + 1);
   }
   slotted_[static_cast<std::size_t>(slot)].solved = solved;
   return slot_factors_[static_cast<std::size_t>(slot) * model_.n_factors()];

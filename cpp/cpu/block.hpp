@@ -89,6 +89,7 @@ class BlockScorer {
   void refine();  // flagged entries, in double
   void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
   void refine_in_double(std::size_t k, const std::size_t* members, std::size_t count, bool from_zero);
+  void reserve_slots();  // for the flagged entries
   double& slot_factors(std::size_t i, std::size_t k, bool solved);
   void factors_of(const Model& model, const T* product, std::size_t k, double* z) const;
 
@@ -111,6 +112,7 @@ class BlockScorer {
 
   AlignedBuffer<T> coordinates_, shadow_product_;  // (rows, R), and their product with the shadow
   std::vector<double> upper_, guess_;              // (rows, K): bounds on values; (K)
+  std::vector<std::size_t> candidates_;  // (rows, groups)
   std::vector<std::size_t> survivors_, dense_rows_;
   std::vector<T> dot_products_;          // (refined_rows, L + 1)
 

@@ -26,6 +26,8 @@ void BlockScorer<T>::screen(Groups groups, double tolerance) {
   const Panel<T>& basis = subspace_->template basis<T>();
   const Panel<T>& panel = shadow.template panels<T>().columns;
   const std::size_t R = subspace_->n_directions();
+  const std::size_t n_groups = groups.size() - 1;
+  candidates_.resize(count_ * n_groups);
 
   basis.multiply(centered_.data(), count_, coordinates_.data());
   if (basis.columns() != R)  // the shadow's product wants them in a line
@@ -41,10 +43,11 @@ void BlockScorer<T>::screen(Groups groups, double tolerance) {
     terms.shift = core::coordinate_error(norms_[i], unit_);
     terms.outside = core::outside_length(norms_[i], terms.y_norm, terms.shift);
     loops_.screen(terms, shadow_product_.data() + i * panel.columns(), guess_.data(), upper_.data() + i * K);
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      auto best = static_cast<std::size_t>(groups[g]);
-      for (std::size_t k = best + 1; k < static_cast<std::size_t>(groups[g + 1]); ++k)
-        best = guess_[k] > guess_[best] ? k : best;
+    for (std::size_t g = 0; g < n_groups; ++g) {
+      const auto begin = static_cast<std::size_t>(groups[g]);
+      const std::size_t best =
+          begin + model_.loops().largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
+      candidates_[i * n_groups + g] = best;
       flag(i, best, tolerance * std::abs(upper_[i * K + best]));
     }
   }
@@ -59,26 +62,21 @@ template <class T>
 void BlockScorer<T>::find_survivors(Groups groups) {
   const std::size_t K = model_.n_components();
   const std::size_t too_many = K / 2;
+  const std::size_t n_groups = groups.size() - 1;
   dense_rows_.clear();
   survivors_.resize(K);
   for (std::size_t i = 0; i < count_; ++i) {
-    const std::span<const std::size_t> candidates = scored(i);
-    const double* upper = upper_.data() + i * K;
+    double* upper = upper_.data() + i * K;
     const std::size_t before = flagged_.size();
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    for (std::size_t g = 0; g < n_groups; ++g) {
+      const std::size_t candidate = candidates_[i * n_groups + g];
+      const double floor = values_[i * K + candidate] - errors_[i * K + candidate];
+      upper[candidate] = -infinity;  // it has been evaluated
       const auto begin = static_cast<std::size_t>(groups[g]);
-      const auto end = static_cast<std::size_t>(groups[g + 1]);
-      double floor = -infinity;
-      for (const std::size_t k : candidates)
-        if (k >= begin && k < end) floor = values_[i * K + k] - errors_[i * K + k];
-      // Written so that a bound that overflowed rules nothing out; what has been evaluated has a slot.
-      const double cutoff = floor - core::negligible_nats;
-      std::size_t n = 0;
-      for (std::size_t k = begin; k < end; ++k) {
-        survivors_[n] = k;
-        n += !(upper[k] < cutoff) && slot_[i * K + k] < 0;
-      }
-      for (std::size_t s = 0; s < n; ++s) flag(i, survivors_[s], infinity);
+      const std::size_t n = model_.loops().select(upper + begin, static_cast<std::size_t>(groups[g + 1]) - begin,
+                                                  floor - core::negligible_nats, survivors_.data());
+      for (std::size_t s = 0; s < n; ++s)
+        if (begin + survivors_[s] != candidate) flag(i, begin + survivors_[s], infinity);
     }
     if (flagged_.size() - before > too_many) {
       flagged_.resize(before);
@@ -90,6 +88,7 @@ void BlockScorer<T>::find_survivors(Groups groups) {
 template <class T>
 void BlockScorer<T>::evaluate() {
   sort_flagged();
+  reserve_slots();
   for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
     for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
       evaluate_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));

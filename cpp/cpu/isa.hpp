@@ -83,6 +83,10 @@ struct Loops {
   TypedLoops<float> f32;
   TypedLoops<double> f64;
 
+  // The index of the largest of n > 0 numbers, the lowest on a tie.
+  std::size_t (*largest)(const double* values, std::size_t n);
+  // Writes the indices of those of n numbers that are not below `least`, and returns how many they are.
+  std::size_t (*select)(const double* values, std::size_t n, double least, std::size_t* out);
   // out (d) += sign * D^-1 (x - mu - A z), which at the posterior mean of the factors is S^-1 (x - mu).
   void (*add_precision_product)(const double* x, const ComponentView& component, const double* z, double sign,
                                 double* out);

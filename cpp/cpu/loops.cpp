@@ -6,6 +6,7 @@
 #include "cpu/loops/residual.hpp"
 #include "cpu/loops/sampling.hpp"
 #include "cpu/loops/scores.hpp"
+#include "cpu/loops/selection.hpp"
 #include "cpu/loops/statistics.hpp"
 
 namespace mfa::cpu::MFA_ISA {
@@ -20,6 +21,8 @@ const Loops loops{
      residual_form<float>, accumulate<float>, sample_row<float>},
     {tile_columns<double>, multiply<double>, center<double>, log_densities<double>, screen<double>, dots<double>,
      residual_form<double>, accumulate<double>, sample_row<double>},
+    largest,
+    select,
     add_precision_product,
     sample_factors,
 };

@@ -12,20 +12,20 @@ namespace mfa::cpu::MFA_ISA {
 namespace {
 
 // One vector of a centred row; a part of one at the end of the row.
-template <bool Whole, class T>
+template <bool Whole, bool Scaled, bool Squared, class T>
 MFA_INLINE void center_features(const T* x, const T* center, const T* scale, std::size_t j, std::size_t count, T* out,
                                 T* squares, Vector<double, width<double>>& norm) {
   constexpr std::size_t w = width<double>;
   Vector<T, w> value = load_some<Whole, w>(x + j, count) - load_some<Whole, w>(center + j, count);
-  if (scale != nullptr) value *= load_some<Whole, w>(scale + j, count);
+  if constexpr (Scaled) value *= load_some<Whole, w>(scale + j, count);
   store_some<Whole, w>(out + j, value, count);
-  if (squares != nullptr) store_some<Whole, w>(squares + j, value * value, count);
+  if constexpr (Squared) store_some<Whole, w>(squares + j, value * value, count);
   const Vector<double, w> wide = widen<w>(value);
   norm += wide * wide;
 }
 
-template <class T>
-double center(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares) {
+template <bool Scaled, bool Squared, class T>
+double center_row(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares) {
   constexpr std::size_t w = width<double>;
   constexpr std::size_t unroll = 4;  // sums that do not wait for each other
   constexpr std::size_t chunk = 16 * unroll * w;  // short sums that are summed in turn, as in the matrix product
@@ -37,12 +37,19 @@ double center(const T* x, const T* center, const T* scale, std::size_t d, T* out
     for (; j + unroll * w <= end; j += unroll * w)
 #pragma GCC unroll 4
       for (std::size_t u = 0; u < unroll; ++u)
-        center_features<true>(x, center, scale, j + u * w, w, out, squares, norms[u]);
+        center_features<true, Scaled, Squared>(x, center, scale, j + u * w, w, out, squares, norms[u]);
     for (; j < end; j += w)
-      center_features<false>(x, center, scale, j, end - j < w ? end - j : w, out, squares, norms[0]);
+      center_features<false, Scaled, Squared>(x, center, scale, j, end - j < w ? end - j : w, out, squares, norms[0]);
     total += sum<double, w>((norms[0] + norms[1]) + (norms[2] + norms[3]));
   }
   return total;
+}
+
+template <class T>
+double center(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares) {
+  if (scale == nullptr) return center_row<false, false>(x, center, scale, d, out, squares);
+  if (squares == nullptr) return center_row<true, false>(x, center, scale, d, out, squares);
+  return center_row<true, true>(x, center, scale, d, out, squares);
 }
 
 template <class T>

@@ -24,10 +24,12 @@ void factorize_in_place(std::size_t n, double* m) {
 }  // namespace
 
 Model::Model(const Parameters& p, const cpu::Loops& loops)
-    : n_components_(p.n_components), n_factors_(p.n_factors), n_features_(p.n_features), loops_(loops) {
+    : n_components_(p.n_components), n_factors_(p.n_factors), n_features_(p.n_features), loops_(loops),
+      means_(p.n_components * p.n_features),
+      loadings_(p.n_components * p.n_factors * p.n_features) {
   const std::size_t kd = n_components_ * n_features_;
-  means_.assign(p.means, p.means + kd);
-  loadings_.assign(p.loadings, p.loadings + kd * n_factors_);
+  std::copy_n(p.means, kd, means_.data());
+  std::copy_n(p.loadings, kd * n_factors_, loadings_.data());
   noise_variance_.assign(p.noise_variance, p.noise_variance + kd);
   log_weights_.resize(n_components_);
   std::transform(p.weights, p.weights + n_components_, log_weights_.begin(), [](double w) { return std::log(w); });
@@ -36,7 +38,7 @@ Model::Model(const Parameters& p, const cpu::Loops& loops)
     std::copy_n(p.center, n_features_, center_.begin());
   } else {
     for (std::size_t k = 0; k < n_components_; ++k)
-      for (std::size_t j = 0; j < n_features_; ++j) center_[j] += means_[k * n_features_ + j];
+      for (std::size_t j = 0; j < n_features_; ++j) center_[j] += means_.data()[k * n_features_ + j];
     constexpr double most = std::numeric_limits<float>::max();
     for (double& value : center_)
       value = static_cast<float>(std::clamp(value / static_cast<double>(n_components_), -most, most));
@@ -181,19 +183,18 @@ void Model::factorize() {
   }
 }
 
-void Model::panel_columns(std::size_t k, double* columns) const {
+template <class Weight>
+void Model::columns(std::size_t k, const Weight& weight, double* out) const {
   const std::size_t d = n_features_;
   const std::size_t n = n_factors_;
   const ComponentView c = component(k);
-  const auto weight = [&](std::size_t j) { return column_weight(k, j); };
   for (std::size_t l = 0; l < n; ++l) {
-    double* column = columns + l * d;
+    double* column = out + l * d;
     for (std::size_t j = 0; j < d; ++j) column[j] = c.loadings[l * d + j] * weight(j);
     for (std::size_t m = 0; m < l; ++m)
-      for (std::size_t j = 0; j < d; ++j) column[j] -= c.cholesky[l * n + m] * columns[m * d + j];
+      for (std::size_t j = 0; j < d; ++j) column[j] -= c.cholesky[l * n + m] * out[m * d + j];
     for (std::size_t j = 0; j < d; ++j) column[j] /= c.cholesky[l * n + l];
   }
-  for (std::size_t j = 0; j < d; ++j) columns[n * d + j] = (c.mean[j] - center_[j]) * weight(j);
 }
 
 template <class T>
@@ -201,11 +202,13 @@ void Model::build_panels(ScorePanels<T>& panels) const {
   const std::size_t d = n_features_;
   const cpu::TypedLoops<T>& loops = cpu::typed<T>(loops_);
   panels.columns = cpu::Panel<T>(loops, d, n_components_ * (n_factors_ + 1));
-  std::vector<double> columns((n_factors_ + 1) * d);
+  std::vector<double> out((n_factors_ + 1) * d);
   for (std::size_t k = 0; k < n_components_; ++k) {
-    panel_columns(k, columns.data());
+    const auto weight = [&](std::size_t j) { return column_weight(k, j); };
+    columns(k, weight, out.data());
+    for (std::size_t j = 0; j < d; ++j) out[n_factors_ * d + j] = (component(k).mean[j] - center_[j]) * weight(j);
     for (std::size_t l = 0; l <= n_factors_; ++l)
-      panels.columns.set_column(l * n_components_ + k, columns.data() + l * d);
+      panels.columns.set_column(l * n_components_ + k, out.data() + l * d);
   }
   if (noise_ != Noise::diagonal) return;
   panels.squares = cpu::Panel<T>(loops, d, n_components_);
@@ -228,23 +231,46 @@ const ScorePanels<T>& Model::panels() const {
 }
 
 template <class T>
-const T* Model::columns_of(std::size_t k) const {
-  const std::size_t d = n_features_;
-  const std::size_t n_rows = rows_per_component();
-  std::call_once(lazy<T>().once_columns, [&] {
-    cpu::AlignedBuffer<T> buffer(n_components_ * n_rows * d);
-    std::vector<double> columns((n_factors_ + 1) * d);
-    for (std::size_t c = 0; c < n_components_; ++c) {
-      panel_columns(c, columns.data());
-      T* out = buffer.data() + c * n_rows * d;
-      std::transform(columns.begin(), columns.end(), out, [](double value) { return static_cast<T>(value); });
-      if (noise_ == Noise::diagonal)
-        for (std::size_t j = 0; j < d; ++j)
-          out[(n_factors_ + 1) * d + j] = static_cast<T>(column_weight(c, j) / scale_[j]);
+const Model::Lazy<T>& Model::prepare_single() const {
+  Lazy<T>& single = lazy<T>();
+  std::call_once(single.once_single, [&] {
+    const std::size_t d = n_features_;
+    const std::size_t n = n_factors_;
+    const auto rounded = [](const double* from, std::size_t count, T* to) {
+      std::transform(from, from + count, to, [](double value) { return static_cast<T>(value); });
+    };
+    single.means = cpu::AlignedBuffer<T>(n_components_ * d);
+    single.columns = cpu::AlignedBuffer<T>(n_components_ * n * d);
+    if (noise_ != Noise::spherical) single.inverse_noise = cpu::AlignedBuffer<T>(n_components_ * d);
+    single.mean_rounding.resize(n_components_);
+    std::vector<double> out(n * d), difference(d), weighted(d);
+    for (std::size_t k = 0; k < n_components_; ++k) {
+      T* mean = single.means.data() + k * d;
+      columns(k, [&](std::size_t j) { return inverse_noise(k, j); }, out.data());
+      rounded(out.data(), n * d, single.columns.data() + k * n * d);
+      rounded(means_.data() + k * d, d, mean);
+      if (noise_ != Noise::spherical) rounded(inverse_noise_.data() + k * d, d, single.inverse_noise.data() + k * d);
+      for (std::size_t j = 0; j < d; ++j) {
+        difference[j] = means_.data()[k * d + j] - static_cast<double>(mean[j]);
+        weighted[j] = difference[j] * inverse_noise(k, j);
+      }
+      single.mean_rounding[k] = std::sqrt(core::dot(difference.data(), weighted.data(), d));
     }
-    lazy<T>().columns = std::move(buffer);
   });
-  return lazy<T>().columns.data() + k * n_rows * d;
+  return single;
+}
+
+template <class T>
+cpu::DifferenceView<T> Model::difference(std::size_t k) const {
+  const Lazy<T>& single = prepare_single<T>();
+  const std::size_t d = n_features_;
+  return {d, n_factors_, single.means.data() + k * d, single.columns.data() + k * n_factors_ * d,
+          noise_ == Noise::spherical ? nullptr : single.inverse_noise.data() + k * d};
+}
+
+template <class T>
+double Model::mean_rounding(std::size_t k) const {
+  return prepare_single<T>().mean_rounding[k];
 }
 
 const Subspace* Model::subspace() const {
@@ -256,7 +282,9 @@ Model::~Model() = default;
 
 template const ScorePanels<float>& Model::panels<float>() const;
 template const ScorePanels<double>& Model::panels<double>() const;
-template const float* Model::columns_of<float>(std::size_t) const;
-template const double* Model::columns_of<double>(std::size_t) const;
+template cpu::DifferenceView<float> Model::difference<float>(std::size_t) const;
+template cpu::DifferenceView<double> Model::difference<double>(std::size_t) const;
+template double Model::mean_rounding<float>(std::size_t) const;
+template double Model::mean_rounding<double>(std::size_t) const;
 
 }  // namespace mfa

@@ -74,19 +74,22 @@ class Model {
 
   template <class T>
   const ScorePanels<T>& panels() const;  // built when first asked for
-  // The columns of component k, one after the other: (L + 1, d), and one more row of D_k^-1 with diagonal noise.
+  // One component as the difference form reads it for single rows, about its own mean and in unscaled features.
   template <class T>
-  const T* columns_of(std::size_t k) const;
-  std::size_t rows_per_component() const { return n_factors_ + (noise_ == Noise::diagonal ? 2 : 1); }
+  cpu::DifferenceView<T> difference(std::size_t k) const;
+  // |mu - mu rounded to T|_D.
+  template <class T>
+  double mean_rounding(std::size_t k) const;
   // What screening needs; null where it would not pay.
   const Subspace* subspace() const;
 
  private:
   template <class T>
   struct Lazy {
-    std::once_flag once_panels, once_columns;
+    std::once_flag once_panels, once_single;
     ScorePanels<T> panels;
-    cpu::AlignedBuffer<T> columns;
+    cpu::AlignedBuffer<T> means, columns, inverse_noise;  // (K, d), (K, L, d), (K, d)
+    std::vector<double> mean_rounding;                    // (K)
   };
   template <class T>
   Lazy<T>& lazy() const;
@@ -94,7 +97,11 @@ class Model {
   void factorize();
   template <class T>
   void build_panels(ScorePanels<T>& panels) const;
-  void panel_columns(std::size_t k, double* columns) const;
+  template <class T>
+  const Lazy<T>& prepare_single() const;
+  // D^-1 A C^-T (L, d), with feature j of D^-1 replaced by weight(j).
+  template <class Weight>
+  void columns(std::size_t k, const Weight& weight, double* out) const;
   double inverse_noise(std::size_t k, std::size_t j) const;
   double column_weight(std::size_t k, std::size_t j) const;
   double scaled_noise(std::size_t k, std::size_t j) const;
@@ -102,7 +109,8 @@ class Model {
   std::size_t n_components_, n_factors_, n_features_;
   const cpu::Loops& loops_;
   Noise noise_ = Noise::spherical;
-  std::vector<double> log_weights_, means_, loadings_, noise_variance_;
+  std::vector<double> log_weights_, noise_variance_;
+  cpu::AlignedBuffer<double> means_, loadings_;  // (K, d), (K, L, d)
   std::vector<double> center_, scale_, inverse_noise_, inverse_scalars_, largest_noise_;
   std::vector<float> center_f32_, scale_f32_;
   std::vector<double> cholesky_, log_normalizers_, model_errors_, projected_means_, mean_norms_, posterior_covariances_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
@@ -107,19 +108,20 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
   };
   shadow_ = make_shadow();  // for its Cholesky factors; it is made again with the factors rotated
 
-  means_left_.resize(K);
-  spreads_.resize(K);
   rotations_.resize(K * L * L);
-  spreads_by_factor_.resize(L * K);
-  inverse_noise_roots_.resize(K);
-  inverse_weights_.resize(K);
+  Rounded<double> exact;
+  exact.means_left.resize(K);
+  exact.spreads.assign(K, 0.0);
+  exact.spreads_by_factor.resize(L * K);
+  exact.inverse_noise_roots.resize(K);
+  exact.inverse_weights.resize(K);
   std::vector<double> outside(L * L), spreads(L);
   for (std::size_t k = 0; k < K; ++k) {
     const auto left = [&](std::size_t l, std::size_t m) {
       return from.product(k, l, m) - core::dot(from.inside(k, l), from.inside(k, m), R);
     };
     const double mean_square = from.product(k, L, L);
-    means_left_[k] = std::sqrt(core::positive(left(L, L)) + rounding * mean_square);
+    exact.means_left[k] = std::sqrt(core::positive(left(L, L)) + rounding * mean_square);
     double loadings_square = 0.0;
     for (std::size_t l = 0; l < L; ++l) loadings_square += from.product(k, l, l);
     for (std::size_t l = 0; l < L; ++l)
@@ -128,35 +130,70 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
     double* rotation = rotations_.data() + k * L * L;
     rotate_factors(L, shadow_->component(k).cholesky, outside.data(), rotation, spreads.data());
     for (std::size_t l = 0; l < L; ++l) {
-      spreads_by_factor_[l * K + k] = spreads[l];
-      spreads_[k] = std::max(spreads_[k], spreads[l]);
+      exact.spreads_by_factor[l * K + k] = spreads[l];
+      exact.spreads[k] = std::max(exact.spreads[k], spreads[l]);
       double* loading = loadings.data() + (k * L + l) * R;
       std::fill_n(loading, R, 0.0);
       for (std::size_t m = 0; m < L; ++m)
         for (std::size_t r = 0; r < R; ++r) loading[r] += rotation[l * L + m] * from.inside(k, m)[r];
     }
-    inverse_noise_roots_[k] = 1.0 / std::sqrt(model.largest_noise(k));
-    inverse_weights_[k] = core::inverse_weight(model.largest_noise(k), spreads_[k]);
+    exact.inverse_noise_roots[k] = 1.0 / std::sqrt(model.largest_noise(k));
+    exact.inverse_weights[k] = 1.0 / (model.largest_noise(k) + exact.spreads[k]);
   }
   shadow_ = make_shadow();
+  exact.projected_means.assign(shadow_->projected_means(), shadow_->projected_means() + L * K);
+  exact.mean_norms.assign(shadow_->mean_norms(), shadow_->mean_norms() + K);
+  exact.model_errors.assign(shadow_->model_errors(), shadow_->model_errors() + K);
+  exact.log_normalizers.assign(model.log_normalizers(), model.log_normalizers() + K);
+  round(exact, rounded_f32_);
+  round(exact, rounded_f64_);
 }
 
-cpu::ScreenTerms Subspace::terms(const Model& model, double epsilon) const {
-  cpu::ScreenTerms terms{};
-  terms.n_components = model.n_components();
-  terms.n_factors = model.n_factors();
-  terms.epsilon = epsilon;
-  terms.projected_means = shadow_->projected_means();
-  terms.mean_norms = shadow_->mean_norms();
-  terms.model_errors = shadow_->model_errors();
-  terms.spreads_by_factor = spreads_by_factor_.data();
-  terms.means_left = means_left_.data();
-  terms.spreads = spreads_.data();
-  terms.inverse_noise_roots = inverse_noise_roots_.data();
-  terms.inverse_weights = inverse_weights_.data();
-  terms.log_normalizers = model.log_normalizers();
+// The terms that are rounded to the nearest are counted in core::shadow_distance_error.
+template <class T>
+void Subspace::round(const Rounded<double>& exact, Rounded<T>& out) const {
+  constexpr double margin = 4.0 * std::numeric_limits<T>::epsilon();
+  const auto scaled = [](const std::vector<double>& from, double factor) {
+    std::vector<T> to(from.size());
+    std::transform(from.begin(), from.end(), to.begin(), [&](double v) { return static_cast<T>(v * factor); });
+    return to;
+  };
+  out.projected_means = scaled(exact.projected_means, 1.0);
+  out.mean_norms = scaled(exact.mean_norms, 1.0);
+  out.model_errors = scaled(exact.model_errors, 1.0 + margin);
+  out.spreads_by_factor = scaled(exact.spreads_by_factor, 1.0 + margin);
+  out.spreads = scaled(exact.spreads, 1.0 + margin);
+  out.means_left = scaled(exact.means_left, 1.0 + margin);
+  out.inverse_noise_roots = scaled(exact.inverse_noise_roots, 1.0);
+  out.inverse_weights = scaled(exact.inverse_weights, 1.0 - margin);
+  out.log_normalizers = scaled(exact.log_normalizers, 1.0);
+}
+
+template <>
+const Subspace::Rounded<float>& Subspace::rounded() const { return rounded_f32_; }
+template <>
+const Subspace::Rounded<double>& Subspace::rounded() const { return rounded_f64_; }
+
+template <class T>
+cpu::ScreenTerms<T> Subspace::terms(double epsilon) const {
+  const Rounded<T>& from = rounded<T>();
+  cpu::ScreenTerms<T> terms{};
+  terms.n_components = shadow_->n_components();
+  terms.n_factors = shadow_->n_factors();
+  terms.epsilon = static_cast<T>(epsilon);
+  terms.projected_means = from.projected_means.data();
+  terms.mean_norms = from.mean_norms.data();
+  terms.model_errors = from.model_errors.data();
+  terms.spreads_by_factor = from.spreads_by_factor.data();
+  terms.means_left = from.means_left.data();
+  terms.spreads = from.spreads.data();
+  terms.inverse_noise_roots = from.inverse_noise_roots.data();
+  terms.inverse_weights = from.inverse_weights.data();
+  terms.log_normalizers = from.log_normalizers.data();
   return terms;
 }
+template cpu::ScreenTerms<float> Subspace::terms<float>(double) const;
+template cpu::ScreenTerms<double> Subspace::terms<double>(double) const;
 
 void Subspace::to_model_factors(std::size_t k, double* z) const {
   const std::size_t L = shadow_->n_factors();

@@ -27,17 +27,29 @@ class Subspace {
   template <class T>
   const cpu::Panel<T>& basis() const;
   // What bounds are made of, but for the row's own numbers; `epsilon` is the rounding unit of the products.
-  cpu::ScreenTerms terms(const Model& model, double epsilon) const;
+  template <class T>
+  cpu::ScreenTerms<T> terms(double epsilon) const;
   // The shadow's factors are rotated: z (L) of component k becomes the model's.
   void to_model_factors(std::size_t k, double* z) const;
 
  private:
+  // What terms() points to, rounded to the side on which the bounds stay bounds.
+  template <class T>
+  struct Rounded {
+    std::vector<T> projected_means, spreads_by_factor;  // (L, K)
+    std::vector<T> mean_norms, model_errors, means_left, spreads, inverse_noise_roots, inverse_weights, log_normalizers;
+  };
+  template <class T>
+  const Rounded<T>& rounded() const;
+  template <class T>
+  void round(const Rounded<double>& exact, Rounded<T>& out) const;
+
   std::size_t n_directions_;
   std::vector<double> directions_;  // all that were found (count, d), for the next model
   std::unique_ptr<Model> shadow_;
-  std::vector<double> rotations_;                                           // (K, L, L)
-  std::vector<double> spreads_by_factor_;                                   // (L, K)
-  std::vector<double> means_left_, spreads_, inverse_noise_roots_, inverse_weights_;  // (K)
+  std::vector<double> rotations_;  // (K, L, L)
+  Rounded<float> rounded_f32_;
+  Rounded<double> rounded_f64_;
   cpu::Panel<float> basis_f32_;
   cpu::Panel<double> basis_f64_;
 };

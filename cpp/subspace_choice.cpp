@@ -67,7 +67,7 @@ double count_survivors(const Model& model, const Subspace& subspace, const std::
   const std::size_t R = subspace.n_directions();
   const std::size_t stride = coordinates.size() / trials.size();
   const cpu::Panel<double>& panel = subspace.shadow().panels<double>().columns;
-  cpu::ScreenTerms terms = subspace.terms(model, 0.0);
+  cpu::ScreenTerms<double> terms = subspace.terms<double>(0.0);
   std::vector<double> product(panel.columns()), guess(K), upper(K);
   double survivors = 0.0;
   for (std::size_t t = 0; t < trials.size(); ++t) {

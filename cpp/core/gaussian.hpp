@@ -40,18 +40,18 @@ MFA_HD inline double rounding_unit(double epsilon, std::size_t n_features) {
   return epsilon * (1.0 + static_cast<double>(n_features) / 8192.0);
 }
 
-// Computes  the same of double for sums that run along whole rows in the lanes of a vector, two at least, as the residual
-//           form's do: half as many additions in a chain as there are features.
-MFA_HD inline double lane_rounding_unit(std::size_t n_features) {
-  return 2.220446049250313e-16 * (1.0 + static_cast<double>(n_features) / 32.0);
-}
-
 // Computes  a bound on the rounding error of a log-density taken from the difference form, theory.md (6), for matrix
 //           products of the given epsilon and columns that are off by `model_error`.
 // Numerics  every term of the difference is at most 2 `norms` in size; the products are summed in short runs, so that
 //           even roundings that all go one way stay below it (docs/theory.md, table 1). `epsilon` is rounding_unit().
 MFA_HD inline double difference_form_error(double norms, double epsilon, double model_error) {
   return 8.0 * (epsilon + model_error) * norms;
+}
+
+// Computes  how far a log-density is off when it is taken about a mean that is off by `mean_rounding`, in units of D^1/2:
+//           |r|_D moves by no more.
+MFA_HD inline double mean_rounding_error(double square, double mean_rounding) {
+  return mean_rounding * (std::sqrt(square) + 0.5 * mean_rounding);
 }
 
 // Computes  the relative error of the columns C^-1 A^T D^-1, which are made in double: epsilon times a bound on the

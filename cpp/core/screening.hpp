@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "core/config.hpp"
 
@@ -14,20 +15,20 @@ inline constexpr double negligible_nats = 40.0;
 
 MFA_HD inline double positive(double value) { return value > 0.0 ? value : 0.0; }
 
-// What is known of one component outside the subspace.
+// What is known of one component outside the subspace. Lengths in units of x.
+template <class T>
 struct Leftover {
-  double mean;                // |mu_perp|, rounded up
-  double spread;              // beta, the largest of u^T A_perp^T A_perp u / u^T M_y u, M_y = I + A_y^T A_y / s; rounded up
-  double inverse_noise_root;  // s^-1/2
-  double inverse_weight;      // 1 / (s + beta), rounded down
+  T mean;                // |mu_perp|, rounded up
+  T spread;              // beta, the largest of u^T A_perp^T A_perp u / u^T M_y u, M_y = I + A_y^T A_y / s; rounded up
+  T inverse_noise_root;  // s^-1/2
+  T inverse_weight;      // 1 / (s + beta), rounded down
 };
 
-MFA_HD inline double inverse_weight(double noise, double spread) { return (1.0 - 1e-12) / (noise + spread); }
-
 // What is known of one sample.
+template <class T>
 struct Outside {
-  double length;  // |x_perp|, rounded down
-  double shift;   // how far rounding may have moved the coordinates y, rounded up
+  T length;  // |x_perp|, rounded down
+  T shift;   // how far rounding may have moved the coordinates y, rounded up
 };
 
 // Computes  a bound on how far rounding moved the coordinates y of a vector of squared length x_norm, theory.md (22).
@@ -56,21 +57,44 @@ MFA_HD inline double outside_length(double x_norm, double y_norm, double coordin
 //           it by no more than e = shift s^-1/2, and |A_perp z| by no more than beta^1/2 e. With (a - b)^2 >= a^2 - b (a^2 / t
 //           + t) and (a + b)^2 <= (1 + t) a^2 + (1 + 1 / t) b^2, for any t > 0, no more roots are needed.
 // Source    this library.
-MFA_HD inline double mahalanobis_lower_bound(double c, double moved_square, double c_error, const Outside& x,
-                                             const Leftover& k) {
-  constexpr double usual_root = 32.0;  // of c, in high dimension
-  const double slack = x.shift * k.inverse_noise_root;
-  const double inside = positive(c - c_error);
-  const double inside_low = positive(inside - slack * (inside * (1.0 / usual_root) + usual_root));
-  const double most_moved_square = 1.01 * moved_square + 202.0 * k.spread * (c_error + slack * slack);
-  const double most_moved = 1.000001 * static_cast<double>(std::sqrt(static_cast<float>(most_moved_square)));
-  const double g = positive(x.length - k.mean - most_moved);
+template <class T>
+MFA_HD inline T mahalanobis_lower_bound(T c, T moved_square, T c_error, const Outside<T>& x, const Leftover<T>& k) {
+  constexpr T usual_root = 32;  // of c, in high dimension
+  const T slack = x.shift * k.inverse_noise_root;
+  const T inside = c - c_error > T(0) ? c - c_error : T(0);
+  const T less = inside - slack * (inside * (1 / usual_root) + usual_root);
+  const T inside_low = less > T(0) ? less : T(0);
+  const T most_moved_square = T(1.01) * moved_square + T(202) * k.spread * (c_error + slack * slack);
+  const T most_moved = T(1.000001) * static_cast<T>(std::sqrt(static_cast<float>(most_moved_square)));
+  const T length = x.length - k.mean - most_moved;
+  const T g = length > T(0) ? length : T(0);
   return inside_low + g * g * k.inverse_weight;
+}
+
+// Computes  c, the distance of y to a component's shadow, in difference form (5), as it comes; and a bound on its error.
+// Numerics  its terms are at most 2 `norms` in size. Twice (6), which is of q / 2, for the products; and the sums of the
+//           factors' squares and of these terms are made in T as well.
+template <class T>
+MFA_HD inline T shadow_distance(T norms, T dot, T explained) {
+  const T c = norms - 2 * dot - explained;
+  return c > T(0) ? c : T(0);
+}
+template <class T>
+MFA_HD inline T shadow_distance_error(T norms, T n_factors, T epsilon, T model_error) {
+  return (T(16) * (epsilon + model_error) + (n_factors + T(12)) * epsilon) * norms;
+}
+
+// Computes  an upper bound on a log-density, rounding included, from a lower bound q.
+template <class T>
+MFA_HD inline T log_density_bound(T normalizer, T q) {
+  const T value = normalizer - T(0.5) * q;
+  return value + (std::abs(normalizer) + q) * (4 * std::numeric_limits<T>::epsilon());
 }
 
 // Computes  a guess at q, for the order in which components are tried: as if what is outside the subspace were
 //           perpendicular to the component's leftovers, theory.md (23).
-MFA_HD inline double mahalanobis_guess(double c, const Outside& x, const Leftover& k) {
+template <class T>
+MFA_HD inline T mahalanobis_guess(T c, const Outside<T>& x, const Leftover<T>& k) {
   return c + (x.length * x.length + k.mean * k.mean) * k.inverse_noise_root * k.inverse_noise_root;
 }
 

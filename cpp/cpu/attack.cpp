@@ -43,8 +43,8 @@ class LdGrad {
     std::fill_n(pairs.source + first, count, -1);
     std::fill_n(pairs.target + first, count, -1);
     for (std::size_t step = 0; !active_.empty(); ++step) {
-      if (!scorer_.load(active_.view(), 0, active_.size())) return active_.index(scorer_.bad_row());
-      scorer_.score_groups(groups_, score_tolerance<double>);
+      scorer_.load(active_.view(), 0, active_.size());
+      if (const BadRow bad = scorer_.score_groups(groups_, score_tolerance<double>)) return active_.index(*bad);
       // Where no rival has a chance at all (a prior or a weight of 0), there is nowhere to go.
       const auto goes_on = [&](std::size_t i) {
         return leads(pairs_[i]) && std::isfinite(pairs_[i].gap) && step < options_.step.steps;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <type_traits>
 
 #include "core/reduce.hpp"
 #include "core/screening.hpp"
@@ -11,15 +12,21 @@
 namespace mfa::cpu {
 namespace {
 
-// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
-constexpr double largest_correction = 1e3;
+// A multiple of every matrix product's row tile.
+constexpr std::size_t tile_unit = 24;
+
+// Rows that a third of a second-level cache holds; or more of them, where the matrix that they are multiplied with is far
+// larger than that.
+std::size_t tile_rows(std::size_t row_bytes, bool whole_panel) {
+  const std::size_t bytes = std::size_t{160} << (whole_panel ? 12 : 10);
+  return std::clamp<std::size_t>(bytes / std::max<std::size_t>(row_bytes, 1) / tile_unit * tile_unit, tile_unit, 480);
+}
 
 }  // namespace
 
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
-  constexpr std::size_t unit = 24;  // a multiple of every matrix product's row tile
-  const std::size_t wanted = n_rows / 4 / std::max<std::size_t>(n_threads, 1) / unit * unit;
-  return std::clamp<std::size_t>(wanted, unit, 480);
+  const std::size_t wanted = n_rows / 4 / std::max<std::size_t>(n_threads, 1) / tile_unit * tile_unit;
+  return std::clamp<std::size_t>(wanted, tile_unit, 960);
 }
 
 template <class T>
@@ -27,49 +34,68 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
     : model_(model),
       loops_(typed<T>(model.loops())),
       unit_(core::rounding_unit(std::numeric_limits<T>::epsilon(), model.n_features())),
-      double_unit_(core::lane_rounding_unit(model.n_features())),
+      double_unit_(core::rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features())),
       subspace_(screening ? model.subspace() : nullptr),
-      centered_(max_rows * model.n_features()),
-      squares_(model.noise() == Noise::diagonal ? max_rows * model.n_features() : 0),
+      tile_(std::min(max_rows, tile_rows(model.n_features() * sizeof(T), subspace_ == nullptr))),
+      centered_(tile_ * model.n_features()),
+      squares_(model.noise() == Noise::diagonal ? tile_ * model.n_features() : 0),
       norms_(max_rows),
       values_(max_rows * model.n_components()),
       errors_(max_rows * model.n_components()),
-      read_buffers_(refined_rows * model.n_features()),
       product_row_(max_rows),
+      all_rows_(max_rows),
+      all_components_(model.n_components()),
       starts_(model.n_components() + 1),
-      slot_(max_rows * model.n_components(), -1),
       last_slot_(max_rows, -1),
+      read_buffers_(refined_rows * model.n_features()),
+      products_f32_(refined_rows * (model.n_factors() + 1)),
+      products_f64_(refined_rows * (model.n_factors() + 1)),
       factors_(refined_rows * model.n_factors()),
       gradient_(refined_rows * model.n_factors()),
       scratch_(residual_scratch(refined_rows, model.n_factors())) {
+  std::iota(all_rows_.begin(), all_rows_.end(), std::size_t{0});
+  std::iota(all_components_.begin(), all_components_.end(), std::size_t{0});
   if (subspace_ == nullptr) return;
-  coordinates_ = AlignedBuffer<T>(max_rows * subspace_->template basis<T>().columns());
-  shadow_product_ = AlignedBuffer<T>(max_rows * subspace_->shadow().template panels<T>().columns.columns());
+  coordinates_ = AlignedBuffer<T>(tile_ * subspace_->template basis<T>().columns());
+  shadow_product_ = AlignedBuffer<T>(tile_ * subspace_->shadow().template panels<T>().columns.columns());
   upper_.resize(max_rows * model.n_components());
   guess_.resize(model.n_components());
-  dot_products_.resize(refined_rows * (model.n_factors() + 1));
+  survivors_.resize(model.n_components());
 }
 
 template <class T>
-bool BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count) {
-  const std::size_t d = model_.n_features();
+void BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count) {
   rows_ = rows;
   first_ = first;
   count_ = count;
-  for (const Slot& entry : slotted_) slot_[entry.row * model_.n_components() + entry.component] = -1;
-  slotted_.clear();
-  std::fill(last_slot_.begin(), last_slot_.end(), -1);
+  slots_.clear();
+  std::fill_n(last_slot_.begin(), count, -1);
   flagged_.clear();
-  for (std::size_t i = 0; i < count; ++i) {
-    const T* x = read_row(rows, first + i, 0, d, read_buffers_.data());
-    T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + i * d;
-    norms_[i] = loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + i * d, squares);
-    if (!std::isfinite(norms_[i])) {
-      bad_row_ = first + i;
-      return false;
-    }
+}
+
+template <class T>
+std::size_t BlockScorer<T>::center(std::size_t first, std::size_t count) {
+  const std::size_t d = model_.n_features();
+  for (std::size_t r = 0; r < count; ++r) {
+    if (r + 1 < count) prefetch_row(rows_, first_ + first + r + 1, 0, d);
+    const T* x = read_row(rows_, first_ + first + r, 0, d, read_buffers_.data());
+    T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + r * d;
+    norms_[first + r] = loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + r * d, squares);
+    if (!std::isfinite(norms_[first + r])) return r;
   }
-  return true;
+  return count;
+}
+
+template <class T>
+template <class Visit>
+BadRow BlockScorer<T>::for_each_tile(const Visit& visit) {
+  for (std::size_t first = 0; first < count_; first += tile_) {
+    const std::size_t count = std::min(tile_, count_ - first);
+    const std::size_t finite = center(first, count);
+    if (finite < count) return first_ + first + finite;
+    visit(first, count);
+  }
+  return {};
 }
 
 template <class T>
@@ -88,57 +114,47 @@ void BlockScorer<T>::log_densities(std::size_t i, const T* product, const T* squ
   loops_.log_densities(terms, product, square_product, values_.data() + i * K, errors_.data() + i * K);
 }
 
-// Made when first wanted: with screening that may be never.
+// The rows at the head of the tile are those of the block that `rows` lists; their products go to product_ from out_row on.
 template <class T>
-const ScorePanels<T>& BlockScorer<T>::prepare_products() {
+void BlockScorer<T>::multiply(const std::size_t* rows, std::size_t count, std::size_t out_row) {
   const ScorePanels<T>& panels = model_.panels<T>();
+  const std::size_t columns = panels.columns.columns();
+  const std::size_t square_columns = panels.squares.columns();
   if (product_.data() == nullptr) {
-    product_ = AlignedBuffer<T>(norms_.size() * panels.columns.columns());
-    square_product_ = AlignedBuffer<T>(norms_.size() * panels.squares.columns());
+    product_ = AlignedBuffer<T>(norms_.size() * columns);
+    square_product_ = AlignedBuffer<T>(norms_.size() * square_columns);
   }
-  return panels;
-}
-
-template <class T>
-void BlockScorer<T>::multiply_all() {
-  const ScorePanels<T>& panels = prepare_products();
-  panels.columns.multiply(centered_.data(), count_, product_.data());
+  T* product = product_.data() + out_row * columns;
+  T* square_product = square_product_.data() + out_row * square_columns;
   const bool diagonal = squares_.data() != nullptr;
-  if (diagonal) panels.squares.multiply(squares_.data(), count_, square_product_.data());
-  for (std::size_t i = 0; i < count_; ++i) {
-    product_row_[i] = static_cast<std::int32_t>(i);
-    log_densities(i, product_.data() + i * panels.columns.columns(),
-                  diagonal ? square_product_.data() + i * panels.squares.columns() : nullptr);
+  panels.columns.multiply(centered_.data(), count, product);
+  if (diagonal) panels.squares.multiply(squares_.data(), count, square_product);
+  for (std::size_t r = 0; r < count; ++r) {
+    product_row_[rows[r]] = static_cast<std::int32_t>(out_row + r);
+    log_densities(rows[r], product + r * columns, diagonal ? square_product + r * square_columns : nullptr);
   }
 }
 
+// The tile holds other rows by now: they are centred again.
 template <class T>
 void BlockScorer<T>::multiply_some() {
-  if (dense_rows_.empty()) return;
-  const ScorePanels<T>& panels = prepare_products();
   const std::size_t d = model_.n_features();
-  const std::size_t n = dense_rows_.size();
-  const bool diagonal = squares_.data() != nullptr;
-  const auto gather = [&](const AlignedBuffer<T>& from, AlignedBuffer<T>& to) {
-    if (to.data() == nullptr) to = AlignedBuffer<T>(norms_.size() * d);
-    for (std::size_t r = 0; r < n; ++r) std::copy_n(from.data() + dense_rows_[r] * d, d, to.data() + r * d);
-  };
-  gather(centered_, gathered_);
-  panels.columns.multiply(gathered_.data(), n, product_.data());
-  if (diagonal) {
-    gather(squares_, gathered_squares_);
-    panels.squares.multiply(gathered_squares_.data(), n, square_product_.data());
-  }
-  for (std::size_t r = 0; r < n; ++r) {
-    product_row_[dense_rows_[r]] = static_cast<std::int32_t>(r);
-    log_densities(dense_rows_[r], product_.data() + r * panels.columns.columns(),
-                  diagonal ? square_product_.data() + r * panels.squares.columns() : nullptr);
+  for (std::size_t first = 0; first < dense_rows_.size(); first += tile_) {
+    const std::size_t count = std::min(tile_, dense_rows_.size() - first);
+    for (std::size_t r = 0; r < count; ++r) {
+      const T* x = read_row(rows_, first_ + dense_rows_[first + r], 0, d, read_buffers_.data());
+      T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + r * d;
+      loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + r * d, squares);
+    }
+    multiply(dense_rows_.data() + first, count, first);
   }
 }
 
 template <class T>
-void BlockScorer<T>::score_all(double tolerance) {
-  multiply_all();
+BadRow BlockScorer<T>::score_all(double tolerance) {
+  const BadRow bad =
+      for_each_tile([&](std::size_t first, std::size_t count) { multiply(all_rows_.data() + first, count, first); });
+  if (bad) return bad;
   const std::size_t K = model_.n_components();
   for (std::size_t i = 0; i < count_; ++i)
     for (std::size_t k = 0; k < K; ++k)
@@ -146,14 +162,17 @@ void BlockScorer<T>::score_all(double tolerance) {
       if (const double allowed = tolerance * std::abs(values_[i * K + k]); !(errors_[i * K + k] <= allowed))
         flag(i, k, allowed);
   refine();
+  return {};
 }
 
 template <class T>
-void BlockScorer<T>::score_groups(Groups groups, double tolerance) {
-  if (subspace_ == nullptr) {
-    multiply_all();
-  } else {
-    screen(groups, tolerance);
+BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
+  const BadRow bad = for_each_tile([&](std::size_t first, std::size_t count) {
+    if (subspace_ == nullptr) multiply(all_rows_.data() + first, count, first);
+    else screen(groups, tolerance, first, count);
+  });
+  if (bad) return bad;
+  if (subspace_ != nullptr) {
     evaluate();
     find_survivors(groups);
     evaluate();
@@ -161,36 +180,35 @@ void BlockScorer<T>::score_groups(Groups groups, double tolerance) {
   }
   flag_what_matters(groups, tolerance);
   refine();
+  return {};
 }
 
 template <class T>
 std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
-  if (product_row_[i] >= 0) {
-    scored_.resize(model_.n_components());
-    std::iota(scored_.begin(), scored_.end(), std::size_t{0});
-  } else {
-    scored_.clear();
-    for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slotted_[static_cast<std::size_t>(slot)].before)
-      scored_.push_back(slotted_[static_cast<std::size_t>(slot)].component);
-  }
+  if (product_row_[i] >= 0) return {all_components_.data(), all_components_.size()};
+  scored_.clear();
+  for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slots_[static_cast<std::size_t>(slot)].before)
+    scored_.push_back(slots_[static_cast<std::size_t>(slot)].component);
   return scored_;
 }
 
 template <class T>
 void BlockScorer<T>::flag_what_matters(Groups groups, double tolerance) {
   for (std::size_t i = 0; i < count_; ++i) {
-    scored(i);
+    const std::span<const std::size_t> components = scored(i);
     for (std::size_t g = 0; g + 1 < groups.size(); ++g)
-      flag_in_group(i, static_cast<std::size_t>(groups[g]), static_cast<std::size_t>(groups[g + 1]), tolerance);
+      flag_in_group(i, components, static_cast<std::size_t>(groups[g]), static_cast<std::size_t>(groups[g + 1]),
+                    tolerance);
   }
 }
 
 template <class T>
-void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t end, double tolerance) {
+void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin,
+                                   std::size_t end, double tolerance) {
   const double* values = values_.data() + i * model_.n_components();
   const double* errors = errors_.data() + i * model_.n_components();
   const auto for_each = [&](const auto& visit) {
-    for (const std::size_t k : scored_)
+    for (const std::size_t k : components)
       if (k >= begin && k < end) visit(k);
   };
   double floor = -std::numeric_limits<double>::infinity();  // no best value is below it
@@ -230,144 +248,6 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::size_t begin, std::size_t
     };
     if (!(errors[k] <= needed || small())) flag(i, k, needed);
   });
-}
-
-template <class T>
-void BlockScorer<T>::sort_flagged() {
-  std::fill(starts_.begin(), starts_.end(), 0);
-  for (const Entry& entry : flagged_) ++starts_[entry.component + 1];
-  for (std::size_t k = 0; k + 1 < starts_.size(); ++k) starts_[k + 1] += starts_[k];
-  order_.resize(flagged_.size());
-  std::vector<std::size_t> next(starts_.begin(), starts_.end() - 1);
-  for (std::size_t e = 0; e < flagged_.size(); ++e) order_[next[flagged_[e].component]++] = e;
-}
-
-template <class T>
-void BlockScorer<T>::refine() {
-  if (flagged_.empty()) return;
-  sort_flagged();
-  reserve_slots();
-  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
-    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
-      refine_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
-  flagged_.clear();
-}
-
-// About |x|^2_D + |mu|^2_D, with x and mu about the centre.
-template <class T>
-double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
-  return norms_[i] / model_.largest_noise(k) + model_.mean_norms()[k];
-}
-
-// In double the difference form is good enough for most, and takes half the time of the residual form.
-template <class T>
-void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
-  std::size_t difference[refined_rows], residual[refined_rows];
-  std::size_t n_difference = 0, n_residual = 0;
-  for (std::size_t r = 0; r < count; ++r) {
-    const Entry& entry = flagged_[members[r]];
-    const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
-    if (error <= entry.allowed) difference[n_difference++] = members[r];
-    else residual[n_residual++] = members[r];
-  }
-  if (n_difference > 0) refine_in_double(k, difference, n_difference, true);
-  if (n_residual > 0) refine_in_double(k, residual, n_residual, false);
-}
-
-// Both forms are (8), from z = 0 or from the factors that are known so far: what is taken off q(z) is as small as their
-// error. A row settles where what the difference may be off by is allowed, or else where it is so small a part of q that
-// no digit of it is lost; until then it takes another pass. Rows that have settled stay as they are, so that none depends
-// on the rows beside it.
-template <class T>
-void BlockScorer<T>::refine_in_double(std::size_t k, const std::size_t* members, std::size_t count, bool from_zero) {
-  const std::size_t d = model_.n_features();
-  const std::size_t K = model_.n_components();
-  const std::size_t n = model_.n_factors();
-  const ComponentView component = model_.component(k);
-  const T* x[refined_rows];
-  double* z = factors_.data();
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = flagged_[members[r]].row;
-    x[r] = read_row(rows_, first_ + i, 0, d, read_buffers_.data() + r * d);
-    if (from_zero) std::fill_n(z + r * n, n, 0.0);
-    else factors(i, k, z + r * n);
-  }
-
-  double q[refined_rows];
-  double mahalanobis[refined_rows];
-  double error[refined_rows] = {};
-  bool settled[refined_rows] = {};
-  constexpr int max_passes = 4;
-  for (int pass = 0; pass < max_passes && !std::all_of(settled, settled + count, [](bool s) { return s; }); ++pass) {
-    const bool at_zero = from_zero && pass == 0;
-    loops_.residual_form(x, count, component, at_zero ? nullptr : z, scratch_.data(), q, gradient_.data());
-    for (std::size_t r = 0; r < count; ++r) {
-      if (settled[r]) continue;
-      const double taken_off =
-          core::complete_residual_form(n, component.cholesky, z + r * n, gradient_.data() + r * n);
-      const double rest = q[r] - taken_off;
-      mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
-      error[r] = at_zero ? core::difference_form_error(q[r], double_unit_, model_.model_errors()[k]) : 0.0;
-      settled[r] = at_zero ? error[r] <= flagged_[members[r]].allowed
-                           : taken_off <= largest_correction * mahalanobis[r];
-    }
-  }
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = flagged_[members[r]].row;
-    values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
-    errors_[i * K + k] = error[r];  // 0: as good as it gets
-    std::copy_n(z + r * n, n, &slot_factors(i, k, true));
-  }
-}
-
-template <class T>
-void BlockScorer<T>::reserve_slots() {
-  const std::size_t most = slotted_.size() + flagged_.size();
-  slotted_.reserve(most);
-  if (slot_factors_.size() < most * model_.n_factors() + 1) slot_factors_.resize(2 * most * model_.n_factors() + 1);
-}
-
-// The place of an entry's factors z, or of v = C^T z where they are not solved for, made if there is none yet.
-template <class T>
-double& BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, bool solved) {
-  std::int32_t& slot = slot_[i * model_.n_components() + k];
-  if (slot < 0) {
-    slot = static_cast<std::int32_t>(slotted_.size());
-    slotted_.push_back({i, k, last_slot_[i], solved});
-    last_slot_[i] = slot;
-  }
-  slotted_[static_cast<std::size_t>(slot)].solved = solved;
-  return slot_factors_[static_cast<std::size_t>(slot) * model_.n_factors()];
-}
-
-template <class T>
-void BlockScorer<T>::factors_of(const Model& model, const T* product, std::size_t k, double* z) const {
-  const std::size_t K = model.n_components();
-  const std::size_t n = model.n_factors();
-  bool finite = true;
-  for (std::size_t l = 0; l < n; ++l) {
-    z[l] = static_cast<double>(product[l * K + k]) - model.projected_means()[l * K + k];
-    finite = finite && std::isfinite(z[l]);
-  }
-  if (!finite) std::fill_n(z, n, 0.0);
-  core::solve_lower_transposed(n, model.component(k).cholesky, z);
-}
-
-template <class T>
-void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
-  const std::int32_t slot = slot_[i * model_.n_components() + k];
-  if (slot >= 0) {
-    std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * model_.n_factors(), model_.n_factors(), z);
-    if (!slotted_[static_cast<std::size_t>(slot)].solved)
-      core::solve_lower_transposed(model_.n_factors(), model_.component(k).cholesky, z);
-  } else if (product_row_[i] >= 0) {
-    const auto row = static_cast<std::size_t>(product_row_[i]);
-    factors_of(model_, product_.data() + row * model_.panels<T>().columns.columns(), k, z);
-  } else {
-    const Model& shadow = subspace_->shadow();
-    factors_of(shadow, shadow_product_.data() + i * shadow.panels<T>().columns.columns(), k, z);
-    subspace_->to_model_factors(k, z);
-  }
 }
 
 template class BlockScorer<float>;

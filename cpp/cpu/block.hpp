@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "core/gaussian.hpp"
@@ -25,12 +26,16 @@ inline constexpr double score_tolerance = sizeof(T) == sizeof(float) ? 1e-5 : 1e
 // Components [offsets[g], offsets[g + 1]) make up group g: the mixture of one class.
 using Groups = std::span<const std::int64_t>;
 
-// Rows of a block: enough to keep a tile of the panel busy, few enough that every thread gets several blocks. Rows do
-// not influence each other, so the choice shows in nothing but time.
+// Rows of a block: enough that every component is met by several of them, few enough that every thread gets several
+// blocks. Rows do not influence each other, so the choice shows in nothing but time.
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
 
 // Rows that are computed again at once: the loadings are read once for all of them.
 inline constexpr std::size_t refined_rows = 16;
+
+// A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
+// their outputs are then incomplete.
+using BadRow = std::optional<std::size_t>;
 
 template <class T>
 class BlockScorer {
@@ -38,18 +43,16 @@ class BlockScorer {
   // With `screening`, groups are scored below the cost of a full matrix product where the model allows it.
   BlockScorer(const Model& model, std::size_t max_rows, bool screening);
 
-  // Reads rows [first, first + count). False if a row has an entry, or a squared norm, that is not finite; `bad_row`
-  // says which.
-  bool load(const Rows& rows, std::size_t first, std::size_t count);
-  std::size_t bad_row() const { return bad_row_; }
+  // The rows that are scored next: [first, first + count).
+  void load(const Rows& rows, std::size_t first, std::size_t count);
 
-  // Computes  every component's log-density, to tolerance * |value|: in difference form, and again in residual form where
+  // Computes  every component's log-density, to tolerance * |value|: in difference form, and again in double where
   //           the difference form's error bound is above that.
-  void score_all(double tolerance);
+  BadRow score_all(double tolerance);
   // Computes  those that matter to the best component and the log-sum-exp of a group, to the tolerance of that sum; the
   //           others are given as -inf or in difference form. Where the bounds leave open which component is the best,
   //           all that may be are computed in residual form.
-  void score_groups(Groups groups, double tolerance);
+  BadRow score_groups(Groups groups, double tolerance);
 
   // Components of row i that have been scored, in no particular order; valid until the next call.
   std::span<const std::size_t> scored(std::size_t i);
@@ -63,74 +66,84 @@ class BlockScorer {
     std::size_t row, component;
     double allowed;  // how far off its value may be
   };
+  // Where the factors of an entry come from: they are z, v = C^T z, or the same of the shadow.
+  enum class Known { z, v, shadow_v };
   // An entry whose factors are kept; those of one row are chained.
   struct Slot {
-    std::size_t row, component;
+    std::size_t component;
     std::int32_t before;
-    bool solved;
+    Known known;
   };
 
+  // Rows go through matrix products in tiles that stay in the second-level cache.
+  std::size_t center(std::size_t first, std::size_t count);  // returns how many are finite
+  template <class Visit>
+  BadRow for_each_tile(const Visit& visit);  // visit(first, count), of centred rows
+
   double norms(std::size_t i, std::size_t k) const;
-  const ScorePanels<T>& prepare_products();
   // Both turn rows into values and error bounds.
-  void multiply_all();
-  void multiply_some();  // rows in dense_rows_
+  void multiply(const std::size_t* rows, std::size_t count, std::size_t out_row);  // centred ones
+  void multiply_some();                                                            // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
-  void screen(Groups groups, double tolerance);
+  void screen(Groups groups, double tolerance, std::size_t first, std::size_t count);
   void find_survivors(Groups groups);
-  void evaluate();  // flagged entries, which are new
+  void evaluate();  // flagged entries
   void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
 
   void flag(std::size_t i, std::size_t k, double allowed) { flagged_.push_back({i, k, allowed}); }
   void flag_what_matters(Groups groups, double tolerance);
-  void flag_in_group(std::size_t i, std::size_t begin, std::size_t end, double tolerance);
+  void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
+                     double tolerance);
   void sort_flagged();
   void refine();  // flagged entries, in double
   void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
-  void refine_in_double(std::size_t k, const std::size_t* members, std::size_t count, bool from_zero);
-  void reserve_slots();  // for the flagged entries
-  double& slot_factors(std::size_t i, std::size_t k, bool solved);
-  void factors_of(const Model& model, const T* product, std::size_t k, double* z) const;
+  template <class A>
+  void difference_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  void residual_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  void factors_from_product(const Model& model, const T* product, std::size_t k, double* v) const;
+  template <class A>
+  std::vector<A>& products_in() {
+    if constexpr (std::is_same_v<A, float>) return products_f32_;
+    else return products_f64_;
+  }
+  std::int32_t find_slot(std::size_t i, std::size_t k) const;
+  double* slot_factors(std::size_t i, std::size_t k, Known known);
 
   const Model& model_;
   const TypedLoops<T>& loops_;
-  double unit_, double_unit_;  // of rounding: of matrix products, and of what is computed again in double
+  double unit_, double_unit_;  // of rounding: of products in T, and of what is computed again in double
   const Subspace* subspace_;
-  std::size_t bad_row_ = 0;
   Rows rows_;
   std::size_t first_ = 0;
   std::size_t count_ = 0;
+  std::size_t tile_;  // rows
 
-  AlignedBuffer<T> centered_, squares_;          // (rows, d)
-  AlignedBuffer<T> product_, square_product_;    // rows of the matrix products
-  AlignedBuffer<T> gathered_, gathered_squares_;  // (rows, d), made when first wanted
-  std::vector<double> norms_;                    // (rows)
-  std::vector<double> values_, errors_;          // (rows, K)
-  std::vector<T> read_buffers_;                  // (refined_rows, d)
-  std::vector<std::int32_t> product_row_;        // (rows): its row of product_, or -1
+  AlignedBuffer<T> centered_, squares_;           // (tile, d)
+  AlignedBuffer<T> product_, square_product_;     // (rows), of rows that were multiplied; made when first wanted
+  AlignedBuffer<T> coordinates_, shadow_product_;  // (tile, R), and their product with the shadow
+  std::vector<double> norms_;                     // (rows)
+  std::vector<double> values_, errors_;           // (rows, K)
+  std::vector<std::int32_t> product_row_;         // (rows): its row of product_, or -1
+  std::vector<std::size_t> all_rows_, all_components_;  // 0, 1, ...
 
-  AlignedBuffer<T> coordinates_, shadow_product_;  // (rows, R), and their product with the shadow
-  std::vector<double> upper_, guess_;              // (rows, K): bounds on values; (K)
+  std::vector<T> upper_, guess_;         // (rows, K): bounds on values; (K)
   std::vector<std::size_t> candidates_;  // (rows, groups)
   std::vector<std::size_t> survivors_, dense_rows_;
-  std::vector<T> dot_products_;          // (refined_rows, L + 1)
 
   std::vector<Entry> flagged_;
-  std::vector<std::size_t> order_;         // flagged entries sorted by component
-  std::vector<std::size_t> starts_;        // (K + 1)
-  std::vector<std::int32_t> slot_;         // (rows, K): where an entry's factors stand, or -1
-  std::vector<Slot> slotted_;
-  std::vector<std::int32_t> last_slot_;    // (rows): the row's latest slot, or -1
-  std::vector<std::size_t> scored_;        // components of the row at hand that have been scored
-  std::vector<double> slot_factors_;       // (slots, L)
+  std::vector<std::size_t> order_, next_;   // flagged entries sorted by component
+  std::vector<std::size_t> starts_;         // (K + 1)
+  std::vector<Slot> slots_;
+  std::vector<std::int32_t> last_slot_;     // (rows): the row's latest slot, or -1
+  std::vector<std::size_t> scored_;         // components of the row at hand that have been scored
+  std::vector<double> slot_factors_;        // (slots, L)
+  std::vector<T> read_buffers_;             // (refined_rows, d)
+  std::vector<float> products_f32_;         // (refined_rows, L + 1)
+  std::vector<double> products_f64_;
   std::vector<double> factors_, gradient_;  // (refined_rows, L)
   std::vector<double> scratch_;
 };
-
-// A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
-// their outputs are then incomplete.
-using BadRow = std::optional<std::size_t>;
 
 // Calls worker(first, count), which returns a BadRow, for every block of rows; each thread has a worker of its own from
 // make_worker(rows it must be able to take at once).
@@ -155,7 +168,7 @@ BadRow score_blocks(const Model& model, const Rows& rows, bool screening, const 
                     const Visit& visit) {
   return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
     return [&, scorer = BlockScorer<T>(model, height, screening)](std::size_t first, std::size_t count) mutable -> BadRow {
-      if (!scorer.load(rows, first, count)) return scorer.bad_row();
+      scorer.load(rows, first, count);
       return visit(scorer, first, count);
     };
   });

@@ -31,21 +31,31 @@ struct DifferenceTerms {
 };
 
 // What is left of a row's product with a subspace's shadow to make bounds of (core/screening.hpp).
+template <class T>
 struct ScreenTerms {
   std::size_t n_components, n_factors;
-  double y_norm;                      // |y|^2
-  double outside;                     // |x_perp|, rounded down
-  double shift;                       // bound on the rounding of y
-  double epsilon;                     // of the matrix product's type
-  const double* projected_means;      // (L, K), of the shadow
-  const double* mean_norms;           // (K), of the shadow
-  const double* model_errors;         // (K), of the shadow
-  const double* spreads_by_factor;    // (L, K), beta_l of the shadow's factors
-  const double* means_left;           // (K)
-  const double* spreads;              // (K), the largest beta_l
-  const double* inverse_noise_roots;  // (K)
-  const double* inverse_weights;      // (K)
-  const double* log_normalizers;      // (K), of the model
+  T y_norm;                      // |y|^2
+  T outside;                     // |x_perp|, rounded down
+  T shift;                       // bound on the rounding of y, rounded up
+  T epsilon;                     // of the matrix product
+  const T* projected_means;      // (L, K), of the shadow
+  const T* mean_norms;           // (K), of the shadow
+  const T* model_errors;         // (K), of the shadow
+  const T* spreads_by_factor;    // (L, K), beta_l of the shadow's factors
+  const T* means_left;           // (K)
+  const T* spreads;              // (K), the largest beta_l
+  const T* inverse_noise_roots;  // (K)
+  const T* inverse_weights;      // (K)
+  const T* log_normalizers;      // (K), of the model
+};
+
+// One component, as the difference form reads it for single rows.
+template <class T>
+struct DifferenceView {
+  std::size_t n_features, n_factors;
+  const T* mean;           // (d)
+  const T* columns;        // (L, d), D^-1 A C^-T
+  const T* inverse_noise;  // (d), or null for 1
 };
 
 template <class T>
@@ -61,11 +71,18 @@ struct TypedLoops {
   void (*log_densities)(const DifferenceTerms& terms, const T* product, const T* x_norms, double* values,
                         double* errors);
   // Upper bounds (K) on the log-densities of one row, and guesses (K) at them, from its product with the shadow.
-  void (*screen)(const ScreenTerms& terms, const T* product, double* guess, double* upper);
-  // out (rows, n_columns) = products of any number of rows with columns (n_columns, d).
-  void (*dots)(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out);
+  void (*screen)(const ScreenTerms<T>& terms, const T* product, T* guess, T* upper);
+  // The index of the largest of n > 0 numbers, the lowest on a tie.
+  std::size_t (*largest)(const T* values, std::size_t n);
+  // Writes the indices of those of n numbers that are not below `least`, and returns how many they are.
+  std::size_t (*select)(const T* values, std::size_t n, T least, std::size_t* out);
+  // For any number of rows: out (rows, L + 1) = products of x - mu with the columns, and last |x - mu|^2_D; the same in
+  // double.
+  void (*difference_form)(const T* const* x, std::size_t rows, const DifferenceView<T>& component, T* out);
+  void (*difference_form_in_double)(const T* const* x, std::size_t rows, const DifferenceView<double>& component,
+                                    double* out);
   // For any number of rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and
-  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. A null z is zero, at half the cost. `scratch` has residual_scratch(rows, L) numbers.
+  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. `scratch` has residual_scratch(rows, L) numbers.
   void (*residual_form)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
                         double* scratch, double* q, double* gradient);
   // Adds up to row_tile samples to the statistics of features [0, count):
@@ -83,10 +100,6 @@ struct Loops {
   TypedLoops<float> f32;
   TypedLoops<double> f64;
 
-  // The index of the largest of n > 0 numbers, the lowest on a tie.
-  std::size_t (*largest)(const double* values, std::size_t n);
-  // Writes the indices of those of n numbers that are not below `least`, and returns how many they are.
-  std::size_t (*select)(const double* values, std::size_t n, double least, std::size_t* out);
   // out (d) += sign * D^-1 (x - mu - A z), which at the posterior mean of the factors is S^-1 (x - mu).
   void (*add_precision_product)(const double* x, const ComponentView& component, const double* z, double sign,
                                 double* out);

@@ -2,6 +2,7 @@
 // No standard-library template that could be emitted out of line may be used here: the linker would share it with code
 // for older machines.
 #include "cpu/isa.hpp"
+#include "cpu/loops/difference.hpp"
 #include "cpu/loops/products.hpp"
 #include "cpu/loops/residual.hpp"
 #include "cpu/loops/sampling.hpp"
@@ -17,12 +18,10 @@ namespace mfa::cpu::MFA_ISA {
 extern const Loops loops;
 const Loops loops{
     MFA_NAME(MFA_ISA),
-    {tile_columns<float>, multiply<float>, center<float>, log_densities<float>, screen<float>, dots<float>,
-     residual_form<float>, accumulate<float>, sample_row<float>},
-    {tile_columns<double>, multiply<double>, center<double>, log_densities<double>, screen<double>, dots<double>,
-     residual_form<double>, accumulate<double>, sample_row<double>},
-    largest,
-    select,
+    {tile_columns<float>, multiply<float>, center<float>, log_densities<float>, screen<float>, largest<float>,
+     select<float>, difference_form<float, float>, difference_form<float, double>, residual_form<float>, accumulate<float>, sample_row<float>},
+    {tile_columns<double>, multiply<double>, center<double>, log_densities<double>, screen<double>, largest<double>,
+     select<double>, difference_form<double, double>, difference_form<double, double>, residual_form<double>, accumulate<double>, sample_row<double>},
     add_precision_product,
     sample_factors,
 };

@@ -21,7 +21,7 @@ template <class T>
 BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, const Execution& execution) {
   const std::size_t K = model.n_components();
   return score_blocks<T>(model, rows, false, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
-    scorer.score_all(tolerance);
+    if (const BadRow bad = scorer.score_all(tolerance)) return bad;
     for (std::size_t i = 0; i < count; ++i) {
       const double* values = scorer.values(i);
       for (std::size_t k = 0; k < K; ++k) {
@@ -40,7 +40,7 @@ BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolera
   const std::size_t K = model.n_components();
   const std::size_t n_groups = groups.size() - 1;
   return score_blocks<T>(model, rows, screening, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
-    scorer.score_groups(groups, tolerance);
+    if (const BadRow bad = scorer.score_groups(groups, tolerance)) return bad;
     for (std::size_t i = 0; i < count; ++i) {
       const double* values = scorer.values(i);
       const std::span<const std::size_t> scored = scorer.scored(i);

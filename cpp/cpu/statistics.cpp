@@ -118,7 +118,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, bool screening, con
     std::vector<BlockMembers> blocks(rows.n_rows);  // at the index of each block's first row
     const BadRow bad = score_blocks<T>(
         model, rows, screening, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
-          scorer.score_groups(one_group, tolerance);
+          if (const BadRow row = scorer.score_groups(one_group, tolerance)) return row;
           BlockMembers& block = blocks[first];
           std::vector<double> z(n);
           for (std::size_t i = 0; i < count; ++i) {

@@ -1,4 +1,4 @@
-// Matrix products and products of single rows with columns. Part of loops.cpp.
+// Matrix products, and the tiles in which single rows are multiplied. Part of loops.cpp.
 #pragma once
 
 #include <cstddef>
@@ -96,89 +96,6 @@ constexpr std::size_t dot_columns = vector_bytes == 64 ? 6 : 4;
 constexpr std::size_t even_columns(std::size_t n) {
   const std::size_t tiles = (n + dot_columns - 1) / dot_columns;
   return tiles == 0 ? 0 : (n + tiles - 1) / tiles;
-}
-
-// One vector of the products of Rows rows with Columns columns.
-template <bool Whole, class T, std::size_t Rows, std::size_t Columns>
-MFA_INLINE void dot_step(const T* const* x, const T* columns, std::size_t d, std::size_t j, std::size_t count,
-                         Vector<T, width<T>> (&sums)[Rows][Columns]) {
-  constexpr std::size_t w = width<T>;
-  Vector<T, w> values[Rows];
-#pragma GCC unroll 4
-  for (std::size_t r = 0; r < Rows; ++r) values[r] = load_some<Whole, w>(x[r] + j, count);
-#pragma GCC unroll 8
-  for (std::size_t c = 0; c < Columns; ++c) {
-    const Vector<T, w> column = load_some<Whole, w>(columns + c * d + j, count);
-#pragma GCC unroll 4
-    for (std::size_t r = 0; r < Rows; ++r) sums[r][c] += values[r] * column;
-  }
-}
-
-// One run of vectors.
-template <class T, std::size_t Rows, std::size_t Columns>
-MFA_INLINE void dot_run(const T* const* x, const T* columns, std::size_t d, std::size_t first,
-                        Vector<T, width<T>> (&sums)[Rows][Columns]) {
-  constexpr std::size_t w = width<T>;
-  const std::size_t end = d - first < run * w ? d : first + run * w;
-#pragma GCC unroll 4
-  for (std::size_t r = 0; r < Rows; ++r)
-#pragma GCC unroll 8
-    for (std::size_t c = 0; c < Columns; ++c) sums[r][c] = Vector<T, w>{};
-  std::size_t j = first;
-  for (; j + w <= end; j += w) dot_step<true>(x, columns, d, j, w, sums);
-  if (j < end) dot_step<false>(x, columns, d, j, end - j, sums);
-}
-
-template <class T, std::size_t Rows, std::size_t Columns>
-void dot_tile(const T* const* x, const T* columns, std::size_t d, T* out, std::size_t out_stride) {
-  constexpr std::size_t w = width<T>;
-  Vector<T, w> totals[Rows][Columns];
-  dot_run(x, columns, d, 0, totals);
-  for (std::size_t first = run * w; first < d; first += run * w) {
-    Vector<T, w> sums[Rows][Columns];
-    dot_run(x, columns, d, first, sums);
-#pragma GCC unroll 4
-    for (std::size_t r = 0; r < Rows; ++r)
-#pragma GCC unroll 8
-      for (std::size_t c = 0; c < Columns; ++c) totals[r][c] += sums[r][c];
-  }
-  for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t c = 0; c < Columns; ++c) out[r * out_stride + c] = sum<T, w>(totals[r][c]);
-}
-
-// Up to Columns columns.
-template <class T, std::size_t Rows, std::size_t Columns>
-void dot_some(std::size_t n_columns, const T* const* x, const T* columns, std::size_t d, T* out,
-              std::size_t out_stride) {
-  if constexpr (Columns > 0) {
-    if (n_columns == Columns) dot_tile<T, Rows, Columns>(x, columns, d, out, out_stride);
-    else dot_some<T, Rows, Columns - 1>(n_columns, x, columns, d, out, out_stride);
-  }
-}
-
-template <class T, std::size_t Rows>
-void dot_tiles(const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
-  for (std::size_t c = 0, some; c < n_columns; c += some) {
-    some = even_columns(n_columns - c);
-    dot_some<T, Rows, dot_columns>(some, x, columns + c * d, d, out + c, n_columns);
-  }
-}
-
-// Up to Rows rows.
-template <class T, std::size_t Rows>
-void dot_some_rows(std::size_t rows, const T* const* x, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
-  if constexpr (Rows > 0) {
-    if (rows >= Rows) dot_tiles<T, Rows>(x, columns, n_columns, d, out);
-    else dot_some_rows<T, Rows - 1>(rows, x, columns, n_columns, d, out);
-  }
-}
-
-template <class T>
-void dots(const T* const* x, std::size_t rows, const T* columns, std::size_t n_columns, std::size_t d, T* out) {
-  for (std::size_t r = 0; r < rows; r += dot_rows) {
-    for (std::size_t i = r + dot_rows; i < rows && i < r + 2 * dot_rows; ++i) prefetch(x[i], d * sizeof(T));
-    dot_some_rows<T, dot_rows>(rows - r, x + r, columns, n_columns, d, out + r * n_columns);
-  }
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ MFA_INLINE void residuals(const T* const* x, const ComponentView& c, const doubl
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < R; ++r) e[r][v] = load_features<Whole>(x[r] + j + v * w, count) - mean;
   }
-  for (std::size_t l = 0; l < (z == nullptr ? 0 : c.n_factors); ++l) {
+  for (std::size_t l = 0; l < c.n_factors; ++l) {
     Vector<double, w> a[N];
     for (std::size_t v = 0; v < N; ++v) a[v] = load_features<Whole>(c.loadings + l * c.n_features + j + v * w, count);
 #pragma GCC unroll 4
@@ -119,7 +119,7 @@ void residual_form_chunk(const T* const* x, const ComponentView& c, const double
                          std::size_t count, double* lanes) {
   constexpr std::size_t w = width<double>;
   const std::size_t n = c.n_factors;
-  double weighted[R][residual_chunk];
+  alignas(64) double weighted[R][residual_chunk];
   Vector<double, w> q[R];
   for (std::size_t r = 0; r < R; ++r) q[r] = load<double, w>(lanes + (r * (n + 1) + n) * w);
   residual_block<R>(x, c, z, start, count, weighted, q);
@@ -157,22 +157,20 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
     for (std::size_t r = 0; r < rows; r += dot_rows) {
       // The rows lie anywhere, so that the processor does not guess what comes next.
       for (std::size_t i = r; i < rows && i < r + dot_rows; ++i) prefetch(x[i] + next, ahead * sizeof(T));
-      residual_form_some<dot_rows>(rows - r, x + r, c, z == nullptr ? nullptr : z + r * n, start, count,
+      residual_form_some<dot_rows>(rows - r, x + r, c, z + r * n, start, count,
                                    scratch + r * (n + 1) * w);
     }
   }
   for (std::size_t r = 0; r < rows; ++r) {
     const double* lanes = scratch + r * (n + 1) * w;
-    for (std::size_t l = 0; l < n; ++l) gradient[r * n + l] = sum<double, w>(load<double, w>(lanes + l * w));
-    q[r] = sum<double, w>(load<double, w>(lanes + n * w));
-    if (z == nullptr) continue;
-    for (std::size_t l = 0; l < n; ++l) gradient[r * n + l] -= z[r * n + l];
-    q[r] += core::squared_norm(n, z + r * n);
+    for (std::size_t l = 0; l < n; ++l)
+      gradient[r * n + l] = sum<double, w>(load<double, w>(lanes + l * w)) - z[r * n + l];
+    q[r] = sum<double, w>(load<double, w>(lanes + n * w)) + core::squared_norm(n, z + r * n);
   }
 }
 
 void add_precision_product(const double* x, const ComponentView& c, const double* z, double sign, double* out) {
-  double weighted[1][residual_chunk];
+  alignas(64) double weighted[1][residual_chunk];
   Vector<double, width<double>> q[1] = {};
   for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
     const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;

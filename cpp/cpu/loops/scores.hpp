@@ -77,33 +77,43 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
 }
 
 template <class T>
-void screen(const ScreenTerms& terms, const T* product, double* guess, double* upper) {
+void screen(const ScreenTerms<T>& terms, const T* product, T* guess, T* upper) {
+  constexpr std::size_t w = width<T>;
   const std::size_t n = terms.n_components;
-  // Until the last loop, `upper` holds |v|^2 and `guess` |A_perp z|^2.
-  for (std::size_t k = 0; k < n; ++k) guess[k] = upper[k] = 0.0;
-  for (std::size_t l = 0; l < terms.n_factors; ++l) {
-    const T* row = product + l * n;
-    const double* mean = terms.projected_means + l * n;
-    const double* spread = terms.spreads_by_factor + l * n;
-#pragma GCC ivdep
-    for (std::size_t k = 0; k < n; ++k) {
-      const double v = static_cast<double>(row[k]) - mean[k];
+  // First `upper` gets |v|^2 and `guess` |A_perp z|^2.
+  std::size_t k = 0;
+  for (; k + w <= n; k += w) {
+    Vector<T, w> explained{}, moved{};
+    for (std::size_t l = 0; l < terms.n_factors; ++l) {
+      const Vector<T, w> v = load<T, w>(product + l * n + k) - load<T, w>(terms.projected_means + l * n + k);
+      const Vector<T, w> square = v * v;
+      explained += square;
+      moved += square * load<T, w>(terms.spreads_by_factor + l * n + k);
+    }
+    store<T, w>(upper + k, explained);
+    store<T, w>(guess + k, moved);
+  }
+  for (; k < n; ++k) {
+    upper[k] = guess[k] = T{0};
+    for (std::size_t l = 0; l < terms.n_factors; ++l) {
+      const T v = product[l * n + k] - terms.projected_means[l * n + k];
       upper[k] += v * v;
-      guess[k] += v * v * spread[k];
+      guess[k] += v * v * terms.spreads_by_factor[l * n + k];
     }
   }
   const T* dots = product + terms.n_factors * n;
-  const core::Outside x{terms.outside, terms.shift};
+  const core::Outside<T> x{terms.outside, terms.shift};
+  const T factors = static_cast<T>(terms.n_factors);
 #pragma GCC ivdep
-  for (std::size_t k = 0; k < n; ++k) {
-    const core::Leftover left{terms.means_left[k], terms.spreads[k], terms.inverse_noise_roots[k],
-                              terms.inverse_weights[k]};
-    const double norms = terms.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norms[k];
-    const double c = core::difference_form(norms, static_cast<double>(dots[k]), upper[k]);
-    const double error = 2.0 * core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
-    const double q = core::mahalanobis_lower_bound(c, guess[k], error, x, left);
-    upper[k] = core::log_density(terms.log_normalizers[k], q);
-    guess[k] = core::log_density(terms.log_normalizers[k], core::mahalanobis_guess(c, x, left));
+  for (k = 0; k < n; ++k) {
+    const core::Leftover<T> left{terms.means_left[k], terms.spreads[k], terms.inverse_noise_roots[k],
+                                 terms.inverse_weights[k]};
+    const T norms = terms.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norms[k];
+    const T c = core::shadow_distance(norms, dots[k], upper[k]);
+    const T error = core::shadow_distance_error(norms, factors, terms.epsilon, terms.model_errors[k]);
+    const T q = core::mahalanobis_lower_bound(c, guess[k], error, x, left);
+    upper[k] = core::log_density_bound(terms.log_normalizers[k], q);
+    guess[k] = terms.log_normalizers[k] - T(0.5) * core::mahalanobis_guess(c, x, left);
   }
 }
 

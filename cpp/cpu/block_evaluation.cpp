@@ -1,0 +1,222 @@
+// How the entries of a block that are wanted one by one are computed: sorted by component, some rows at a time, in the
+// cheapest form that is good enough (docs/theory.md, section 1).
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "core/gaussian.hpp"
+#include "cpu/block.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
+constexpr double largest_correction = 1e3;
+
+}  // namespace
+
+template <class T>
+void BlockScorer<T>::sort_flagged() {
+  std::fill(starts_.begin(), starts_.end(), 0);
+  for (const Entry& entry : flagged_) ++starts_[entry.component + 1];
+  for (std::size_t k = 0; k + 1 < starts_.size(); ++k) starts_[k + 1] += starts_[k];
+  order_.resize(flagged_.size());
+  next_.assign(starts_.begin(), starts_.end() - 1);
+  for (std::size_t e = 0; e < flagged_.size(); ++e) order_[next_[flagged_[e].component]++] = e;
+}
+
+template <class T>
+void BlockScorer<T>::evaluate() {
+  sort_flagged();
+  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
+    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
+      evaluate_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
+  flagged_.clear();
+}
+
+// In difference form; or at once in double, where it can be told beforehand that this would not be good enough.
+template <class T>
+void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+  std::size_t resolved[refined_rows], unresolved[refined_rows];
+  std::size_t n_resolved = 0, n_unresolved = 0;
+  for (std::size_t r = 0; r < count; ++r) {
+    const Entry& entry = flagged_[members[r]];
+    if (core::difference_form_error(norms(entry.row, k), unit_, model_.model_errors()[k]) <= entry.allowed)
+      resolved[n_resolved++] = members[r];
+    else unresolved[n_unresolved++] = members[r];
+  }
+  if (n_unresolved > 0) refine_rows(k, unresolved, n_unresolved);
+  if (n_resolved > 0) difference_rows<T>(k, resolved, n_resolved);
+}
+
+template <class T>
+void BlockScorer<T>::refine() {
+  if (flagged_.empty()) return;
+  sort_flagged();
+  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
+    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
+      refine_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
+  flagged_.clear();
+}
+
+// v = C^T z of component k (L), from a row's product with a model's columns.
+template <class T>
+void BlockScorer<T>::factors_from_product(const Model& model, const T* product, std::size_t k, double* v) const {
+  const std::size_t K = model.n_components();
+  for (std::size_t l = 0; l < model.n_factors(); ++l)
+    v[l] = static_cast<double>(product[l * K + k]) - model.projected_means()[l * K + k];
+}
+
+// About |x|^2_D + |mu|^2_D, with x and mu about the centre.
+template <class T>
+double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
+  return norms_[i] / model_.largest_noise(k) + model_.mean_norms()[k];
+}
+
+// In double the difference form is good enough for most, at half the cost of the residual form.
+template <class T>
+void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+  std::size_t difference[refined_rows], residual[refined_rows];
+  std::size_t n_difference = 0, n_residual = 0;
+  for (std::size_t r = 0; r < count; ++r) {
+    const Entry& entry = flagged_[members[r]];
+    const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
+    if (error <= entry.allowed) difference[n_difference++] = members[r];
+    else residual[n_residual++] = members[r];
+  }
+  if (n_difference > 0) difference_rows<double>(k, difference, n_difference);
+  for (std::size_t r = 0; r < n_difference; ++r) {
+    const Entry& entry = flagged_[difference[r]];
+    const std::size_t at = entry.row * model_.n_components() + k;
+    if (!(errors_[at] <= entry.allowed)) residual[n_residual++] = difference[r];
+  }
+  if (n_residual > 0) residual_rows(k, residual, n_residual);
+}
+
+// In difference form, in the precision A.
+template <class T>
+template <class A>
+void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+  const std::size_t d = model_.n_features();
+  const std::size_t K = model_.n_components();
+  const std::size_t n = model_.n_factors();
+  const T* x[refined_rows];
+  for (std::size_t r = 0; r < count; ++r)
+    x[r] = read_row(rows_, first_ + flagged_[members[r]].row, 0, d, read_buffers_.data() + r * d);
+  std::vector<A>& products = products_in<A>();
+  if constexpr (std::is_same_v<A, T>) loops_.difference_form(x, count, model_.difference<A>(k), products.data());
+  else loops_.difference_form_in_double(x, count, model_.difference<A>(k), products.data());
+
+  const double unit = std::is_same_v<A, T> ? unit_ : double_unit_;
+  const double mean_rounding = model_.mean_rounding<A>(k);
+  for (std::size_t r = 0; r < count; ++r) {
+    const std::size_t i = flagged_[members[r]].row;
+    const A* product = products.data() + r * (n + 1);
+    double* v = slot_factors(i, k, Known::v);
+    double explained = 0.0;
+    for (std::size_t l = 0; l < n; ++l) {
+      v[l] = static_cast<double>(product[l]);
+      explained += v[l] * v[l];
+    }
+    const double square = static_cast<double>(product[n]) * model_.inverse_noise_scalars()[k];
+    const double q = core::difference_form(square, 0.0, explained);
+    values_[i * K + k] = core::log_density(model_.log_normalizers()[k], q);
+    errors_[i * K + k] = core::difference_form_error(square, unit, model_.model_errors()[k]) +
+                         core::mean_rounding_error(square, mean_rounding);
+  }
+}
+
+// In residual form, (8), from the factors that are known so far: what is taken off q(z) is as small as their error. Where
+// that is so large beside q that the difference would show rounding, the row takes another pass. Rows that have settled
+// stay as they are, so that none depends on the rows beside it.
+template <class T>
+void BlockScorer<T>::residual_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+  const std::size_t d = model_.n_features();
+  const std::size_t K = model_.n_components();
+  const std::size_t n = model_.n_factors();
+  const ComponentView component = model_.component(k);
+  const T* x[refined_rows];
+  double* z = factors_.data();
+  for (std::size_t r = 0; r < count; ++r) {
+    const std::size_t i = flagged_[members[r]].row;
+    x[r] = read_row(rows_, first_ + i, 0, d, read_buffers_.data() + r * d);
+    factors(i, k, z + r * n);
+  }
+
+  double q[refined_rows];
+  double mahalanobis[refined_rows];
+  bool settled[refined_rows] = {};
+  constexpr int max_passes = 4;
+  for (int pass = 0; pass < max_passes && !std::all_of(settled, settled + count, [](bool s) { return s; }); ++pass) {
+    loops_.residual_form(x, count, component, z, scratch_.data(), q, gradient_.data());
+    for (std::size_t r = 0; r < count; ++r) {
+      if (settled[r]) continue;
+      const double taken_off =
+          core::complete_residual_form(n, component.cholesky, z + r * n, gradient_.data() + r * n);
+      const double rest = q[r] - taken_off;
+      mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
+      settled[r] = taken_off <= largest_correction * mahalanobis[r];
+    }
+  }
+  for (std::size_t r = 0; r < count; ++r) {
+    const std::size_t i = flagged_[members[r]].row;
+    values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
+    errors_[i * K + k] = 0.0;  // as good as it gets
+    std::copy_n(z + r * n, n, slot_factors(i, k, Known::z));
+  }
+}
+
+template <class T>
+std::int32_t BlockScorer<T>::find_slot(std::size_t i, std::size_t k) const {
+  std::int32_t slot = last_slot_[i];
+  while (slot >= 0 && slots_[static_cast<std::size_t>(slot)].component != k)
+    slot = slots_[static_cast<std::size_t>(slot)].before;
+  return slot;
+}
+
+// The place (L) of what is known of an entry's factors, made if there is none yet.
+template <class T>
+double* BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, Known known) {
+  const std::size_t n = model_.n_factors();
+  std::int32_t slot = find_slot(i, k);
+  if (slot < 0) {
+    slot = static_cast<std::int32_t>(slots_.size());
+    slots_.push_back({k, last_slot_[i], known});
+    last_slot_[i] = slot;
+    if (slot_factors_.size() < slots_.size() * n + 1) slot_factors_.resize(2 * slots_.size() * n + 1);
+  }
+  slots_[static_cast<std::size_t>(slot)].known = known;
+  return slot_factors_.data() + static_cast<std::size_t>(slot) * n;
+}
+
+template <class T>
+void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
+  const std::size_t n = model_.n_factors();
+  const std::int32_t slot = find_slot(i, k);
+  Known known = Known::v;
+  if (slot >= 0) {
+    std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * n, n, z);
+    known = slots_[static_cast<std::size_t>(slot)].known;
+  } else {
+    const std::size_t columns = model_.panels<T>().columns.columns();
+    factors_from_product(model_, product_.data() + static_cast<std::size_t>(product_row_[i]) * columns, k, z);
+  }
+  if (known == Known::z) return;
+  if (!std::all_of(z, z + n, [](double v) { return std::isfinite(v); })) std::fill_n(z, n, 0.0);
+  const Model& of = known == Known::shadow_v ? subspace_->shadow() : model_;
+  core::solve_lower_transposed(n, of.component(k).cholesky, z);
+  if (known == Known::shadow_v) subspace_->to_model_factors(k, z);
+}
+
+#define MFA_INSTANTIATE(T)                                                                        \
+  template void BlockScorer<T>::evaluate();                                                       \
+  template void BlockScorer<T>::refine();                                                         \
+  template double* BlockScorer<T>::slot_factors(std::size_t, std::size_t, Known);                 \
+  template void BlockScorer<T>::factors(std::size_t, std::size_t, double*) const;                 \
+  template void BlockScorer<T>::factors_from_product(const Model&, const T*, std::size_t, double*) const;
+MFA_INSTANTIATE(float)
+MFA_INSTANTIATE(double)
+#undef MFA_INSTANTIATE
+
+}  // namespace mfa::cpu

@@ -36,35 +36,41 @@ std::vector<float> scaled_to_float(const std::vector<double>& rows) {
 
 }  // namespace
 
-// Twice by the Cholesky factor of the rows' products, in order: the first of them span what the first alone would have
-// spanned. A row that depends on those before it becomes zero, which is as good: a subspace may be smaller.
-void Directions::orthonormalize(const cpu::Loops& loops) {
+// By the Cholesky factor C of the rows' products, the rows become C^-1 times themselves: in order, so that the first of
+// them span what the first alone would have spanned. A row that depends on those before it becomes zero, which is as good:
+// a subspace may be smaller. What rounding leaves after one pass is gone after two.
+void Directions::orthonormalize(const cpu::Loops& loops, int passes) {
   const std::size_t n = count_;
   const std::size_t d = n_features_;
-  double* rows = directions_.data();
-  for (int pass = 0; pass < 2; ++pass) {
-    cpu::Panel<double> columns(loops.f64, d, n);
-    for (std::size_t i = 0; i < n; ++i) columns.set_column(i, rows + i * d);
-    const std::size_t stride = columns.columns();
-    std::vector<double> gram(n * stride);
-    columns.multiply(rows, n, gram.data());
+  for (int pass = 0; pass < passes; ++pass) {
+    cpu::Panel<double> columns(loops.f64, d, n), rows(loops.f64, n, d);
     for (std::size_t i = 0; i < n; ++i) {
-      double* g = gram.data() + i * stride;  // becomes row i of the factor
-      double* row = rows + i * d;
-      const double before = g[i];
+      columns.set_column(i, directions_.data() + i * d);
+      rows.set_row(i, directions_.data() + i * d, d);
+    }
+    const std::size_t stride = columns.columns();
+    std::vector<double> factor(n * stride), inverse(n * n, 0.0), product(n * rows.columns());
+    columns.multiply(directions_.data(), n, factor.data());
+    for (std::size_t i = 0; i < n; ++i) {
+      double* c = factor.data() + i * stride;
+      double* row = inverse.data() + i * n;
+      const double before = c[i];
       double square = before;
       for (std::size_t j = 0; j < i; ++j) {
-        const double* factor = gram.data() + j * stride;
-        double part = g[j];
-        for (std::size_t l = 0; l < j; ++l) part -= g[l] * factor[l];
-        g[j] = factor[j] > 0.0 ? part / factor[j] : 0.0;
-        square -= g[j] * g[j];
-        for (std::size_t f = 0; f < d; ++f) row[f] -= g[j] * rows[j * d + f];
+        const double* other = factor.data() + j * stride;
+        for (std::size_t l = 0; l < j; ++l) c[j] -= c[l] * other[l];
+        c[j] = other[j] > 0.0 ? c[j] / other[j] : 0.0;
+        square -= c[j] * c[j];
       }
-      g[i] = square > 1e-12 * before ? std::sqrt(square) : 0.0;
-      const double scale = g[i] > 0.0 ? 1.0 / g[i] : 0.0;
-      for (std::size_t f = 0; f < d; ++f) row[f] *= scale;
+      c[i] = square > 1e-12 * before ? std::sqrt(square) : 0.0;
+      if (c[i] == 0.0) continue;
+      for (std::size_t l = 0; l < i; ++l)
+        for (std::size_t j = 0; j <= l; ++j) row[j] -= c[l] * inverse[l * n + j];
+      row[i] = 1.0;
+      for (std::size_t j = 0; j <= i; ++j) row[j] /= c[i];
     }
+    rows.multiply(inverse.data(), n, product.data());
+    for (std::size_t i = 0; i < n; ++i) std::copy_n(product.data() + i * rows.columns(), d, directions_.data() + i * d);
   }
 }
 
@@ -94,7 +100,7 @@ void Directions::search(const std::vector<double>& rows, const cpu::Loops& loops
     by_row.multiply(shares.data(), count_, product.data());
     for (std::size_t r = 0; r < count_; ++r)
       std::copy_n(product.data() + r * by_row.columns(), d, directions_.data() + r * d);
-    orthonormalize(loops);
+    orthonormalize(loops, round + 1 < rounds ? 1 : 2);
   }
 }
 

@@ -25,7 +25,7 @@ class Directions {
 
  private:
   void search(const std::vector<double>& rows, const cpu::Loops& loops, const double* near);
-  void orthonormalize(const cpu::Loops& loops);
+  void orthonormalize(const cpu::Loops& loops, int passes);
 
   std::size_t count_, n_features_, rows_, stride_ = 0;  // rows of one component: L + 1
   std::vector<double> directions_, inside_, products_;

@@ -23,7 +23,7 @@ void factorize_in_place(std::size_t n, double* m) {
 
 }  // namespace
 
-Model::Model(const Parameters& p, const cpu::Loops& loops)
+Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near)
     : n_components_(p.n_components), n_factors_(p.n_factors), n_features_(p.n_features), loops_(loops),
       means_(p.n_components * p.n_features),
       loadings_(p.n_components * p.n_factors * p.n_features) {
@@ -46,6 +46,7 @@ Model::Model(const Parameters& p, const cpu::Loops& loops)
   center_f32_.assign(center_.begin(), center_.end());
   classify_noise();
   scale_f32_.assign(scale_.begin(), scale_.end());
+  if (near != nullptr && near->subspace() != nullptr) near_ = near->subspace_;
   largest_noise_.assign(n_components_, 0.0);
   for (std::size_t k = 0; k < n_components_; ++k)
     for (std::size_t j = 0; j < n_features_; ++j) largest_noise_[k] = std::max(largest_noise_[k], scaled_noise(k, j));
@@ -274,7 +275,10 @@ double Model::mean_rounding(std::size_t k) const {
 }
 
 const Subspace* Model::subspace() const {
-  std::call_once(once_subspace_, [&] { subspace_ = Subspace::choose(*this, nullptr); });
+  std::call_once(once_subspace_, [&] {
+    subspace_ = Subspace::choose(*this, near_.get());
+    near_.reset();
+  });
   return subspace_.get();
 }
 

@@ -38,7 +38,8 @@ class Subspace;
 
 class Model {
  public:
-  Model(const Parameters& parameters, const cpu::Loops& loops);
+  // `near`, unless null, is a similar model: what screening found for it is taken up.
+  Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr);
   ~Model();
 
   // Whether what the scores are made of is: parameters may be finite and their squares not.
@@ -117,7 +118,7 @@ class Model {
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
   mutable std::once_flag once_subspace_;
-  mutable std::unique_ptr<Subspace> subspace_;
+  mutable std::shared_ptr<const Subspace> subspace_, near_;
 };
 
 }  // namespace mfa

@@ -46,7 +46,7 @@ auto by_type(const py::array& X, const Call& call) {
 }
 
 std::unique_ptr<Model> make_model(const py::array& weights, const py::array& means, const py::array& loadings,
-                                  const py::array& noise_variance) {
+                                  const py::array& noise_variance, const Model* near) {
   if (loadings.ndim() != 3) throw py::value_error("loadings must have 3 dimensions, got " + shape_of(loadings));
   const auto extent = [&](int axis) { return static_cast<std::size_t>(loadings.shape(axis)); };
   const std::size_t K = extent(0), L = extent(1), d = extent(2);
@@ -55,7 +55,7 @@ std::unique_ptr<Model> make_model(const py::array& weights, const py::array& mea
                               borrow<double>("means", means, {K, d}),
                               borrow<double>("loadings", loadings, {K, L, d}),
                               borrow<double>("noise_variance", noise_variance, {K, d})};
-  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops()); });
+  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops(), near); });
   if (!model->is_finite())
     throw py::value_error(
         "means, loadings and noise_variance are too far apart in size to be computed with in float64; "
@@ -276,7 +276,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   });
 
   py::class_<Model>(m, "Model", "Parameters packed for the kernels; immutable, and safe to use from many threads.")
-      .def(py::init(&make_model), py::arg("weights"), py::arg("means"), py::arg("loadings"), py::arg("noise_variance"))
+      .def(py::init(&make_model), py::arg("weights"), py::arg("means"), py::arg("loadings"), py::arg("noise_variance"),
+           py::kw_only(), py::arg("near") = py::none())
       .def_property_readonly("n_components", &Model::n_components)
       .def_property_readonly("n_factors", &Model::n_factors)
       .def_property_readonly("n_features", &Model::n_features)

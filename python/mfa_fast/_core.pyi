@@ -11,7 +11,9 @@ _Statistics = tuple[_Float, _Float, _Float, _Float, _Float]
 _Attack = tuple[_Array, _Float, NDArray[np.bool_], _Index]
 
 class Model:
-    def __init__(self, weights: _Float, means: _Float, loadings: _Float, noise_variance: _Float) -> None: ...
+    def __init__(
+        self, weights: _Float, means: _Float, loadings: _Float, noise_variance: _Float, *, near: Model | None = None
+    ) -> None: ...
     @property
     def n_components(self) -> int: ...
     @property

@@ -68,12 +68,14 @@ class Statistics:
         return (self.counts, self.factor_sums, self.factor_moments, self.cross, self.squares)
 
 
-def e_step(parameters: Parameters, samples: Samples, screening: bool, n_threads: int) -> tuple[Statistics, FloatArray]:
+def e_step(
+    model: _core.Model, samples: Samples, screening: bool, n_threads: int
+) -> tuple[Statistics, FloatArray]:
     """Return the statistics and log p(x) of every sample."""
-    statistics = Statistics.zeros(*parameters.loadings.shape)
+    statistics = Statistics.zeros(model.n_components, model.n_factors, model.n_features)
     log_likelihoods = np.empty(len(samples))
     bad = _core.expectation(
-        parameters.pack(), samples.data, statistics.arrays(), log_likelihoods, screening=screening, n_threads=n_threads
+        model, samples.data, statistics.arrays(), log_likelihoods, screening=screening, n_threads=n_threads
     )
     reject_bad_row(samples, bad)
     return statistics, log_likelihoods
@@ -157,10 +159,19 @@ def reseed_empty(
 
 
 def iterate(
-    parameters: Parameters, samples: Samples, noise: NoiseModel, screening: bool, n_threads: int
-) -> tuple[Parameters, float]:
-    """Do one iteration: the new parameters, and the mean log-likelihood of the old ones."""
-    statistics, log_likelihoods = e_step(parameters, samples, screening, n_threads)
+    parameters: Parameters,
+    samples: Samples,
+    noise: NoiseModel,
+    screening: bool,
+    n_threads: int,
+    last: _core.Model | None,
+) -> tuple[Parameters, float, _core.Model]:
+    """Do one iteration: the new parameters, the mean log-likelihood of the old ones, and these as they were packed.
+
+    `last` is what the iteration before has packed: the subspace that screening uses is carried on from there.
+    """
+    model = parameters.pack(near=last if screening else None)
+    statistics, log_likelihoods = e_step(model, samples, screening, n_threads)
     if np.any(statistics.counts < EMPTY_COUNT):
         new = reseed_empty(parameters, statistics, log_likelihoods, samples, noise)
     else:
@@ -168,4 +179,4 @@ def iterate(
     if not all(np.isfinite(a).all() for a in new.arrays()):
         msg = "X has numbers too large for EM: their squares overflow float64; scale the data."
         raise ValueError(msg)
-    return new, float(np.mean(log_likelihoods))
+    return new, float(np.mean(log_likelihoods)), model

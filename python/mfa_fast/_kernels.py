@@ -41,9 +41,9 @@ class Parameters:
             array.flags.writeable = False
         return self
 
-    def pack(self) -> _core.Model:
-        """Pack them for the kernels."""
-        return _core.Model(*self.astype(np.float64).arrays())
+    def pack(self, near: _core.Model | None = None) -> _core.Model:
+        """Pack them for the kernels; what screening found for a similar model is taken up."""
+        return _core.Model(*self.astype(np.float64).arrays(), near=near)
 
 
 def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Parameters:

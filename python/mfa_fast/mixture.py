@@ -224,9 +224,10 @@ class MFA(DensityMixin, BaseEstimator):
     def _run_em(self, parameters: Parameters, samples: Samples) -> tuple[Parameters, list[float], bool]:
         noise, n_threads = self._noise_model(), check_threads(self.n_threads)
         bounds: list[float] = []
+        packed = None
         started = time.perf_counter()
         for iteration in range(1, self.max_iter + 1):
-            parameters, bound = iterate(parameters, samples, noise, self.screening, n_threads)
+            parameters, bound, packed = iterate(parameters, samples, noise, self.screening, n_threads, packed)
             converged = bool(bounds) and abs(bound - bounds[-1]) < self.tol
             bounds.append(bound)
             if self.verbose and iteration % self.verbose_interval == 0:

@@ -21,8 +21,9 @@ template <class T>
 class LdGrad {
   // What the gradient of a row is made of: a component's, times its share, negative for the class that is to be left.
   struct Term {
-    std::size_t row, component;
+    std::size_t row, component;  // the row counted among those that take a step together
     double share;
+    std::size_t factors;         // where its factors stand
   };
 
  public:
@@ -36,6 +37,9 @@ class LdGrad {
         active_(rows, options.step, out, max_rows),
         pairs_(max_rows),
         row_(model.n_features()),
+        zeros_(model.n_features(), 0.0),
+        factors_(refined_rows * model.n_factors()),
+        products_(refined_rows * (model.n_factors() + 1)),
         scratch_(residual_scratch(refined_rows, model.n_factors())) {}
 
   BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels, const PairOutput& pairs) {
@@ -108,26 +112,27 @@ class LdGrad {
     return pair.gap > 0.0 || (pair.gap == 0.0 && pair.source_class < pair.target_class);
   }
 
-  // Steps of some rows at once, so that the quadratic terms are computed by component, for several rows each.
+  // Steps of some rows at once, so that all that is done with a component is done for several rows.
   void take_steps(const std::size_t* rows, std::size_t count) {
     const std::size_t d = model_.n_features();
     gradients_.assign(count * d, 0.0);
     curvatures_.assign(count, 0.0);
     terms_.clear();
+    term_factors_.clear();
     for (std::size_t r = 0; r < count; ++r) {
-      const std::size_t i = rows[r];
-      const std::size_t before = terms_.size();
+      const Pair& pair = pairs_[rows[r]];
       if (options_.rule == Rule::max || is_fixed()) {
-        terms_.push_back({r, pairs_[i].source, -1.0});
-        terms_.push_back({r, pairs_[i].target, 1.0});
+        add_term(r, rows[r], pair.source, -1.0);
+        add_term(r, rows[r], pair.target, 1.0);
       } else {
-        add_shares(r, i, pairs_[i].source_class, -1.0);
-        add_shares(r, i, pairs_[i].target_class, 1.0);
+        add_shares(r, rows[r], pair.source_class, -1.0);
+        add_shares(r, rows[r], pair.target_class, 1.0);
       }
-      std::copy_n(active_.row(i), d, row_.data());
-      for (std::size_t t = before; t < terms_.size(); ++t) add_gradient(i, terms_[t]);
     }
-    add_curvatures();
+    std::stable_sort(terms_.begin(), terms_.end(),
+                     [](const Term& a, const Term& b) { return a.component < b.component; });
+    for_each_component([&](const Term* terms, std::size_t n) { add_gradients(rows, terms, n); });
+    for_each_component([&](const Term* terms, std::size_t n) { add_curvatures(terms, n); });
     for (std::size_t r = 0; r < count; ++r) {
       const double* gradient = gradients_.data() + r * d;
       const double b = sum_in_lanes(d, [gradient](std::size_t j) { return gradient[j] * gradient[j]; });
@@ -137,32 +142,64 @@ class LdGrad {
     }
   }
 
-  // curvature += share g^T S_k^-1 g / 2 for every term. One pass from z = 0 gives the form to rounding of |g|^2_D, which
-  // is enough for the length of a step.
-  void add_curvatures() {
-    std::stable_sort(terms_.begin(), terms_.end(),
-                     [](const Term& a, const Term& b) { return a.component < b.component; });
-    const std::size_t n = model_.n_factors();
-    const double* x[refined_rows];
-    double q[refined_rows];
+  // Calls visit(terms, count) for terms of one component, as many as are computed at once.
+  template <class Visit>
+  void for_each_component(const Visit& visit) const {
     std::size_t end;
     for (std::size_t begin = 0; begin < terms_.size(); begin = end) {
-      const std::size_t k = terms_[begin].component;
-      end = begin;
-      for (; end < terms_.size() && end - begin < refined_rows && terms_[end].component == k; ++end)
-        x[end - begin] = gradients_.data() + terms_[end].row * model_.n_features();
-      ComponentView centered = model_.component(k);
-      centered.mean = nullptr;
-      z_.assign(refined_rows * n, 0.0);
-      factor_gradient_.resize(refined_rows * n);
-      model_.loops().f64.residual_form(x, end - begin, centered, z_.data(), scratch_.data(), q,
-                                       factor_gradient_.data());
-      for (std::size_t t = begin; t < end; ++t) {
-        const std::size_t r = t - begin;
-        const double taken_off = core::complete_residual_form(n, centered.cholesky, z_.data() + r * n,
-                                                              factor_gradient_.data() + r * n);
-        curvatures_[terms_[t].row] += 0.5 * terms_[t].share * (q[r] - taken_off);
-      }
+      for (end = begin; end < terms_.size() && end - begin < refined_rows &&
+                        terms_[end].component == terms_[begin].component;)
+        ++end;
+      visit(terms_.data() + begin, end - begin);
+    }
+  }
+
+  // The scorer has found the factors of row i where it looked at the component; a component that is held fixed may be
+  // one that it left out.
+  void add_term(std::size_t r, std::size_t i, std::size_t k, double share) {
+    const std::size_t n = model_.n_factors();
+    terms_.push_back({r, k, share, term_factors_.size()});
+    term_factors_.resize(term_factors_.size() + n);
+    double* z = term_factors_.data() + terms_.back().factors;
+    if (is_fixed()) {
+      load_row(i);
+      mahalanobis(model_.component(k));
+      std::copy_n(z_.data(), n, z);
+    } else {
+      scorer_.factors(i, k, z);
+    }
+  }
+
+  void add_gradients(const std::size_t* rows, const Term* terms, std::size_t count) {
+    const std::size_t n = model_.n_factors();
+    const T* x[refined_rows];
+    double shares[refined_rows];
+    double* out[refined_rows];
+    for (std::size_t t = 0; t < count; ++t) {
+      x[t] = active_.row(rows[terms[t].row]);
+      shares[t] = terms[t].share;
+      out[t] = gradients_.data() + terms[t].row * model_.n_features();
+      std::copy_n(term_factors_.data() + terms[t].factors, n, factors_.data() + t * n);
+    }
+    typed<T>(model_.loops())
+        .add_precision_products(x, count, model_.component(terms[0].component), factors_.data(), shares, out);
+  }
+
+  // curvature += share g^T S_k^-1 g / 2, in difference form: good to rounding of |g|^2_D, which is enough for the length of
+  // a step.
+  void add_curvatures(const Term* terms, std::size_t count) {
+    const std::size_t n = model_.n_factors();
+    const std::size_t k = terms[0].component;
+    const double* x[refined_rows];
+    for (std::size_t t = 0; t < count; ++t) x[t] = gradients_.data() + terms[t].row * model_.n_features();
+    DifferenceView<double> centered = model_.difference<double>(k);
+    centered.mean = zeros_.data();
+    model_.loops().f64.difference_form(x, count, centered, products_.data());
+    for (std::size_t t = 0; t < count; ++t) {
+      const double* product = products_.data() + t * (n + 1);
+      const double square = product[n] * model_.inverse_noise_scalars()[k];
+      curvatures_[terms[t].row] +=
+          0.5 * terms[t].share * core::difference_form(square, 0.0, core::squared_norm(n, product));
     }
   }
 
@@ -176,16 +213,15 @@ class LdGrad {
     constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
     for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) {
       const double share = std::exp(values[k] - sum.value());
-      if (share > negligible) terms_.push_back({r, static_cast<std::size_t>(k), sign * share});
+      if (share > negligible) add_term(r, i, static_cast<std::size_t>(k), sign * share);
     }
   }
 
-  // The gap that the step of row i, which row_ no longer holds, is to close: between the classes, or between the two
-  // components the caller holds fixed.
+  // The gap that the step of row i is to close: between the classes, or between the two components the caller holds fixed.
   double step_gap(std::size_t i) {
     const Pair& pair = pairs_[i];
     if (!is_fixed()) return pair.gap;
-    std::copy_n(active_.row(i), model_.n_features(), row_.data());
+    load_row(i);
     return std::max(0.0, log_priors_[pair.source_class] + component_value(pair.source) -
                              log_priors_[pair.target_class] - component_value(pair.target));
   }
@@ -194,19 +230,7 @@ class LdGrad {
     return core::log_density(model_.log_normalizers()[k], mahalanobis(model_.component(k)));
   }
 
-  // The scorer has found the factors of row i where it looked at the component; a component that is held fixed may be
-  // one that it left out.
-  void add_gradient(std::size_t i, const Term& term) {
-    const ComponentView component = model_.component(term.component);
-    if (is_fixed()) {
-      mahalanobis(component);
-    } else {
-      z_.resize(component.n_factors);
-      scorer_.factors(i, term.component, z_.data());
-    }
-    model_.loops().add_precision_product(row_.data(), component, z_.data(), term.share,
-                                         gradients_.data() + term.row * model_.n_features());
-  }
+  void load_row(std::size_t i) { std::copy_n(active_.row(i), model_.n_features(), row_.data()); }
 
   // q of row_ about a component; the factors are left in z_. The first pass finds them, the second confirms them.
   double mahalanobis(const ComponentView& component) {
@@ -234,7 +258,9 @@ class LdGrad {
   std::vector<Term> terms_;
   std::vector<double> gradients_;         // (rows at once, d)
   std::vector<double> curvatures_;        // (rows at once)
-  std::vector<double> row_;               // (d)
+  std::vector<double> term_factors_;      // (terms, L)
+  std::vector<double> row_, zeros_;       // (d)
+  std::vector<double> factors_, products_;  // (refined_rows, L), (refined_rows, L + 1)
   std::vector<double> z_, factor_gradient_, scratch_;
 };
 

@@ -74,7 +74,8 @@ double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
   return norms_[i] / model_.largest_noise(k) + model_.mean_norms()[k];
 }
 
-// In double the difference form is good enough for most, at half the cost of the residual form.
+// In double the difference form is good enough for most, at half the cost of the residual form. Where it is not, it still
+// gives factors to start from, unless better ones than the shadow's are known already.
 template <class T>
 void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
   std::size_t difference[refined_rows], residual[refined_rows];
@@ -82,7 +83,9 @@ void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std:
   for (std::size_t r = 0; r < count; ++r) {
     const Entry& entry = flagged_[members[r]];
     const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
-    if (error <= entry.allowed) difference[n_difference++] = members[r];
+    const std::int32_t slot = find_slot(entry.row, k);
+    const bool guessed = slot >= 0 && slots_[static_cast<std::size_t>(slot)].known == Known::shadow_v;
+    if (guessed || error <= entry.allowed) difference[n_difference++] = members[r];
     else residual[n_residual++] = members[r];
   }
   if (n_difference > 0) difference_rows<double>(k, difference, n_difference);

@@ -85,6 +85,10 @@ struct TypedLoops {
   // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. `scratch` has residual_scratch(rows, L) numbers.
   void (*residual_form)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
                         double* scratch, double* q, double* gradient);
+  // For any number of rows: out (d) += share * D^-1 (x - mu - A z), which at the posterior mean of the factors is
+  // S^-1 (x - mu).
+  void (*add_precision_products)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
+                                 const double* shares, double* const* out);
   // Adds up to row_tile samples to the statistics of features [0, count):
   // cross (L + 1, count; rows `stride` apart) += sum_i factors[i, l] (x_i - mean), squares += sum_i weight_i (x - mean)^2.
   void (*accumulate)(const T* const* x, std::size_t rows, const double* mean, const double* factors,
@@ -100,9 +104,6 @@ struct Loops {
   TypedLoops<float> f32;
   TypedLoops<double> f64;
 
-  // out (d) += sign * D^-1 (x - mu - A z), which at the posterior mean of the factors is S^-1 (x - mu).
-  void (*add_precision_product)(const double* x, const ComponentView& component, const double* z, double sign,
-                                double* out);
   // z (L) standard normal numbers of a sample's factor stream.
   void (*sample_factors)(std::uint64_t seed, std::uint64_t sample, std::size_t n_factors, double* z);
 };

@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "core/quadric.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/panel.hpp"
 #include "cpu/rows.hpp"
 
 namespace mfa::cpu {
@@ -47,8 +49,14 @@ double sum_in_lanes(std::size_t n, const F& f) {
 template <class T>
 class ActiveRows {
  public:
-  ActiveRows(const Rows& source, const StepOptions& options, const AttackOutput<T>& out, std::size_t max_rows)
-      : source_(source), options_(options), out_(out), data_(max_rows * source.n_features), buffer_(source.n_features) {}
+  ActiveRows(const Loops& loops, const Rows& source, const StepOptions& options, const AttackOutput<T>& out,
+             std::size_t max_rows)
+      : loops_(typed<T>(loops)),
+        source_(source),
+        options_(options),
+        out_(out),
+        data_(max_rows * source.n_features),
+        buffer_(source.n_features) {}
 
   void load(std::size_t first, std::size_t count) {
     const std::size_t d = source_.n_features;
@@ -79,9 +87,8 @@ class ActiveRows {
   void step(std::size_t i, double a, const double* gradient, double norm) {
     const std::size_t d = source_.n_features;
     T* x = row(i);
-    const double square =
-        sum_in_lanes(d, [x](std::size_t j) { return static_cast<double>(x[j]) * static_cast<double>(x[j]); });
-    const double length = core::with_overshoot(std::abs(a) * norm, options_.overshoot, std::sqrt(square),
+    const double x_norm = std::sqrt(loops_.squared_distance(x, nullptr, d));
+    const double length = core::with_overshoot(std::abs(a) * norm, options_.overshoot, x_norm,
                                                std::numeric_limits<T>::epsilon());
     const double factor = length / norm;
     constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -99,11 +106,7 @@ class ActiveRows {
     T* x = row(i);
     std::copy_n(x, d, out_.x_adv + at * d);
     const T* original = read_row(source_, at, 0, d, buffer_.data());
-    const double square = sum_in_lanes(d, [&](std::size_t j) {
-      const double moved = static_cast<double>(x[j]) - static_cast<double>(original[j]);
-      return moved * moved;
-    });
-    out_.l2[at] = std::sqrt(square);
+    out_.l2[at] = std::sqrt(loops_.squared_distance(x, original, d));
     out_.success[at] = success;
     const std::size_t last = index_.size() - 1;
     if (i != last) std::copy_n(row(last), d, x);
@@ -112,10 +115,11 @@ class ActiveRows {
   }
 
  private:
+  const TypedLoops<T>& loops_;
   const Rows& source_;
   const StepOptions& options_;
   const AttackOutput<T>& out_;
-  std::vector<T> data_;             // (rows, d)
+  AlignedBuffer<T> data_;           // (rows, d)
   std::vector<std::size_t> index_;
   std::vector<T> buffer_;           // (d)
 };

@@ -34,7 +34,7 @@ class LdGrad {
         log_priors_(log_priors),
         options_(options),
         scorer_(model, max_rows, options.screening),
-        active_(rows, options.step, out, max_rows),
+        active_(model.loops(), rows, options.step, out, max_rows),
         pairs_(max_rows),
         row_(model.n_features()),
         zeros_(model.n_features(), 0.0),
@@ -135,7 +135,7 @@ class LdGrad {
     for_each_component([&](const Term* terms, std::size_t n) { add_curvatures(terms, n); });
     for (std::size_t r = 0; r < count; ++r) {
       const double* gradient = gradients_.data() + r * d;
-      const double b = sum_in_lanes(d, [gradient](std::size_t j) { return gradient[j] * gradient[j]; });
+      const double b = model_.loops().f64.squared_distance(gradient, nullptr, d);
       const double gap = step_gap(rows[r]);
       if (!(b > 0.0) || !std::isfinite(gap)) continue;  // the two components are one and the same, or one has weight 0
       active_.step(rows[r], core::step_to_zero(gap, b, curvatures_[r]), gradient, std::sqrt(b));

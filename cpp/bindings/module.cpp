@@ -9,6 +9,7 @@
 
 #include "bindings/arrays.hpp"
 #include "cpu/attack.hpp"
+#include "cpu/gradient.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/sample.hpp"
 #include "cpu/score.hpp"
@@ -214,6 +215,19 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
   });
 }
 
+cpu::BadRow gradient(const Model& model, const py::array& X, const py::array& groups, const py::array& vectors,
+                     bool sum_rule, bool screening, const py::object& out, std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const cpu::Groups offsets = borrow_groups(groups, model);
+  const double* vector = borrow<double>("vectors", vectors, {rows.n_rows, offsets.size() - 1});
+  const cpu::Rule rule = sum_rule ? cpu::Rule::sum : cpu::Rule::max;
+  return by_type(X, [&]<class T>(T) {
+    T* target = borrow_output<T>("out", out, {rows.n_rows, model.n_features()});
+    const cpu::Execution how = execution(n_threads);
+    return without_gil([&] { return cpu::gradient(model, rows, offsets, rule, screening, vector, target, how); });
+  });
+}
+
 cpu::Scaling borrow_scaling(const py::array& shift, const py::array& scale, std::size_t d) {
   return {borrow<double>("shift", shift, {d}), borrow<double>("scale", scale, {d})};
 }
@@ -306,6 +320,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("screening"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
         py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"), py::arg("targets"),
         py::arg("n_threads"));
+  m.def("gradient", &gradient, "Vectors times the Jacobian of the groups' scores.", py::arg("model"),
+        py::arg("X").noconvert(), py::arg("groups").noconvert(), py::arg("vectors").noconvert(), py::kw_only(),
+        py::arg("sum_rule"), py::arg("screening"), py::arg("out").noconvert(), py::arg("n_threads"));
   m.def("ld_grad_linear", &ld_grad_linear, "LD-Grad on a linear machine behind a scaling.", py::kw_only(),
         py::arg("weights").noconvert(), py::arg("intercept"), py::arg("shift").noconvert(),
         py::arg("scale").noconvert(), py::arg("X").noconvert(), py::arg("labels").noconvert(), py::arg("steps"),

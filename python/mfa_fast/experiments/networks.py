@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -11,6 +12,14 @@ from torch import nn
 from mfa_fast._validation import check_integer
 
 LEAK = 0.2  # slope of the leaky ReLUs below 0, CleverHans's
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from a seed, and leave torch's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(check_integer("seed", seed, 0))
+        yield
 
 
 class ImageNetwork(nn.Module):  # type: ignore[misc,unused-ignore]
@@ -25,17 +34,15 @@ class ImageNetwork(nn.Module):  # type: ignore[misc,unused-ignore]
         self.height, self.width = shape[:2]
         self.channels = shape[2] if len(shape) == 3 else 1
 
-    def _build(self, layers: list[nn.Module], seed: int) -> None:
+    def _take(self, layers: list[nn.Module]) -> None:
         self.layers = nn.Sequential(*layers)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(check_integer("seed", seed, 0))
-            for layer in layers:
-                if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
-                    nn.init.kaiming_normal_(layer.weight, a=LEAK)
-                    nn.init.zeros_(layer.bias)
-                if isinstance(layer, nn.Conv2d):
-                    # Channels last is the faster layout on the CPU, by a half for few channels.
-                    layer.weight.data = layer.weight.contiguous(memory_format=torch.channels_last)
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+                nn.init.kaiming_normal_(layer.weight, a=LEAK)
+                nn.init.zeros_(layer.bias)
+            if isinstance(layer, nn.Conv2d):
+                # Channels last is the faster layout on the CPU, by a half for few channels.
+                layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (n, n_classes) of rows (n, d) or images (n, channels, height, width)."""
@@ -77,16 +84,17 @@ class AllConvolutional(ImageNetwork):
         super().__init__(image_shape)
         check_integer("width", width, 1)
         scales = max(0, round(math.log2(self.height)) - 2)
-        layers: list[nn.Module] = []
-        channels = self.channels
-        for scale in range(scales):
-            for out in (width << scale, width << (scale + 1)):
-                layers += [nn.Conv2d(channels, out, 3, padding=1), nn.LeakyReLU(LEAK)]
-                channels = out
-            layers.append(nn.AvgPool2d(2))
-        layers += [nn.Conv2d(channels, check_integer("n_classes", n_classes, 2), 3, padding=1), nn.LeakyReLU(LEAK)]
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        self._build(layers, seed)
+        with _seeded(seed):
+            layers: list[nn.Module] = []
+            channels = self.channels
+            for scale in range(scales):
+                for out in (width << scale, width << (scale + 1)):
+                    layers += [nn.Conv2d(channels, out, 3, padding=1), nn.LeakyReLU(LEAK)]
+                    channels = out
+                layers.append(nn.AvgPool2d(2))
+            layers += [nn.Conv2d(channels, check_integer("n_classes", n_classes, 2), 3, padding=1), nn.LeakyReLU(LEAK)]
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            self._take(layers)
 
 
 class StridedNetwork(ImageNetwork):
@@ -122,13 +130,14 @@ class StridedNetwork(ImageNetwork):
         if check_integer("depth", depth, 8) % 4:
             msg = f"depth must be a multiple of 4, so that 4 layers of stride 2 lie at equal distances; got {depth}."
             raise ValueError(msg)
-        layers: list[nn.Module] = []
-        channels, out = self.channels, width
-        for layer in range(1, depth + 1):
-            stride = 1 if layer % (depth // 4) else 2
-            out *= stride
-            layers += [nn.Conv2d(channels, out, 3, stride=stride, padding=1), nn.LeakyReLU(LEAK)]
-            channels = out
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-        layers.append(nn.Linear(channels, check_integer("n_classes", n_classes, 2)))
-        self._build(layers, seed)
+        with _seeded(seed):
+            layers: list[nn.Module] = []
+            channels, out = self.channels, width
+            for layer in range(1, depth + 1):
+                stride = 1 if layer % (depth // 4) else 2
+                out *= stride
+                layers += [nn.Conv2d(channels, out, 3, stride=stride, padding=1), nn.LeakyReLU(LEAK)]
+                channels = out
+            layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            layers.append(nn.Linear(channels, check_integer("n_classes", n_classes, 2)))
+            self._take(layers)

@@ -259,8 +259,13 @@ def test_bad_arguments_are_named(attack):
         attack(classifier, np.full_like(X, np.nan))
     with pytest.raises(ValueError, match="features"):
         attack(classifier, X[:, :5])
-    with pytest.raises(ValueError, match="X must have shape"):
+    with pytest.raises(ValueError, match="Expected 2D array"):
         attack(classifier, X[0])
+    with pytest.raises(ValueError, match="X"):
+        attack(classifier, X.reshape(-1, 1, 3, 4))
+    machine = LinearSVC(random_state=0).fit(X, y != "a")
+    with pytest.raises(ValueError, match="X has 5 features, but the model expects 12"):
+        attack(machine, X[:, :5])
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,28 @@ def test_ends_when_the_target_is_reached():
     assert [e.accuracy >= 0.9 for e in trained.history] == [False] * (len(trained.history) - 1) + [True]
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_short_of_the_target_the_most_accurate_weights_are_kept(interrupted, symmetric, tmp_path):
+    """With steps so long that the accuracy goes up and down."""
+    config = _config(images=2_000, evaluate_every=100, learning_rate=0.05, target_accuracy=1.0)
+    train, held_out = symmetric.sample(300, random_state=1), symmetric.sample(500, random_state=2)
+    flipped = held_out[0], np.where(np.arange(500) == 0, 6 - held_out[1], held_out[1])  # out of reach
+
+    def interrupt(done, total):
+        if done >= 1_950:
+            raise KeyboardInterrupt
+
+    path = tmp_path / "network.pt"
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            train_network(_network(), train, config, held_out=flipped, checkpoint=path, progress=interrupt)
+    trained = train_network(_network(), train, config, held_out=flipped, checkpoint=path)
+    accuracies = [e.accuracy for e in trained.history]
+    assert trained.images == 2_000
+    assert accuracies[-1] < max(accuracies) == trained.accuracy
+    assert np.mean(trained.predict(flipped[0]) == flipped[1]) == trained.accuracy
+
+
 def test_the_narrowest_network_that_reaches_the_target():
     tried = []
 

@@ -59,7 +59,8 @@ def attack(
     """
     check_integer("batch_size", batch_size, 1)
     victim = _Victim(as_module(model))
-    data, wrap = victim.samples(X)
+    is_module = isinstance(model, torch.nn.Module)
+    data, wrap = victim.samples(X, any_shape=is_module)
     bounds = _bounds(data, clip)
     with victim.at_rest(), torch.random.fork_rng():
         torch.manual_seed(0)  # DDN draws a direction where a gradient is 0
@@ -71,7 +72,7 @@ def attack(
             rows = standing[start : start + batch_size]
             X_adv[rows], n_steps[rows] = victim.attack(make(bounds), scale, data[rows], labels[rows], bounds)
         found = victim.classify(X_adv, batch_size) != labels
-    if not isinstance(model, torch.nn.Module) and hasattr(model, "predict"):
+    if not is_module and hasattr(model, "predict"):
         # A module in torch and the model may differ in the last digit; it is the model that is to be fooled.
         found = class_indices(victim.classes(data), model.predict(X_adv), len(data)) != labels
     # What Foolbox gives back where it found nothing is not where it ended, but all zeros.
@@ -106,13 +107,10 @@ class _Victim:
         # Of its parameters; a module without any takes samples as they are.
         self.dtype = None if first is None else first.dtype
 
-    def samples(self, X: Any) -> tuple[Array, Callable[[Array], Any]]:
+    def samples(self, X: Any, *, any_shape: bool) -> tuple[Array, Callable[[Array], Any]]:
         """Return samples as an array of the dtype that the module wants, and the way back to the caller's library."""
         shape = np.shape(X)
-        if len(shape) < 2:
-            msg = f"X must have shape (n_samples, n_features), or (n_samples, ...) for a torch module; got {shape}."
-            raise ValueError(msg)
-        samples = as_samples(X.reshape(len(X), -1) if len(shape) > 2 else X)
+        samples = as_samples(X.reshape(len(X), -1) if any_shape and len(shape) > 2 else X)
         dtype: Any = samples.dtype if self.dtype is None else str(self.dtype).removeprefix("torch.")
         data = np.ascontiguousarray(samples.data, dtype=dtype).reshape(shape)
         if not np.all(np.isfinite(data)):

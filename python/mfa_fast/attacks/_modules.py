@@ -24,8 +24,8 @@ class MachineModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
+        self._machine = machine
         self.classes_ = machine.classes
-        self.intercept = machine.intercept
         self._keep("shift", machine.shift)
         self._keep("scale", machine.scale)
 
@@ -34,7 +34,8 @@ class MachineModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (n, 2) of rows (n, d)."""
-        half = (self.decide((x.double() - self.shift) * self.scale) + self.intercept) / 2
+        self._machine.check_width(x.shape[1])
+        half = (self.decide((x.double() - self.shift) * self.scale) + self._machine.intercept) / 2
         return torch.stack([-half, half], dim=1)
 
     def decide(self, y: torch.Tensor) -> torch.Tensor:

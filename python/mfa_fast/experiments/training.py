@@ -44,7 +44,8 @@ class TrainConfig:
     evaluate_every : int
         Images between two looks at the held-out accuracy; also between two checkpoints.
     target_accuracy : float or None
-        Training ends at the first evaluation whose held-out accuracy is at least this. None: all images are shown.
+        Training ends at the first evaluation whose held-out accuracy is at least this; where none is, the weights of
+        the most accurate one are kept. None: all images are shown, and the last weights are kept.
     trades : Trades or None
         None: the cross-entropy alone.
     seed : int
@@ -88,6 +89,8 @@ class TrainedNetwork:
         On the device that it was trained on.
     classes_ : ndarray of shape (n_classes,)
         The labels of its logits.
+    accuracy : float
+        Held-out, of the weights that were kept.
     history : tuple of Evaluation
     seconds : float
         That training took, interruptions left out.
@@ -95,13 +98,9 @@ class TrainedNetwork:
 
     network: nn.Module
     classes_: Array
+    accuracy: float
     history: tuple[Evaluation, ...]
     seconds: float
-
-    @property
-    def accuracy(self) -> float:
-        """Held-out accuracy at the end."""
-        return self.history[-1].accuracy
 
     @property
     def images(self) -> int:
@@ -191,7 +190,8 @@ def train_network(
             if path is not None:
                 run.save(path)
     progress(config.images, config.images)
-    return TrainedNetwork(network, source.classes, tuple(run.history), run.seconds)
+    accuracy = run.keep()
+    return TrainedNetwork(network, source.classes, accuracy, tuple(run.history), run.seconds)
 
 
 def train_smallest(
@@ -303,6 +303,10 @@ class _Run:
         self.seen, self.seconds = 0, 0.0
         self.history: list[Evaluation] = []
         self.losses: list[float] = []
+        self.best = self._weights()
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(repr((asdict(self.config), str(self.network))).encode())
@@ -347,14 +351,23 @@ class _Run:
     def evaluate(self) -> None:
         """Measure the held-out accuracy."""
         accuracy = float(np.mean(_predict(self.network, self.held_out[0]) == self.held_out[1]))
+        if self.config.target_accuracy is None or all(accuracy >= e.accuracy for e in self.history):
+            self.best = self._weights()
         self.history.append(Evaluation(self.seen, float(np.mean(self.losses)), accuracy))
         self.losses.clear()
+
+    def keep(self) -> float:
+        """Give the network the weights that are kept, and return their accuracy."""
+        self.network.load_state_dict(self.best)
+        accuracies = [e.accuracy for e in self.history]
+        return accuracies[-1] if self.config.target_accuracy is None else max(accuracies)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
         state = {
             "fingerprint": self.fingerprint,
             "network": self.network.state_dict(),
+            "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "seen": self.seen,
             "seconds": self.seconds,
@@ -374,6 +387,7 @@ class _Run:
             )
             raise ValueError(msg)
         self.network.load_state_dict(state["network"])
+        self.best = state["best"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.seen, self.seconds = state["seen"], state["seconds"]
         self.history = [Evaluation(*e) for e in state["history"]]

@@ -65,7 +65,9 @@ def trades_loss(network: nn.Module, X: torch.Tensor, y: torch.Tensor, settings: 
     """
     if settings.beta == 0.0:
         return functional.cross_entropy(network(X), y)
+    network.eval()
     perturbed = _perturb(network, X, settings, seed)
+    network.train()
     clean = network(X)
     return functional.cross_entropy(clean, y) + settings.beta * _divergence(clean, network(perturbed)) / len(X)
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "core/normal.hpp"
 #include "core/screening.hpp"
@@ -45,35 +46,6 @@ double spectral_norm_bound(std::vector<double> m, std::size_t n) {
         for (std::size_t l = 0; l < n; ++l) square[i * n + l] += m[i * n + j] * m[j * n + l];
     m = std::move(square);
     power *= 2.0;
-  }
-}
-
-// Eigenvalues of a symmetric matrix m (n, n), left on its diagonal, and eigenvectors as the rows of `vectors` (n, n): the
-// cyclic method of Jacobi.
-void diagonalize(double* m, double* vectors, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = 0; j < n; ++j) vectors[i * n + j] = i == j ? 1.0 : 0.0;
-  for (int sweep = 0; sweep < 30; ++sweep) {
-    double off = 0.0, on = 0.0;
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j) (i == j ? on : off) += m[i * n + j] * m[i * n + j];
-    if (off <= 1e-30 * on) return;
-    for (std::size_t p = 0; p < n; ++p)
-      for (std::size_t q = p + 1; q < n; ++q) {
-        if (m[p * n + q] == 0.0) continue;
-        const double theta = (m[q * n + q] - m[p * n + p]) / (2.0 * m[p * n + q]);
-        const double t = (theta < 0.0 ? -1.0 : 1.0) / (std::abs(theta) + std::sqrt(theta * theta + 1.0));
-        const double c = 1.0 / std::sqrt(t * t + 1.0);
-        const double s = t * c;
-        const auto rotate = [&](double& a, double& b) {
-          const double first = c * a - s * b;
-          b = s * a + c * b;
-          a = first;
-        };
-        for (std::size_t i = 0; i < n; ++i) rotate(m[i * n + p], m[i * n + q]);
-        for (std::size_t i = 0; i < n; ++i) rotate(m[p * n + i], m[q * n + i]);
-        for (std::size_t i = 0; i < n; ++i) rotate(vectors[p * n + i], vectors[q * n + i]);
-      }
   }
 }
 
@@ -163,7 +135,7 @@ Subspace::Subspace(const Model& model, std::size_t n_directions)
     for (std::size_t l = 0; l < L; ++l)
       for (std::size_t m = 0; m < L; ++m) gram[l * L + m] = core::dot(row(l), row(m), R);
     double* rotation = rotations_.data() + k * L * L;
-    diagonalize(gram.data(), rotation, L);
+    core::diagonalize(gram.data(), rotation, L);
     for (std::size_t l = 0; l < L; ++l) {
       double* loading = loadings.data() + (k * L + l) * R;
       for (std::size_t m = 0; m < L; ++m)

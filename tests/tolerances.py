@@ -45,6 +45,17 @@ LIBRARY_ATTACK = 0.15
 # 1e-6 of the step and the slope there is of the order of the mean slope.
 BOUNDARY = 1e-4
 
+# Lower bounds on distances, relative: what rounding may have added is taken off them already, and the
+# reference has its own.
+NEAREST_ROUNDING = 1e-9
+# A grid of rays around a sample sees a surface this much further out, relative: rays are half a degree
+# apart in the plane and two in space, and where surfaces meet the nearest point lies between them.
+NEAREST_GRID = 0.05
+# By how much distances to subspaces bound too much where the noise is 1e-5 and not 0: samples lie
+# off their subspaces by sqrt(d) times that, and the densities' other terms count by its square over
+# the gradient.
+SUBSPACE_LIMIT = 2e-4
+
 # Means of random samples: this many standard errors; the probability of more is 6e-7 for one
 # number, and the seeds are fixed.
 STANDARD_ERRORS = 5.0

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mfa_fast.experiments.main_job import ModelResult, RunResult
@@ -220,6 +221,10 @@ def _mean_l2_bars(result: RunResult) -> Figure:
         bars = [(position - shift, ours, COLOURS[model.key])]
         if model.paper is not None:
             bars.append((position + shift, model.paper.mean_l2, GREY))
+        lowest = model.nearest.summary()["mean_lower_bound"]
+        if math.isfinite(lowest):
+            ends = (position - shift - width * 0.475, position - shift + width * 0.475)
+            axes.hlines(lowest, *ends, color="black", linewidth=2)
         for place, height, colour in bars:
             if math.isfinite(height):
                 axes.bar(place, height, width * 0.95, color=colour)
@@ -238,8 +243,12 @@ def _mean_l2_bars(result: RunResult) -> Figure:
     )
     axes.set(ylabel="Mean L2 of LD-Grad", title="How far an image must move to be misclassified")
     axes.margins(y=0.15)
+    handles: list[Patch | Line2D] = [Line2D([], [], color="black", linewidth=2)]
+    labels = ["no adversarial image is nearer, on average"]
     if with_paper:
-        axes.legend([Patch(color=GREY)], ["the paper's figure"], frameon=False)
+        handles.append(Patch(color=GREY))
+        labels.append("the paper's figure")
+    axes.legend(handles, labels, frameon=False)
     _plain_axes(axes)
     return figure
 
@@ -251,6 +260,8 @@ def _security_curves(result: RunResult) -> Figure:
     for model in result.models:
         accuracy = 100 * np.asarray(model.attack.security_curve(radii))
         axes.plot(radii, accuracy, color=COLOURS[model.key], label=model.title, linewidth=2)
+        certain = 100 * np.asarray(model.nearest.certified_curve(radii))
+        axes.plot(radii, certain, color=COLOURS[model.key], linewidth=1.4, linestyle=(0, (4, 2)))
     axes.set(
         xlabel="Largest L2 distance that the attacker may go",
         ylabel="Samples still classified correctly, %",
@@ -258,7 +269,9 @@ def _security_curves(result: RunResult) -> Figure:
         xlim=(0, radii[-1]),
         ylim=(0, 103),
     )
-    axes.legend(frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=(0, (4, 2))))
+    axes.legend(handles, [*labels, "certain, whatever the attack"], frameon=False)
     _plain_axes(axes)
     return figure
 

@@ -112,9 +112,11 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
         "gamma_text": _gamma_text(result),
         "sources": _sources(result),
         "same_noise": _same_noise(result),
+        "certified": tables.percent(bayes.nearest.summary()["certified_rate"]),
     }
     markup = {
         "result_table": _table((*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)),
+        "radius_table": _table(tables.RADIUS_COLUMNS, tables.radius_rows(result), _swatches_of_radii(result)),
         "gamma_table": _gamma_table(result),
         "settings_table": _table(
             ("Setting", "Value"),
@@ -181,6 +183,11 @@ def _swatches(result: RunResult) -> list[str]:
     # What is in no picture has no colour, but its title keeps in line with the others.
     colours = [pictures.COLOURS.get(model.key, "transparent") for model in result.rows]
     return [f'<span class="swatch" style="background:{colour}"></span>' for colour in colours]
+
+
+def _swatches_of_radii(result: RunResult) -> list[str]:
+    swatches = zip(result.rows, _swatches(result), strict=True)
+    return [swatch for model, swatch in swatches for _ in model.attacks]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] | None = None) -> str:

@@ -50,11 +50,14 @@ def attack_cells(title: str, summary: dict[str, float], attack: AttackResult) ->
     ]
 
 
-def screen_table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> Table:
-    """Return a rich table: the first column to the left, numbers to the right."""
+def screen_table(
+    title: str, rows: Sequence[Sequence[str]], columns: Sequence[str], *, texts: Sequence[str] = ()
+) -> Table:
+    """Return a rich table: the first column and those in `texts` to the left, numbers to the right."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+        left = index == 0 or column in texts
+        table.add_column(column, justify="left" if left else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     return table

@@ -34,6 +34,7 @@ from mfa_fast._options import (
     Threads,
 )
 from mfa_fast._persistence import kind_of
+from mfa_fast._reproduce import reproduce
 from mfa_fast.attacks import ld_grad, nearest
 from mfa_fast.classifier import class_indices
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
@@ -259,6 +260,9 @@ def attack(
             names = (*names, "lower_bound", "certified")
         _write_npz(out, {name: getattr(result, name) for name in names})
         typer.echo(f"Adversarial samples: {out}")
+
+
+app.command()(reproduce)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from mfa_fast.experiments import RunConfig, main_job, models, pictures
 MODELS = ["bayes_symmetric", "bayes_asymmetric", "linear_svm", "rbf_svm"]
 # The tables have one row more, the pictures have not.
 ROWS = [*MODELS[:2], "bayes_asymmetric_same_noise", *MODELS[2:]]
-COMMANDS = ["run", "fit", "sample", "score", "attack", "bench", "info"]
+COMMANDS = ["run", "fit", "sample", "score", "attack", "reproduce", "bench", "info"]
 N_ATTACKED = 40
 QUICK = ["--train-samples", "300", "--attack-samples", str(N_ATTACKED), "--max-iter", "20"]
 

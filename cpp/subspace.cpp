@@ -4,40 +4,12 @@
 #include <cmath>
 #include <limits>
 
+#include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
 
 namespace mfa {
 namespace {
-
-// Eigenvalues of a symmetric matrix m (n, n), left on its diagonal, and eigenvectors as the rows of `vectors` (n, n): the
-// cyclic method of Jacobi.
-void diagonalize(double* m, double* vectors, std::size_t n) {
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = 0; j < n; ++j) vectors[i * n + j] = i == j ? 1.0 : 0.0;
-  for (int sweep = 0; sweep < 30; ++sweep) {
-    double off = 0.0, on = 0.0;
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t j = 0; j < n; ++j) (i == j ? on : off) += m[i * n + j] * m[i * n + j];
-    if (off <= 1e-30 * on) return;
-    for (std::size_t p = 0; p < n; ++p)
-      for (std::size_t q = p + 1; q < n; ++q) {
-        if (m[p * n + q] == 0.0) continue;
-        const double theta = (m[q * n + q] - m[p * n + p]) / (2.0 * m[p * n + q]);
-        const double t = (theta < 0.0 ? -1.0 : 1.0) / (std::abs(theta) + std::sqrt(theta * theta + 1.0));
-        const double c = 1.0 / std::sqrt(t * t + 1.0);
-        const double s = t * c;
-        const auto rotate = [&](double& a, double& b) {
-          const double first = c * a - s * b;
-          b = s * a + c * b;
-          a = first;
-        };
-        for (std::size_t i = 0; i < n; ++i) rotate(m[i * n + p], m[i * n + q]);
-        for (std::size_t i = 0; i < n; ++i) rotate(m[p * n + i], m[q * n + i]);
-        for (std::size_t i = 0; i < n; ++i) rotate(vectors[p * n + i], vectors[q * n + i]);
-      }
-  }
-}
 
 // Rows of a square matrix (n, n) made orthonormal, in order, by Gram and Schmidt, twice.
 void orthonormalize(double* rows, std::size_t n) {
@@ -68,7 +40,7 @@ void rotate_factors(std::size_t n, const double* cholesky, double* outside, doub
     for (std::size_t j = 0; j < i; ++j) std::swap(outside[i * n + j], outside[j * n + i]);
   for (std::size_t i = 0; i < n; ++i) core::solve_lower(n, cholesky, outside + i * n);
   std::vector<double> vectors(n * n), columns(n * n, 0.0);
-  diagonalize(outside, vectors.data(), n);
+  core::diagonalize(outside, vectors.data(), n);
   double largest = 0.0;
   for (std::size_t l = 0; l < n; ++l) largest = std::max(largest, outside[l * n + l]);
   for (std::size_t l = 0; l < n; ++l)

@@ -329,3 +329,34 @@ def random_samples(parameters: Parameters, n_samples, *, seed=0, stray=0.2):
     X += np.sqrt(parameters.noise_variance[labels]) * rng.normal(size=X.shape)
     moved = rng.uniform(size=n_samples) < stray
     return X + moved[:, None] * rng.normal(size=(n_samples, n_features))
+
+
+# The nearest adversarial example, by looking everywhere.
+
+
+def directions(n_features, n):
+    """Unit vectors all around: a circle in the plane, a spiral on the sphere in space."""
+    if n_features == 2:
+        angles = 2 * np.pi * np.arange(n) / n
+        return np.column_stack([np.cos(angles), np.sin(angles)])
+    heights = 1 - 2 * (np.arange(n) + 0.5) / n
+    angles = np.pi * (1 + 5**0.5) * np.arange(n)
+    rings = np.sqrt(1 - heights**2)
+    return np.column_stack([rings * np.cos(angles), rings * np.sin(angles), heights])
+
+
+def nearest_on_rays(x, own, mixtures, priors, rule, *, farthest, n_directions, n_radii):
+    """Least distance, of those on a grid up to `farthest`, at which a point about x is in another class than `own`."""
+    radii = farthest * np.arange(1, n_radii + 1) / n_radii
+    rays = directions(len(x), n_directions)
+    X = (x + radii[:, None, None] * rays).reshape(-1, len(x))
+    flipped = np.argmax(class_scores(X, mixtures, priors, rule, np.float64), axis=1) != own
+    at_radius = flipped.reshape(n_radii, n_directions).any(axis=1)
+    return radii[np.argmax(at_radius)] if at_radius.any() else np.inf
+
+
+def distance_to_subspace(X, mean, loadings):
+    """Distance of rows from the affine subspace mean + span(loadings)."""
+    basis, _ = np.linalg.qr(np.asarray(loadings).T)
+    r = np.asarray(X, dtype=np.float64) - mean
+    return np.linalg.norm(r - (r @ basis) @ basis.T, axis=1)

@@ -37,9 +37,24 @@ FINITE_DIFFERENCES = 1e-6
 # The step length solves a quadratic; its condition loses a few digits.
 ATTACK = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-8}
 
+# Mean distances of an iterative attack and of LD-Grad, relative to the latter, which itself is up to 5 % above the
+# least there is.
+LIBRARY_ATTACK = 0.15
+
 # Where an attack stops: gap at the adversarial example over the gap at the start. The overshoot is
 # 1e-6 of the step and the slope there is of the order of the mean slope.
 BOUNDARY = 1e-4
+
+# Lower bounds on distances, relative: what rounding may have added is taken off them already, and the
+# reference has its own.
+NEAREST_ROUNDING = 1e-9
+# A grid of rays around a sample sees a surface this much further out, relative: rays are half a degree
+# apart in the plane and two in space, and where surfaces meet the nearest point lies between them.
+NEAREST_GRID = 0.05
+# By how much distances to subspaces bound too much where the noise is 1e-5 and not 0: samples lie
+# off their subspaces by sqrt(d) times that, and the densities' other terms count by its square over
+# the gradient.
+SUBSPACE_LIMIT = 2e-4
 
 # Means of random samples: this many standard errors; the probability of more is 6e-7 for one
 # number, and the seeds are fixed.

@@ -9,11 +9,14 @@
 
 #include "bindings/arrays.hpp"
 #include "cpu/attack.hpp"
+#include "cpu/gradient.hpp"
 #include "cpu/isa.hpp"
+#include "cpu/nearest.hpp"
 #include "cpu/sample.hpp"
 #include "cpu/score.hpp"
 #include "cpu/statistics.hpp"
 #include "cpu/svm.hpp"
+#include "gram.hpp"
 #include "model.hpp"
 
 namespace py = pybind11;
@@ -214,6 +217,53 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
   });
 }
 
+cpu::BadRow gradient(const Model& model, const py::array& X, const py::array& groups, const py::array& vectors,
+                     bool sum_rule, bool screening, const py::object& out, std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const cpu::Groups offsets = borrow_groups(groups, model);
+  const double* vector = borrow<double>("vectors", vectors, {rows.n_rows, offsets.size() - 1});
+  const cpu::Rule rule = sum_rule ? cpu::Rule::sum : cpu::Rule::max;
+  return by_type(X, [&]<class T>(T) {
+    T* target = borrow_output<T>("out", out, {rows.n_rows, model.n_features()});
+    const cpu::Execution how = execution(n_threads);
+    return without_gil([&] { return cpu::gradient(model, rows, offsets, rule, screening, vector, target, how); });
+  });
+}
+
+// Null where the noise is not spherical.
+std::unique_ptr<Gram> make_gram(const Model& model, std::size_t n_threads) {
+  if (model.noise() != Noise::spherical) return nullptr;
+  const cpu::Execution how = execution(n_threads);
+  return without_gil([&] { return std::make_unique<Gram>(model, how); });
+}
+
+cpu::BadRow nearest(const Model& model, const Gram* gram, const py::array& X, const py::array& groups,
+                    const py::array& log_priors, const py::array& labels, bool sum_rule, bool screening, double rtol,
+                    const py::tuple& out, const py::object& sources, const py::object& targets,
+                    const py::object& lower_bound, const py::object& certified, std::size_t n_threads) {
+  if ((gram == nullptr) != (model.noise() != Noise::spherical) || (gram != nullptr && &gram->model() != &model))
+    throw py::value_error("gram must be that of the model, or None where its noise is not spherical");
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const std::size_t n = rows.n_rows;
+  const cpu::Groups offsets = borrow_groups(groups, model);
+  const std::size_t n_groups = offsets.size() - 1;
+  if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
+  const double* priors = borrow<double>("log_priors", log_priors, {n_groups});
+  const Index* label = borrow_labels(labels, n, n_groups);
+  const cpu::NearestOptions options{sum_rule ? cpu::Rule::sum : cpu::Rule::max, screening, rtol};
+  const cpu::PairOutput pairs{borrow_output<Index>("source", sources, {n}),
+                              borrow_output<Index>("target", targets, {n})};
+  const cpu::CertificateOutput certificates{borrow_output<double>("lower_bound", lower_bound, {n}),
+                                            borrow_output<bool>("certified", certified, {n})};
+  const cpu::Execution how = execution(n_threads);
+  return by_type(X, [&]<class T>(T) {
+    const auto output = borrow_attack<T>(out, n, rows.n_features);
+    return without_gil([&] {
+      return cpu::nearest<T>(model, gram, rows, offsets, priors, label, options, output, pairs, certificates, how);
+    });
+  });
+}
+
 cpu::Scaling borrow_scaling(const py::array& shift, const py::array& scale, std::size_t d) {
   return {borrow<double>("shift", shift, {d}), borrow<double>("scale", scale, {d})};
 }
@@ -307,6 +357,18 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("screening"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
         py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"), py::arg("targets"),
         py::arg("n_threads"));
+  m.def("gradient", &gradient, "Vectors times the Jacobian of the groups' scores.", py::arg("model"),
+        py::arg("X").noconvert(), py::arg("groups").noconvert(), py::arg("vectors").noconvert(), py::kw_only(),
+        py::arg("sum_rule"), py::arg("screening"), py::arg("out").noconvert(), py::arg("n_threads"));
+  py::class_<Gram>(m, "Gram", "Inner products of a model's parameters; immutable to see, safe to use from many threads.");
+  // Not kept alive by it: they are kept in a weak dictionary by the model, which would then never go.
+  m.def("gram", &make_gram, "Those of a model with spherical noise, else None. Of no use without the model.",
+        py::arg("model"), py::kw_only(), py::arg("n_threads"));
+  m.def("nearest", &nearest, "Nearest adversarial examples, from an attack's result, with lower bounds.",
+        py::arg("model"), py::arg("gram").none(true), py::arg("X").noconvert(), py::kw_only(),
+        py::arg("groups").noconvert(), py::arg("log_priors").noconvert(), py::arg("labels").noconvert(),
+        py::arg("sum_rule"), py::arg("screening"), py::arg("rtol"), py::arg("out"), py::arg("sources"),
+        py::arg("targets"), py::arg("lower_bound"), py::arg("certified"), py::arg("n_threads"));
   m.def("ld_grad_linear", &ld_grad_linear, "LD-Grad on a linear machine behind a scaling.", py::kw_only(),
         py::arg("weights").noconvert(), py::arg("intercept"), py::arg("shift").noconvert(),
         py::arg("scale").noconvert(), py::arg("X").noconvert(), py::arg("labels").noconvert(), py::arg("steps"),

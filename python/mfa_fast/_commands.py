@@ -24,6 +24,7 @@ from mfa_fast._options import (
     DataOrArray,
     Factors,
     MaxIter,
+    Method,
     Model,
     Pair,
     PairOrNone,
@@ -33,7 +34,8 @@ from mfa_fast._options import (
     Threads,
 )
 from mfa_fast._persistence import kind_of
-from mfa_fast.attacks import ld_grad
+from mfa_fast._reproduce import reproduce
+from mfa_fast.attacks import ld_grad, nearest
 from mfa_fast.classifier import class_indices
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
 from mfa_fast.experiments import run as run_main_job
@@ -140,6 +142,7 @@ def run(
         page = write_report(result, out)
         bars.update("draw the pictures", 1, 1)
     Console().print(tables.result_table(result))
+    Console().print(tables.radius_table(result))
     typer.echo(f"Report: {page}")
 
 
@@ -229,23 +232,37 @@ def attack(
     attribute: Attribute = None,
     size: Size = DEFAULTS.size,
     samples: Annotated[int | None, typer.Option(min=1, help="Attack only the first so many samples.")] = None,
+    method: Method = "ld-grad",
     steps: Steps = DEFAULTS.steps,
     out: Annotated[Path | None, typer.Option(help="Write the adversarial samples to this .npz file.")] = None,
     threads: Threads = None,
 ) -> None:
-    """Attack a classifier with LD-Grad (test part of image sets) and print how far it had to go."""
+    """Attack a classifier (test part of image sets) and print how far the attack had to go."""
     if out is not None:
         _check_file(out)
     loaded = _threaded(_load_model(model), threads)
     X, y = _read(data, pair, attribute, size, part="test")
     rows = slice(samples)
-    result = ld_grad(loaded, X[rows], None if y is None else y[rows], steps=steps)
-    cells = tables.attack_cells(model.name, result.summary(), result)
-    Console().print(tables.screen_table("LD-Grad", [cells], tables.COLUMNS))
+    exact = method == "nearest"
+    result = (nearest if exact else ld_grad)(loaded, X[rows], None if y is None else y[rows], steps=steps)
+    summary = result.summary()
+    cells = tables.attack_cells(model.name, summary, result)
+    if exact:
+        # Instead of the steps, which are no figure of merit of a search.
+        cells[-1:] = [tables.distance(summary["mean_lower_bound"]), tables.percent(summary["certified_rate"])]
+        table = tables.screen_table("Nearest", [cells], (*tables.COLUMNS[:-1], "Bound", "Proved"))
+    else:
+        table = tables.screen_table("LD-Grad", [cells], tables.COLUMNS)
+    Console().print(table)
     if out is not None:
-        names = ("X_adv", "l2", "success", "n_steps", "source", "target")
+        names: tuple[str, ...] = ("X_adv", "l2", "success", "n_steps", "source", "target")
+        if exact:
+            names = (*names, "lower_bound", "certified")
         _write_npz(out, {name: getattr(result, name) for name in names})
         typer.echo(f"Adversarial samples: {out}")
+
+
+app.command()(reproduce)
 
 
 @app.command()

@@ -81,6 +81,39 @@ def ld_grad(
     targets: _Index,
     n_threads: int,
 ) -> int | None: ...
+def gradient(
+    model: Model,
+    X: _Array,
+    groups: _Index,
+    vectors: _Float,
+    *,
+    sum_rule: bool,
+    screening: bool,
+    out: _Array,
+    n_threads: int,
+) -> int | None: ...
+
+class Gram: ...
+
+def gram(model: Model, *, n_threads: int) -> Gram | None: ...
+def nearest(
+    model: Model,
+    gram: Gram | None,
+    X: _Array,
+    *,
+    groups: _Index,
+    log_priors: _Float,
+    labels: _Index,
+    sum_rule: bool,
+    screening: bool,
+    rtol: float,
+    out: _Attack,
+    sources: _Index,
+    targets: _Index,
+    lower_bound: _Float,
+    certified: NDArray[np.bool_],
+    n_threads: int,
+) -> int | None: ...
 def ld_grad_linear(
     *,
     weights: _Float,

@@ -153,6 +153,22 @@ class Scorer:
         self._reduce(samples, exact=True, best_value=out)
         return out
 
+    def gradient(self, samples: Samples, vectors: FloatArray, *, sum_rule: bool) -> Array:
+        """Return the vectors (n, G) times the Jacobian of the groups' scores: (n, d)."""
+        out = np.empty(samples.data.shape, samples.dtype)
+        bad = _core.gradient(
+            self.model,
+            samples.data,
+            self.groups,
+            vectors,
+            sum_rule=sum_rule,
+            screening=self.screening,
+            out=out,
+            n_threads=self.n_threads,
+        )
+        reject_bad_row(samples, bad, self.owner)
+        return out
+
     def best(self, samples: Samples) -> NDArray[np.int64]:
         """Return the index of each group's best component as (n, G)."""
         out = np.empty((len(samples), self.n_groups), np.int64)

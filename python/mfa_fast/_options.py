@@ -1,7 +1,7 @@
 """Options and arguments that several commands of `mfa-fast` share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -57,4 +57,10 @@ AsymmetricNoiseStd = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Most LD-Grad steps; an attack stops once it has succeeded.")]
+Method = Annotated[
+    Literal["ld-grad", "nearest"],
+    typer.Option(
+        help="LD-Grad, or the nearest adversarial sample with a lower bound and whether it is proved to be that."
+    ),
+]
 Model = Annotated[Path, typer.Argument(help="A model file, .safetensors.", show_default=False)]

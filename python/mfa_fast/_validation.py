@@ -116,3 +116,18 @@ def check_factors(n_factors: int, n_features: int) -> None:
             "use fewer factors (0 is allowed)."
         )
         raise ValueError(msg)
+
+
+def check_clip(clip: Any) -> tuple[float | None, float | None]:
+    """Return bounds (low, high), either of which may be None."""
+    if clip is None:
+        return (None, None)
+    try:
+        low, high = (None if bound is None else float(bound) for bound in clip)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    bounds = (-np.inf if low is None else low, np.inf if high is None else high)
+    if not bounds[0] < bounds[1]:
+        msg = f"clip must be a pair (low, high) with low < high, either of which may be None; got {clip!r}."
+        raise ValueError(msg)
+    return (low, high)

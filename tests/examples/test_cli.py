@@ -23,7 +23,7 @@ from mfa_fast.experiments import RunConfig, main_job, models, pictures
 MODELS = ["bayes_symmetric", "bayes_asymmetric", "linear_svm", "rbf_svm"]
 # The tables have one row more, the pictures have not.
 ROWS = [*MODELS[:2], "bayes_asymmetric_same_noise", *MODELS[2:]]
-COMMANDS = ["run", "fit", "sample", "score", "attack", "bench", "info"]
+COMMANDS = ["run", "fit", "sample", "score", "attack", "reproduce", "bench", "info"]
 N_ATTACKED = 40
 QUICK = ["--train-samples", "300", "--attack-samples", str(N_ATTACKED), "--max-iter", "20"]
 
@@ -100,6 +100,29 @@ def test_tables_agree_with_each_other(report):
         assert float(summary[record["model"]]["mean_l2"]) == pytest.approx(record["mean_l2"])
 
 
+def test_the_exact_radius_stands_beside_every_attack(report):
+    folder, printed = report
+    samples = read_csv(folder / "samples.csv")
+    for record in json.loads((folder / "summary.json").read_text())["models"]:
+        rows = [row for row in samples if row["model"] == record["model"] and row["label"] == row["predicted"]]
+        bounds, nearest, found = (
+            np.array([float(row[name]) for row in rows]) for name in ("lower_bound", "nearest_l2", "l2")
+        )
+        success = np.array([row["success"] == "True" for row in rows])
+        assert np.all(bounds <= nearest)
+        assert np.all(nearest[success] <= found[success])
+        assert record["nearest_mean_lower_bound"] == pytest.approx(bounds.mean(), rel=1e-5)
+        certified = np.mean([row["certified"] == "True" for row in rows])
+        assert record["certified_rate"] == pytest.approx(certified)
+        if record["model"] == "rbf_svm":
+            assert certified < 1
+        else:
+            assert certified == 1
+    page = (folder / "report.html").read_text("utf-8")
+    assert "How near is the nearest adversarial image?" in page
+    assert "Too far" in page and "Too far" in printed
+
+
 def test_symmetric_is_robust_and_asymmetric_is_not(report):
     folder, _ = report
     records = json.loads((folder / "summary.json").read_text())["models"]
@@ -145,7 +168,7 @@ def test_a_run_replaces_an_earlier_one_and_nothing_else(report, tmp_path, capsys
 
 
 def _without_times(table):
-    return [line.rsplit(",", 1)[0] for line in table.splitlines()[1:]]
+    return [line.rsplit(",", 2)[0] for line in table.splitlines()[1:]]
 
 
 def test_fit_sample_score_attack(model, tmp_path, capsys):
@@ -411,6 +434,21 @@ def test_threads_reach_every_attack_and_change_nothing(model, tmp_path, monkeypa
     np.testing.assert_array_equal(results[1], results[2])
     samples = [(tmp_path / f"run{threads}" / "samples.csv").read_text() for threads in (1, 2)]
     assert samples[0] == samples[1]
+
+
+def test_attack_by_the_nearest_samples(model, tmp_path, capsys):
+    results = {}
+    for method in ("ld-grad", "nearest"):
+        out = tmp_path / f"{method}.npz"
+        assert main(["attack", model, "--samples", "20", "--method", method, "--steps", "10", "--out", str(out)]) == 0
+        with np.load(out) as content:
+            results[method] = dict(content)
+    printed = capsys.readouterr().out
+    assert "Proved" in printed and "100 %" in printed
+    assert set(results["nearest"]) - set(results["ld-grad"]) == {"lower_bound", "certified"}
+    assert np.all(results["nearest"]["lower_bound"] <= results["nearest"]["l2"])
+    assert np.all(results["nearest"]["l2"] <= results["ld-grad"]["l2"])
+    assert "method" in fails(capsys, "attack", model, "--method", "guess")
 
 
 def test_the_threads_of_a_model_are_those_asked_for(tmp_path):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import reference as ref
-from mfa_fast import MFA
+from mfa_fast import MFA, MFAClassifier
+from mfa_fast.attacks import nearest
 
 
 def _model():
@@ -44,6 +45,16 @@ def test_kernels_release_the_gil():
     assert np.max(np.diff(ticks)) < 0.5 * (ticks[-1] - start)
 
 
+def test_one_classifier_in_many_searches():
+    mixtures = [ref.random_parameters(6, 60, 3, noise_std=0.1, noise_type="diag", seed=c) for c in range(2)]
+    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures]).set_params(n_threads=1)
+    X = np.concatenate([ref.random_samples(m, 300, seed=1) for m in mixtures])
+    alone = nearest(model, X)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: nearest(model, X), range(4)))
+    assert all(np.array_equal(result.X_adv, alone.X_adv) for result in results)
+
+
 def _score(seed):
     model, X = _model()
     return model.score_samples(X)[seed]
@@ -62,6 +73,8 @@ from mfa_fast import MFA, attacks, MFAClassifier
 rng = np.random.default_rng(0)
 X = rng.random((20000, 3000), dtype=np.float32)
 model = MFA.from_parameters(np.full(60, 1 / 60), rng.random((60, 3000)), rng.random((60, 8, 3000)), 1.0)
+other = MFA.from_parameters(model.weights_, 1 - model.means_, model.loadings_, {noise})
+classifier = MFAClassifier.from_mixtures([model, other])
 print("ready", flush=True)
 while True:
     {call}
@@ -70,17 +83,25 @@ while True:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a child process")
 @pytest.mark.parametrize(
-    "call",
+    ("call", "noise"),
     [
-        "model.weighted_log_prob(X)",
-        "MFA(60, 8, max_iter=1000, means_init=model.means_, weights_init=model.weights_, "
-        "loadings_init=model.loadings_, noise_variance_init=1.0, tol=0).fit(X)",
+        ("model.weighted_log_prob(X)", "1.0"),
+        (
+            "MFA(60, 8, max_iter=1000, means_init=model.means_, weights_init=model.weights_, "
+            "loadings_init=model.loadings_, noise_variance_init=1.0, tol=0).fit(X)",
+            "1.0",
+        ),
+        ("attacks.nearest(classifier, X[:2000])", "1.0"),
+        ("attacks.nearest(classifier, X[:200])", "1 + rng.random(3000)"),
     ],
-    ids=["score", "fit"],
+    ids=["score", "fit", "nearest", "nearest-diagonal"],
 )
-def test_ctrl_c_returns_within_a_second(call):
+def test_ctrl_c_returns_within_a_second(call, noise):
     child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED.format(call=call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", INTERRUPTED.format(call=call, noise=noise)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert child.stdout.readline() == "ready\n"
     time.sleep(1.5)

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row
-from mfa_fast._validation import check_integer, check_real
+from mfa_fast._validation import check_clip, check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier, class_indices
 
 _Outputs = tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
 _Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
-_Clip = tuple[float | None, float | None]
 
 
 def ld_grad(
@@ -89,7 +88,7 @@ def ld_grad(
     """
     check_integer("steps", steps, 0)
     check_real("overshoot", overshoot, min_val=0.0)
-    bounds = _check_clip(clip)
+    bounds = check_clip(clip)
     attack: _MixtureAttack | _MachineAttack
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
@@ -185,17 +184,3 @@ class _MachineAttack:
     def run(self, pairs: _Pairs, **common: Any) -> int | None:
         kernel = _core.ld_grad_rbf if isinstance(self.machine, RbfMachine) else _core.ld_grad_linear
         return kernel(**self.machine.arguments(), X=self.samples.data, n_threads=self.n_threads, **common)
-
-
-def _check_clip(clip: Any) -> _Clip:
-    if clip is None:
-        return (None, None)
-    try:
-        low, high = (None if bound is None else float(bound) for bound in clip)
-    except (TypeError, ValueError):
-        low = high = float("nan")
-    bounds = (-np.inf if low is None else low, np.inf if high is None else high)
-    if not bounds[0] < bounds[1]:
-        msg = f"clip must be a pair (low, high) with low < high, either of which may be None; got {clip!r}."
-        raise ValueError(msg)
-    return (low, high)

@@ -44,11 +44,14 @@ class AttackResult:
     lower_bound: Any
     certified: Any
 
+    def _was_right(self) -> Any:
+        """Which samples were classified correctly."""
+        return ~(np.asarray(self.success) & (np.asarray(self.n_steps) == 0))
+
     def _attacked(self) -> tuple[Any, Any]:
         """Distances and success of the samples that were classified correctly."""
-        l2, success = np.asarray(self.l2), np.asarray(self.success)
-        was_right = ~(success & (np.asarray(self.n_steps) == 0))
-        return l2[was_right], success[was_right]
+        was_right = self._was_right()
+        return np.asarray(self.l2)[was_right], np.asarray(self.success)[was_right]
 
     def summary(self) -> dict[str, float | int]:
         """Return the figures by which attacks are compared.
@@ -58,9 +61,11 @@ class AttackResult:
         summary : dict
             ``n_samples``; ``accuracy`` before the attack; ``adversarial_accuracy`` after it; ``success_rate`` among
             the samples that were classified correctly; ``mean_l2`` over the successful among them (the paper's figure;
-            nan if there is none); ``median_l2`` with failures as infinite.
+            nan if there is none); ``median_l2`` with failures as infinite; ``mean_lower_bound`` over all that were
+            classified correctly and ``certified_rate`` among them (nan and 0 where nothing is known).
         """
         l2, success = self._attacked()
+        lower_bound, certified = (np.asarray(a)[self._was_right()] for a in (self.lower_bound, self.certified))
         n = len(np.asarray(self.l2))
         distances = np.where(success, l2, np.inf)
         return {
@@ -70,6 +75,8 @@ class AttackResult:
             "success_rate": float(np.mean(success)) if len(l2) else float("nan"),
             "mean_l2": float(np.mean(l2[success])) if success.any() else float("nan"),
             "median_l2": float(np.median(distances)) if len(l2) else float("nan"),
+            "mean_lower_bound": float(np.mean(lower_bound)) if len(l2) else float("nan"),
+            "certified_rate": float(np.mean(certified)) if len(l2) else float("nan"),
         }
 
     def security_curve(self, radii: Any) -> Any:
@@ -90,3 +97,23 @@ class AttackResult:
         distances = np.sort(np.where(success, l2, np.inf))
         within = np.searchsorted(distances, np.atleast_1d(np.asarray(radii, dtype=float)), side="right")
         return (len(distances) - within) / len(np.asarray(self.l2))
+
+    def certified_curve(self, radii: Any) -> Any:
+        """Return the accuracy that is certainly left when an adversary may move samples this far.
+
+        It is never above `security_curve`; between the two lies what is not known.
+
+        Parameters
+        ----------
+        radii : array-like of shape (m,)
+            In units of X.
+
+        Returns
+        -------
+        accuracy : ndarray of shape (m,)
+            Fraction of all samples that are classified correctly and whose `lower_bound` is beyond the radius; 0 where
+            no bounds are known.
+        """
+        bounds = np.nan_to_num(np.asarray(self.lower_bound)[self._was_right()], nan=-np.inf, posinf=np.inf)
+        beyond = len(bounds) - np.searchsorted(np.sort(bounds), np.atleast_1d(np.asarray(radii, float)), side="right")
+        return beyond / len(np.asarray(self.l2))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -13,6 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast._backend import Array
 from mfa_fast._kernels import FloatArray
+
+# By which bounds are lowered, relative: the rounding of what they are made of in double.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class LinearMachine(Machine):
 
     weights: FloatArray
 
+    def distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
+        """Return the distances of samples (n, d) from the plane, which no other class is nearer than."""
+        normal = self.weights * self.scale
+        length = float(np.linalg.norm(normal))
+        gap = np.abs((np.asarray(X, np.float64) - self.shift) @ normal + self.intercept)
+        return gap / length * (1 - _ROUNDING) if length > 0 else np.full(len(gap), np.inf)
+
     def arguments(self) -> dict[str, Any]:
         """Return the kernel's arguments."""
         return super().arguments() | {"weights": self.weights}
@@ -53,6 +64,60 @@ class RbfMachine(Machine):
     support_vectors: FloatArray
     coefficients: FloatArray
     gamma: float
+
+    def distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
+        """Return distances (n,) within which the decision of no sample (n, d) changes.
+
+        In a ball of radius R the decision, with the sign that it has at x, is at least
+        f - |grad f| r - c(R) r^2 / 2 at a distance r, where c(R) bounds how fast any kernel can bend it downwards
+        (docs/theory.md (37), (38)). The root of that, or R if it is smaller, is a lower bound for any R; the best one
+        is found by bisection, below the distances (n,) of adversarial examples that are known.
+        """
+        # As many kernels at a time as take some ten megabytes.
+        height = max(1, 1_000_000 // max(1, len(self.coefficients)))
+        parts = [
+            self._distance_bound(np.asarray(X[i : i + height], np.float64), known[i : i + height])
+            for i in range(0, len(X), height)
+        ]
+        return np.concatenate(parts)
+
+    def _distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
+        points = (X - self.shift) * self.scale
+        distances = cdist(points, self.support_vectors)
+        weights = self.coefficients * np.exp(-self.gamma * distances**2)
+        decision = weights.sum(axis=1) + self.intercept
+        sign = np.where(decision > 0, 1.0, -1.0)
+        gradient = (
+            -2 * self.gamma * self.scale * (weights.sum(axis=1)[:, None] * points - weights @ self.support_vectors)
+        )
+        steepness = np.linalg.norm(gradient, axis=1)
+        stretch = float(np.abs(self.scale).max())
+        own = sign[:, None] * self.coefficients  # positive: of the sample's class
+
+        def reach(radius: FloatArray) -> FloatArray:
+            """Return the root of the bound that holds within the radius."""
+            near = np.maximum(0.0, distances - stretch * radius[:, None])
+            far = distances + stretch * radius[:, None]
+            # The eigenvalues of a kernel's Hessian lie between -2 gamma k and (4 gamma^2 r^2 - 2 gamma) k, which is
+            # largest at r^2 = 3 / (2 gamma).
+            at = np.clip(1.5 / self.gamma, near**2, far**2)
+            up = np.maximum(0.0, 4 * self.gamma**2 * at - 2 * self.gamma) * np.exp(-self.gamma * at)
+            down = 2 * self.gamma * np.exp(-self.gamma * near**2)
+            bend = stretch**2 * np.sum(np.where(own > 0, own * down, -own * up), axis=1)
+            root = steepness + np.sqrt(steepness**2 + 2 * bend * np.abs(decision))
+            return np.divide(2 * np.abs(decision), root, out=np.full(len(root), np.inf), where=root > 0)
+
+        # Where nothing is known: all kernels have vanished there.
+        high = np.minimum(known, (distances.max(axis=1) + 10 / np.sqrt(self.gamma)) / stretch)
+        low = np.zeros(len(high))
+        best = np.minimum(high, reach(high))
+        for _ in range(12):
+            middle = 0.5 * (low + high)
+            reached = reach(middle)
+            best = np.maximum(best, np.minimum(middle, reached))
+            holds = reached >= middle
+            low, high = np.where(holds, middle, low), np.where(holds, high, middle)
+        return best * (1 - _ROUNDING)
 
     def arguments(self) -> dict[str, Any]:
         """Return the kernel's arguments."""
@@ -127,7 +192,9 @@ def _scaling(step: Any, n_features: int) -> tuple[FloatArray, FloatArray]:
     elif isinstance(step, MaxAbsScaler):
         mean, spread = None, step.scale_
     elif isinstance(step, MinMaxScaler) and not step.clip:
-        mean, spread = -step.min_ / step.scale_, 1.0 / step.scale_
+        # In double: fitted to float32 samples, these are float32.
+        inverse = 1.0 / np.asarray(step.scale_, dtype=np.float64)
+        mean, spread = -step.min_ * inverse, inverse
     else:
         msg = (
             f"the steps before the SVM must be invertible scalings (StandardScaler, MinMaxScaler without clip, "

@@ -21,7 +21,7 @@ from sklearn.svm import SVC, LinearSVC
 
 import mfa_fast
 from mfa_fast import MFAClassifier, datasets
-from mfa_fast.attacks import AttackResult, ld_grad
+from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.experiments import models, paper
 from mfa_fast.experiments.config import PAPER_ASYMMETRIC_NOISE_STD, RunConfig
 from mfa_fast.experiments.models import GammaTrial
@@ -53,7 +53,7 @@ N_HELD_OUT = 500  # fresh samples on which gamma is chosen
 
 @dataclass(frozen=True)
 class ModelResult:
-    """A classifier under attack: what it was shown, what it said, what the attack found."""
+    """A classifier under attack: what it was shown, what it said, what the attack found, and what there is to find."""
 
     key: str
     title: str
@@ -64,8 +64,15 @@ class ModelResult:
     predicted: Array
     attack: AttackResult
     summary: dict[str, float]
+    nearest: AttackResult
     paper: paper.PaperFigure | None
     seconds: float
+    nearest_seconds: float
+
+    @property
+    def attacks(self) -> dict[str, AttackResult]:
+        """All attacks by name, each to be set beside `nearest`."""
+        return {"LD-Grad": self.attack}
 
     @property
     def row_title(self) -> str:
@@ -243,6 +250,9 @@ def _attack(
     start = time.perf_counter()
     attack = ld_grad(classifier, X, y, steps=steps, n_threads=config.n_threads)
     seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    exact = nearest(classifier, X, y, steps=steps, n_threads=config.n_threads)
+    nearest_seconds = time.perf_counter() - start
     return ModelResult(
         key=key,
         title=title,
@@ -253,8 +263,10 @@ def _attack(
         predicted=classifier.predict(X),
         attack=attack,
         summary=attack.summary(),
+        nearest=exact,
         paper=figures.get(key),
         seconds=seconds,
+        nearest_seconds=nearest_seconds,
     )
 
 

@@ -2,12 +2,14 @@
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mfa_fast.experiments.main_job import ModelResult, RunResult
@@ -20,6 +22,7 @@ Array = npt.NDArray[Any]
 COLOURS = {
     "bayes_symmetric": "#0072B2",
     "bayes_asymmetric": "#D55E00",
+    "cnn": "#CC79A7",
     "linear_svm": "#E69F00",
     "rbf_svm": "#009E73",
 }
@@ -42,13 +45,13 @@ def render(result: RunResult) -> dict[str, bytes]:
         File name to content of the PNG, in the order of the report.
     """
     pictures = {
-        "mean-l2.png": _png(_mean_l2_bars(result)),
-        "samples.png": _png(_galleries(result)),
+        "mean-l2.png": png(_mean_l2_bars(result)),
+        "samples.png": png(_galleries(result)),
     }
     for model in result.models:
-        pictures[adversarial_name(model)] = _png(_adversarial(model, result.image_shape))
-    pictures["histograms.png"] = _png(_histograms(result))
-    pictures["accuracy-under-attack.png"] = _png(_security_curves(result))
+        pictures[adversarial_name(model)] = png(adversarial_figure(model, result.image_shape))
+    pictures["histograms.png"] = png(_histograms(result))
+    pictures["accuracy-under-attack.png"] = png(_security_curves(result))
     return pictures
 
 
@@ -67,24 +70,28 @@ def magnification(perturbations: Array) -> int:
     return max([1, *(c for c in candidates if c * largest <= 1)])
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=DPI, facecolor="white")
     return content.getvalue()
 
 
-def _show(axes: Axes, image: Array, shape: tuple[int, ...]) -> None:
+def show_image(axes: Axes, image: Array, shape: tuple[int, ...]) -> None:
+    """Show a row of pixels as an image; what is outside of [0, 1] is clipped."""
     axes.imshow(np.clip(image, 0, 1).reshape(shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Leave out the ticks, and draw the frame faintly."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#cccccc")
 
 
-def _row_label(axes: Axes, text: str) -> None:
+def row_label(axes: Axes, text: str) -> None:
+    """Write a row's name to the left of its first image."""
     axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=11, labelpad=10)
 
 
@@ -93,11 +100,11 @@ def _galleries(result: RunResult) -> Figure:
     figure = Figure(figsize=(2.2 + 0.85 * columns, 0.95 * len(result.galleries)), layout="constrained")
     grid = figure.subplots(len(result.galleries), columns, squeeze=False)
     for row, (name, (images, _)) in zip(grid, result.galleries.items(), strict=True):
-        _row_label(row[0], name)
+        row_label(row[0], name)
         for axes in row:
-            _bare(axes)
+            bare(axes)
         for axes, image in zip(row, images, strict=False):
-            _show(axes, image, result.image_shape)
+            show_image(axes, image, result.image_shape)
     return figure
 
 
@@ -110,7 +117,8 @@ def shown_rows(model: ModelResult) -> Array:
     return np.concatenate([np.flatnonzero(correct & (model.y == label))[:IMAGES_PER_CLASS] for label in labels])
 
 
-def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
+def adversarial_figure(model: ModelResult, shape: tuple[int, ...]) -> Figure:
+    """Draw images, what the attack makes of them, and the difference."""
     rows = shown_rows(model)
     originals, adversarial = model.X[rows], model.attack.X_adv[rows]
     perturbations = adversarial - originals
@@ -120,21 +128,21 @@ def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
     times = f"\N{MULTIPLICATION SIGN} {factor}"
     labels = ("Original", "Adversarial", f"Perturbation\nmagnified {times}")
     for axes, label in zip(grid[:, 0], labels, strict=True):
-        _row_label(axes, label)
+        row_label(axes, label)
     image = None
     for column, row in enumerate(rows):
         for axes in grid[:, column]:
-            _bare(axes)
+            bare(axes)
         flipped = bool(model.attack.success[row])
         title = f"L2 {model.attack.l2[row]:.2f}" if flipped else "not flipped"
         if model.predicted[row] != model.y[row]:
             title = "wrong before"
         grid[0, column].set_title(title, fontsize=10)
-        _show(grid[0, column], originals[column], shape)
-        _show(grid[1, column], adversarial[column], shape)
+        show_image(grid[0, column], originals[column], shape)
+        show_image(grid[1, column], adversarial[column], shape)
         scaled = (factor * perturbations[column]).reshape(shape)
         if len(shape) == 3:  # colour: grey is no change
-            _show(grid[2, column], (scaled + 1) / 2, shape)
+            show_image(grid[2, column], (scaled + 1) / 2, shape)
         else:
             image = grid[2, column].imshow(scaled, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     if image is not None:
@@ -154,16 +162,17 @@ def _adversarial(model: ModelResult, shape: tuple[int, ...]) -> Figure:
 def _histograms(result: RunResult) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     pixels, distances = figure.subplots(1, 2)
-    _pixel_histogram(pixels, result)
+    pixel_histogram(pixels, result.models)
     _distance_histogram(distances, result)
     return figure
 
 
-def _pixel_histogram(axes: Axes, result: RunResult) -> None:
+def pixel_histogram(axes: Axes, models: Sequence[ModelResult]) -> None:
+    """Draw by how much single pixels change in successful attacks."""
     labels = []
     bins = np.arange(0, 132, 2)
-    for model in result.models:
-        rows = _flipped(model)
+    for model in models:
+        rows = flipped_rows(model)
         changes = 255 * np.abs(model.attack.X_adv[rows] - model.X[rows]).ravel()
         most = f"{np.percentile(changes, 99):.0f}/255" if changes.size else "-"
         labels.append(f"{model.title}: 99 % of the pixels below {most}")
@@ -187,14 +196,14 @@ def _pixel_histogram(axes: Axes, result: RunResult) -> None:
         ylabel="Share of the pixels, %",
         title="How much single pixels change",
     )
-    axes.legend(_handles(result), labels, frameon=False, fontsize=9)
-    _plain_axes(axes)
+    axes.legend(_handles(models), labels, frameon=False, fontsize=9)
+    plain_axes(axes)
 
 
 def _distance_histogram(axes: Axes, result: RunResult) -> None:
     bins = np.linspace(0, _far(result), 60)
     for model in result.models:
-        counts, _ = np.histogram(np.minimum(model.attack.l2[_flipped(model)], bins[-1]), bins)
+        counts, _ = np.histogram(np.minimum(model.attack.l2[flipped_rows(model)], bins[-1]), bins)
         # A narrow histogram would tower over the others: all get the same height.
         axes.stairs(counts / max(counts.max(), 1), bins, fill=True, alpha=0.5, color=COLOURS[model.key])
     axes.set(
@@ -205,8 +214,8 @@ def _distance_histogram(axes: Axes, result: RunResult) -> None:
         ylim=(0, 1.3),
         yticks=[],
     )
-    axes.legend(_handles(result), [model.title for model in result.models], frameon=False, fontsize=9)
-    _plain_axes(axes)
+    axes.legend(_handles(result.models), [model.title for model in result.models], frameon=False, fontsize=9)
+    plain_axes(axes)
 
 
 def _mean_l2_bars(result: RunResult) -> Figure:
@@ -220,6 +229,10 @@ def _mean_l2_bars(result: RunResult) -> Figure:
         bars = [(position - shift, ours, COLOURS[model.key])]
         if model.paper is not None:
             bars.append((position + shift, model.paper.mean_l2, GREY))
+        lowest = model.nearest.summary()["mean_lower_bound"]
+        if math.isfinite(lowest):
+            ends = (position - shift - width * 0.475, position - shift + width * 0.475)
+            axes.hlines(lowest, *ends, color="black", linewidth=2)
         for place, height, colour in bars:
             if math.isfinite(height):
                 axes.bar(place, height, width * 0.95, color=colour)
@@ -238,9 +251,13 @@ def _mean_l2_bars(result: RunResult) -> Figure:
     )
     axes.set(ylabel="Mean L2 of LD-Grad", title="How far an image must move to be misclassified")
     axes.margins(y=0.15)
+    handles: list[Patch | Line2D] = [Line2D([], [], color="black", linewidth=2)]
+    labels = ["no adversarial image is nearer, on average"]
     if with_paper:
-        axes.legend([Patch(color=GREY)], ["the paper's figure"], frameon=False)
-    _plain_axes(axes)
+        handles.append(Patch(color=GREY))
+        labels.append("the paper's figure")
+    axes.legend(handles, labels, frameon=False)
+    plain_axes(axes)
     return figure
 
 
@@ -251,6 +268,8 @@ def _security_curves(result: RunResult) -> Figure:
     for model in result.models:
         accuracy = 100 * np.asarray(model.attack.security_curve(radii))
         axes.plot(radii, accuracy, color=COLOURS[model.key], label=model.title, linewidth=2)
+        certain = 100 * np.asarray(model.nearest.certified_curve(radii))
+        axes.plot(radii, certain, color=COLOURS[model.key], linewidth=1.4, linestyle=(0, (4, 2)))
     axes.set(
         xlabel="Largest L2 distance that the attacker may go",
         ylabel="Samples still classified correctly, %",
@@ -258,12 +277,14 @@ def _security_curves(result: RunResult) -> Figure:
         xlim=(0, radii[-1]),
         ylim=(0, 103),
     )
-    axes.legend(frameon=False)
-    _plain_axes(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    handles.append(Line2D([], [], color="#555555", linewidth=1.4, linestyle=(0, (4, 2))))
+    axes.legend(handles, [*labels, "certain, whatever the attack"], frameon=False)
+    plain_axes(axes)
     return figure
 
 
-def _flipped(model: ModelResult) -> Array:
+def flipped_rows(model: ModelResult) -> Array:
     """Return which samples were classified correctly before the attack, and not after it."""
     flipped: Array = model.attack.success & (model.predicted == model.y)
     return flipped
@@ -271,15 +292,16 @@ def _flipped(model: ModelResult) -> Array:
 
 def _far(result: RunResult) -> float:
     """Return where axes of distances end: a few stragglers would squeeze all the others together."""
-    distances = [model.attack.l2[_flipped(model)] for model in result.models]
+    distances = [model.attack.l2[flipped_rows(model)] for model in result.models]
     return max(float(np.percentile(l2, 99)) if l2.size else 0.1 for l2 in distances)
 
 
-def _handles(result: RunResult) -> list[Patch]:
-    return [Patch(color=COLOURS[model.key]) for model in result.models]
+def _handles(models: Sequence[ModelResult]) -> list[Patch]:
+    return [Patch(color=COLOURS[model.key]) for model in models]
 
 
-def _plain_axes(axes: Axes) -> None:
+def plain_axes(axes: Axes) -> None:
+    """Draw axes in the style of every chart here."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.title.set_fontsize(13)
     axes.title.set_fontweight("bold")

@@ -68,6 +68,7 @@ TARGETS = {
     "EM iteration": 1.0,
     "LD-Grad, 3 steps": 2.5,
     "LD-Grad, 10 steps": 1.3,
+    "nearest": 20.0,
     "sample": 1.0,
 }
 FLOAT64_ALLOWANCE = 2.5

@@ -1,10 +1,5 @@
 """Writes what the main job found to a folder: tables, pictures and one self-contained HTML page."""
 
-import base64
-import json
-import os
-import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.resources import files
@@ -12,42 +7,19 @@ from pathlib import Path
 from string import Template
 
 from mfa_fast.experiments import models, pictures, tables
+from mfa_fast.experiments.folder import check_folder, write_files
 from mfa_fast.experiments.main_job import RunResult
+from mfa_fast.experiments.page import data_url, html_table, style, swatch
 
-# The file that tells a report from any other folder: only what it lists may be replaced.
-_MANIFEST = "manifest.json"
 _MADE_BY = "mfa-fast run"
 
 
 def check_destination(out: Path) -> None:
-    """Raise ValueError if `out` holds something other than the report of an earlier run.
+    """Raise ValueError if `out` holds something other than the report of an earlier run, or cannot be written.
 
     To be called before minutes of work, not after.
     """
-    if out.exists() and not out.is_dir():
-        msg = f"out must be a folder, and {out} is a file"
-        raise ValueError(msg)
-    others = _not_of_a_report(out) if out.is_dir() else []
-    if others:
-        msg = f"out is a folder that holds other files, {out} ({others[0]}): name a new or an empty one"
-        raise ValueError(msg)
-    ancestor = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.lexists(folder))
-    if not ancestor.is_dir():
-        msg = f"out cannot be made: {ancestor} is not a folder"
-        raise ValueError(msg)
-    if not os.access(ancestor, os.W_OK | os.X_OK):
-        msg = f"out cannot be written: no permission in {ancestor}"
-        raise ValueError(msg)
-
-
-def _not_of_a_report(out: Path) -> list[str]:
-    """Return the names in a folder that no run has written."""
-    try:
-        manifest = json.loads((out / _MANIFEST).read_text(encoding="utf-8"))
-        written = set(manifest["files"]) if manifest["made_by"] == _MADE_BY else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        written = set()
-    return sorted(entry.name for entry in out.iterdir() if entry.name not in written or not entry.is_file())
+    check_folder(out, _MADE_BY)
 
 
 def write_report(result: RunResult, out: Path) -> Path:
@@ -69,7 +41,7 @@ def write_report(result: RunResult, out: Path) -> Path:
     ValueError
         If `out` holds something else.
     """
-    check_destination(out)
+    check_destination(out)  # before the pictures are drawn
     images = pictures.render(result)
     contents: dict[str, bytes] = {
         "config.json": tables.config_json(result).encode(),
@@ -79,16 +51,7 @@ def write_report(result: RunResult, out: Path) -> Path:
         "report.html": html(result, images).encode(),
         **images,
     }
-    manifest = {"made_by": _MADE_BY, "files": [_MANIFEST, *contents]}
-    contents[_MANIFEST] = tables.to_json(manifest).encode()
-    out.mkdir(parents=True, exist_ok=True)
-    # All is written before the first file takes its place: a full disk leaves the earlier report whole. File by file,
-    # so that nothing else is ever removed, and in `out` itself, which may be a file system of its own.
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as scratch:
-        for name, content in contents.items():
-            Path(scratch, name).write_bytes(content)
-        for name in contents:
-            Path(scratch, name).replace(out / name)
+    write_files(contents, out, _MADE_BY)
     return out / "report.html"
 
 
@@ -112,16 +75,19 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
         "gamma_text": _gamma_text(result),
         "sources": _sources(result),
         "same_noise": _same_noise(result),
+        "certified": tables.percent(bayes.nearest.summary()["certified_rate"]),
     }
     markup = {
-        "result_table": _table((*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)),
+        "style": style(),
+        "result_table": html_table((*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)),
+        "radius_table": html_table(tables.RADIUS_COLUMNS, tables.radius_rows(result), _swatches_of_radii(result)),
         "gamma_table": _gamma_table(result),
-        "settings_table": _table(
+        "settings_table": html_table(
             ("Setting", "Value"),
             [[name, str(value)] for name, value in (asdict(config) | result.versions).items()],
         ),
-        "time_table": _table(("Stage", "Seconds"), [[stage, f"{s:.2f}"] for stage, s in result.seconds.items()]),
-        **{_placeholder(name): _data_url(content) for name, content in images.items()},
+        "time_table": html_table(("Stage", "Seconds"), [[stage, f"{s:.2f}"] for stage, s in result.seconds.items()]),
+        **{_placeholder(name): data_url(content) for name, content in images.items()},
     }
     template = Template(files(__package__).joinpath("report.html").read_text("utf-8"))
     return template.substitute({name: escape(text) for name, text in words.items()} | markup)
@@ -130,10 +96,6 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
 def _placeholder(name: str) -> str:
     """Return the name under which the template knows a picture."""
     return Path(name).stem.replace("-", "_")
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _gamma_text(result: RunResult) -> str:
@@ -167,7 +129,7 @@ def _gamma_table(result: RunResult) -> str:
         ]
         for trial in result.gamma_trials
     ]
-    return _table(("Gamma", "Held-out accuracy", "Attack success"), rows) if rows else ""
+    return html_table(("Gamma", "Held-out accuracy", "Attack success"), rows) if rows else ""
 
 
 def _sources(result: RunResult) -> str:
@@ -180,13 +142,9 @@ def _sources(result: RunResult) -> str:
 def _swatches(result: RunResult) -> list[str]:
     # What is in no picture has no colour, but its title keeps in line with the others.
     colours = [pictures.COLOURS.get(model.key, "transparent") for model in result.rows]
-    return [f'<span class="swatch" style="background:{colour}"></span>' for colour in colours]
+    return [swatch(colour) for colour in colours]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], marks: Sequence[str] | None = None) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = []
-    for mark, row in zip(marks or [""] * len(rows), rows, strict=True):
-        cells = "</td><td>".join(escape(cell) for cell in row)
-        body.append(f"<tr><td>{mark}{cells}</td></tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+def _swatches_of_radii(result: RunResult) -> list[str]:
+    swatches = zip(result.rows, _swatches(result), strict=True)
+    return [mark for model, mark in swatches for _ in model.attacks]

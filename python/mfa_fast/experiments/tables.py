@@ -16,6 +16,7 @@ from mfa_fast.attacks import AttackResult
 from mfa_fast.experiments.main_job import ModelResult, RunResult
 
 COLUMNS = ("Classifier", "Accuracy", "Success", "Mean L2", "Median L2", "Steps")
+RADIUS_COLUMNS = ("Classifier", "Nearest", "Proved", "Attack", "Mean L2", "Too far", "Share")
 SUMMARY_FIELDS = ("n_samples", "accuracy", "success_rate", "mean_l2", "median_l2")
 
 
@@ -49,11 +50,14 @@ def attack_cells(title: str, summary: dict[str, float], attack: AttackResult) ->
     ]
 
 
-def screen_table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str]) -> Table:
-    """Return a rich table: the first column to the left, numbers to the right."""
+def screen_table(
+    title: str, rows: Sequence[Sequence[str]], columns: Sequence[str], *, texts: Sequence[str] = ()
+) -> Table:
+    """Return a rich table: the first column and those in `texts` to the left, numbers to the right."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+        left = index == 0 or column in texts
+        table.add_column(column, justify="left" if left else "right", no_wrap=index == 0)
     for row in rows:
         table.add_row(*row)
     return table
@@ -77,6 +81,55 @@ def result_table(result: RunResult) -> Table:
     return screen_table(result.data_name, rows, (*COLUMNS, "Paper"))
 
 
+def radius_rows(result: RunResult) -> list[list[str]]:
+    """Return, for each classifier and attack, the exact distance and how far beyond it the attack went.
+
+    Where it is not known exactly, what it lies between. The last column is the exact distance as a share of that of the
+    Bayes-optimal classifier of the same data: of the robustness that the data allow.
+    """
+    optimum = {
+        (model.data_set, model.noise_std): model.nearest.summary()["mean_l2"]
+        for model in result.rows
+        if model.key.startswith("bayes")
+    }
+    rows = []
+    for model in result.rows:
+        nearest = model.nearest.summary()
+        low, high = nearest["mean_lower_bound"], nearest["mean_l2"]
+        best = optimum[model.data_set, model.noise_std]
+        for name, attack in model.attacks.items():
+            found = attack.summary()["mean_l2"]
+            rows.append(
+                [
+                    model.row_title,
+                    _between(low, high, "{:.2f}"),
+                    percent(nearest["certified_rate"]),
+                    name,
+                    distance(found),
+                    _between(100 * (found / high - 1), 100 * (found / low - 1) if low > 0 else np.inf, "{:.1f}", " %"),
+                    _between(100 * low / best, 100 * high / best, "{:.0f}", " %"),
+                ]
+            )
+    return rows
+
+
+def _between(low: float, high: float, form: str, unit: str = "") -> str:
+    """Format what lies between two numbers: as one, where they are the same to a thousandth."""
+    if math.isnan(low) or math.isnan(high):
+        return "-"
+    if math.isinf(high):
+        return f"above {form.format(low)}{unit}"
+    if high - low <= 1e-3 * abs(high) + 1e-3:
+        return f"{form.format(high)}{unit}"
+    return f"{form.format(low)} to {form.format(high)}{unit}"
+
+
+def radius_table(result: RunResult) -> Table:
+    """Return the table of exact distances for the screen."""
+    rows = [[title.replace(", noise", ",\n  noise"), *cells] for title, *cells in radius_rows(result)]
+    return screen_table("The nearest adversarial image", rows, RADIUS_COLUMNS)
+
+
 def summary_records(result: RunResult) -> list[dict[str, Any]]:
     """Return one record per classifier, numbers unrounded."""
     return [
@@ -88,10 +141,21 @@ def summary_records(result: RunResult) -> list[dict[str, Any]]:
             **{field: model.summary[field] for field in SUMMARY_FIELDS},
             "paper_mean_l2": None if model.paper is None else model.paper.mean_l2,
             "paper_source": None if model.paper is None else model.paper.source,
+            **_nearest_record(model),
             "attack_seconds": model.seconds,
+            "nearest_seconds": model.nearest_seconds,
         }
         for model in result.rows
     ]
+
+
+def _nearest_record(model: ModelResult) -> dict[str, Any]:
+    summary = model.nearest.summary()
+    return {
+        "nearest_mean_l2": summary["mean_l2"],
+        "nearest_mean_lower_bound": summary["mean_lower_bound"],
+        "certified_rate": summary["certified_rate"],
+    }
 
 
 def summary_csv(result: RunResult) -> str:
@@ -133,6 +197,9 @@ def samples_csv(result: RunResult) -> str:
         "n_steps",
         "source",
         "target",
+        "nearest_l2",
+        "lower_bound",
+        "certified",
     )
     return _csv(header, rows)
 
@@ -147,6 +214,9 @@ def _sample_rows(model: ModelResult) -> list[list[Any]]:
         attack.n_steps,
         attack.source,
         attack.target,
+        model.nearest.l2,
+        model.nearest.lower_bound,
+        model.nearest.certified,
     )
     cells = zip(*(np.asarray(column).tolist() for column in columns), strict=True)
     return [[model.key, index, *row] for index, row in enumerate(cells)]

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from mfa_fast import MFA, MFAClassifier, _core
 from mfa_fast._backend import check_threads
-from mfa_fast.attacks import AttackResult, ld_grad
+from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.experiments.problems import (
     ATTACK_SAMPLES,
     ATTACK_STEPS,
@@ -270,6 +270,25 @@ def attack_task(classifier: MFAClassifier, problem: Problem, labels: Array, step
     return Task(name, problem, lambda: attack(steps), floor, against, error, BOUNDARY_TOLERANCE, target)
 
 
+def nearest_task(classifier: MFAClassifier, problem: Problem, labels: Array) -> Task:
+    """Find the nearest adversarial examples; the error is the part of the mean distance that is not proved."""
+    X = problem.X
+
+    def floor() -> list[Array]:
+        return [m.weighted_log_prob(X) for m in classifier.mixtures_]
+
+    def error(result: AttackResult) -> float:
+        if not (np.all(result.success) and np.all(result.lower_bound <= result.l2)):
+            return float("inf")
+        return float(1 - result.lower_bound.mean(dtype=np.float64) / result.l2.mean(dtype=np.float64))
+
+    name = "nearest" if classifier.rule == "max" else "nearest, sum"
+    target = _target(name, problem.dtype)
+    return Task(
+        name, problem, lambda: nearest(classifier, X, labels), floor, "dense pass", error, BOUNDARY_TOLERANCE, target
+    )
+
+
 def sample_task(problem: Problem) -> Task:
     """Draw with noise; the error is that of the mean squared distance of samples from their components, which is d."""
     model, n, d = problem.model, len(problem.X), problem.shape.n_features
@@ -392,6 +411,7 @@ class Workbench:
             yield em_task(self.em_problem(dtype))
             attacked = self.attack_problem(dtype)
             yield from (attack_task(*attacked, steps) for steps in ATTACK_STEPS)
+            yield nearest_task(*attacked)
             yield sample_task(self.sample_problem(dtype))
 
 

@@ -1,0 +1,227 @@
+#include "cpu/nearest.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "core/reduce.hpp"
+#include "cpu/frame.hpp"
+#include "cpu/nearest_search.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+template <class T>
+class Nearest {
+  // A point that has been found and is still to be seen on the other side.
+  struct Pending {
+    std::size_t at;  // among all samples
+    std::size_t own;  // row of deltas_ and inwards_
+    std::size_t source, target;
+    double beyond;   // how far it is moved beyond the surface
+  };
+
+ public:
+  Nearest(const Model& model, const Gram* gram, const FrameMaker& frames, const Rows& rows, Groups groups,
+          const double* log_priors, const NearestOptions& options, const AttackOutput<T>& out, const PairOutput& pairs,
+          const CertificateOutput& certificates, std::size_t max_rows)
+      : model_(model),
+        rows_(rows),
+        groups_(groups),
+        log_priors_(log_priors),
+        options_(options),
+        out_(out),
+        pairs_(pairs),
+        certificates_(certificates),
+        panel_(gram == nullptr ? nullptr : &model.panels<double>().columns),
+        search_(frames(), groups, options.rule),
+        scorer_(model, max_rows, options.screening),
+        d_(model.n_features()),
+        centered_(max_rows * d_),
+        product_(panel_ == nullptr ? 0 : max_rows * panel_->columns()),
+        deltas_(max_rows * d_),
+        inwards_(max_rows * d_),
+        norms_(max_rows),
+        moved_(max_rows * d_),
+        buffer_(d_),
+        typed_buffer_(d_) {}
+
+  BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const double* x = read_row(rows_, first + i, 0, d_, buffer_.data());
+      double square = 0.0, size = 0.0;
+      for (std::size_t j = 0; j < d_; ++j) {
+        const double value = x[j] - model_.center<double>()[j];
+        centered_.data()[i * d_ + j] = value;
+        square += value * value;
+        size += x[j] * x[j];
+      }
+      if (!std::isfinite(square)) return first + i;
+      norms_[i] = std::sqrt(size);
+    }
+    if (panel_ != nullptr) panel_->multiply(centered_.data(), count, product_.data());
+    pending_.clear();
+    for (std::size_t i = 0; i < count; ++i) find(first + i, i, static_cast<std::size_t>(labels[first + i]));
+    for (int attempt = 0; attempt < most_attempts; ++attempt)
+      look(labels);
+    for (std::size_t i = 0; i < count; ++i) certify(first + i, i);
+    return {};
+  }
+
+ private:
+  // Each goes eight times as far beyond the surface as the one before.
+  static constexpr int most_attempts = 9;
+
+  void find(std::size_t at, std::size_t i, std::size_t label) {
+    certificates_.lower_bound[at] = 0.0;
+    if (out_.success[at] && out_.n_steps[at] == 0) return;  // in another class as it is
+    if (!out_.success[at]) out_.l2[at] = infinity;
+    search_.run(centered_.data() + i * d_, panel_ == nullptr ? nullptr : product_.data() + i * panel_->columns(), label,
+                out_.l2[at]);
+    certificates_.lower_bound[at] = search_.lower_bound();
+    out_.n_steps[at] = static_cast<std::int64_t>(std::max<std::size_t>(1, search_.n_problems()));
+    if (!search_.has_point()) return;
+    search_.frame().to_features(search_.delta(), deltas_.data() + i * d_);
+    search_.frame().to_features(search_.inward(), inwards_.data() + i * d_);
+    const double length = std::sqrt(sum_in_lanes(d_, [&](std::size_t j) {
+      return deltas_[i * d_ + j] * deltas_[i * d_ + j];
+    }));
+    const double rounding = std::numeric_limits<T>::epsilon() * norms_[i];
+    pending_.push_back({at, i, search_.source(), search_.target(), std::max(rounding / 16.0, 1e-10 * length)});
+  }
+
+  // Scores the pending points as they would be returned; what is in another class is, the others go on.
+  void look(const std::int64_t* labels) {
+    const auto score = [&]() -> BadRow {
+      if (pending_.empty()) return {};
+      for (std::size_t p = 0; p < pending_.size(); ++p) move(pending_[p], moved_.data() + p * d_);
+      Rows view;
+      view.data = moved_.data();
+      view.type = std::is_same_v<T, float> ? ElementType::f32 : ElementType::f64;
+      view.n_rows = pending_.size();
+      view.n_features = d_;
+      view.row_stride = static_cast<std::ptrdiff_t>(d_ * sizeof(T));
+      view.column_stride = sizeof(T);
+      scorer_.load(view, 0, pending_.size());
+      return scorer_.score_groups(groups_, score_tolerance<double>);
+    };
+    // A surface that is so far away that the scores there are out of range is as good as none.
+    while (const BadRow bad = score()) pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(*bad));
+    std::size_t left = 0;
+    for (std::size_t p = 0; p < pending_.size(); ++p) {
+      Pending one = pending_[p];
+      if (predicted(p) != static_cast<std::size_t>(labels[one.at])) {
+        take(one, moved_.data() + p * d_);
+        continue;
+      }
+      one.beyond *= 8.0;
+      pending_[left++] = one;
+    }
+    pending_.resize(left);
+  }
+
+  void move(const Pending& one, T* x_adv) {
+    const double* x = read_row(rows_, one.at, 0, d_, buffer_.data());
+    const double* delta = deltas_.data() + one.own * d_;
+    const double* inward = inwards_.data() + one.own * d_;
+    for (std::size_t j = 0; j < d_; ++j) x_adv[j] = static_cast<T>(x[j] + (delta[j] + one.beyond * inward[j]));
+  }
+
+  // The class of row i, as predict gives it.
+  std::size_t predicted(std::size_t i) const {
+    const double* values = scorer_.values(i);
+    core::ArgMax best_class;
+    for (std::size_t g = 0; g + 1 < groups_.size(); ++g) {
+      core::LogSumExp sum;
+      for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) sum.add(values[k]);
+      best_class.add(log_priors_[g] + (options_.rule == Rule::max ? sum.max : sum.value()), g);
+    }
+    return best_class.index;
+  }
+
+  void take(const Pending& one, const T* x_adv) {
+    const T* x = read_row(rows_, one.at, 0, d_, typed_buffer_.data());
+    const double l2 = std::sqrt(sum_in_lanes(d_, [&](std::size_t j) {
+      const double moved = static_cast<double>(x_adv[j]) - static_cast<double>(x[j]);
+      return moved * moved;
+    }));
+    if (!(l2 < out_.l2[one.at])) return;
+    std::copy_n(x_adv, d_, out_.x_adv + one.at * d_);
+    out_.l2[one.at] = l2;
+    out_.success[one.at] = true;
+    const auto within = [&](std::size_t k) {
+      const auto component = static_cast<std::int64_t>(k);
+      return component - *(std::upper_bound(groups_.begin(), groups_.end(), component) - 1);
+    };
+    pairs_.source[one.at] = within(one.source);
+    pairs_.target[one.at] = within(one.target);
+  }
+
+  void certify(std::size_t at, std::size_t i) {
+    double& bound = certificates_.lower_bound[at];
+    bound = std::min(bound, out_.l2[at]);
+    const double rounding = 2.0 * std::numeric_limits<T>::epsilon() * norms_[i];
+    certificates_.certified[at] =
+        out_.success[at] ? out_.l2[at] - bound <= options_.rtol * out_.l2[at] + rounding : bound == infinity;
+  }
+
+  const Model& model_;
+  const Rows& rows_;
+  Groups groups_;
+  const double* log_priors_;
+  const NearestOptions& options_;
+  const AttackOutput<T>& out_;
+  const PairOutput& pairs_;
+  const CertificateOutput& certificates_;
+  const Panel<double>* panel_;
+  NearestSearch search_;
+  BlockScorer<T> scorer_;
+  std::size_t d_;
+  AlignedBuffer<double> centered_, product_;  // (rows, d), (rows, columns)
+  std::vector<double> deltas_, inwards_;      // (rows, d)
+  std::vector<double> norms_;                 // (rows): |x|
+  std::vector<T> moved_;                      // (rows, d)
+  std::vector<double> buffer_;
+  std::vector<T> typed_buffer_;
+  std::vector<Pending> pending_;
+};
+
+}  // namespace
+
+template <class T>
+BadRow nearest(const Model& model, const Gram* gram, const Rows& rows, Groups groups, const double* log_priors,
+               const std::int64_t* labels, const NearestOptions& options, const AttackOutput<T>& out,
+               const PairOutput& pairs, const CertificateOutput& certificates, const Execution& execution) {
+  if (rows.n_rows == 0) return {};
+  std::vector<double> priors(model.n_components());
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g)
+    for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k) priors[static_cast<std::size_t>(k)] = log_priors[g];
+  const FrameMaker frames =
+      gram != nullptr ? gram_frames(*gram, std::move(priors)) : diagonal_frames(model, std::move(priors));
+  // Few enough rows that Ctrl-C is noticed in time: a row takes some hundred microseconds, or some hundred milliseconds.
+  const std::size_t height = std::min<std::size_t>(gram != nullptr ? 24 : 1, rows.n_rows);
+  constexpr std::size_t none = static_cast<std::size_t>(-1);
+  std::atomic<std::size_t> bad_row{none};
+  parallel_for((rows.n_rows + height - 1) / height, execution, [&] {
+    return [&, worker = Nearest<T>(model, gram, frames, rows, groups, log_priors, options, out, pairs, certificates,
+                                   height)](std::size_t block) mutable {
+      const std::size_t first = block * height;
+      if (const BadRow bad = worker.attack(first, std::min(height, rows.n_rows - first), labels)) bad_row = *bad;
+    };
+  });
+  return bad_row == none ? BadRow{} : BadRow{bad_row};
+}
+
+template BadRow nearest(const Model&, const Gram*, const Rows&, Groups, const double*, const std::int64_t*,
+                        const NearestOptions&, const AttackOutput<float>&, const PairOutput&, const CertificateOutput&,
+                        const Execution&);
+template BadRow nearest(const Model&, const Gram*, const Rows&, Groups, const double*, const std::int64_t*,
+                        const NearestOptions&, const AttackOutput<double>&, const PairOutput&, const CertificateOutput&,
+                        const Execution&);
+
+}  // namespace mfa::cpu

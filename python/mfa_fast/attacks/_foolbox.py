@@ -1,0 +1,204 @@
+"""Attacks of Foolbox on any model that can be a torch module; imported only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from foolbox.attacks import DDNAttack, L2CarliniWagnerAttack
+from foolbox.models import PyTorchModel
+from numpy.typing import NDArray
+
+from mfa_fast._backend import Array, as_samples
+from mfa_fast._validation import check_clip, check_integer
+from mfa_fast.attacks._modules import as_module
+from mfa_fast.attacks.result import AttackResult
+from mfa_fast.classifier import class_indices
+from mfa_fast.torch import MFAModule
+
+__all__ = ["Bounds", "DDNAttack", "L2CarliniWagnerAttack", "attack"]
+
+# What the logits of a row are multiplied by, from the gap (n,) by which its class leads and the gap's squared
+# gradient (n,).
+Scale = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The box in which an attack moves, and how many times as wide it is as the range of the data."""
+
+    low: float
+    high: float
+    widths: float
+
+
+def attack(
+    make: Callable[[Bounds], Any],
+    scale: Scale,
+    model: Any,
+    X: Any,
+    y: Any,
+    *,
+    clip: Any,
+    batch_size: int,
+) -> AttackResult:
+    """Run one of Foolbox's attacks on the samples that the model gives the right class.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the attack.
+    scale : callable
+        Foolbox's attacks have constants that suit the logits of networks; this brings those of each row there.
+    model, X, y, clip, batch_size
+        As in `mfa_fast.attacks.cw_l2`.
+    """
+    check_integer("batch_size", batch_size, 1)
+    victim = _Victim(as_module(model))
+    is_module = isinstance(model, torch.nn.Module)
+    data, wrap = victim.samples(X, any_shape=is_module)
+    bounds = _bounds(data, clip)
+    with victim.at_rest(), torch.random.fork_rng():
+        torch.manual_seed(0)  # DDN draws a direction where a gradient is 0
+        before = victim.classify(data, batch_size)
+        labels = before if y is None else class_indices(victim.classes(data), y, len(data))
+        X_adv, n_steps = data.copy(), np.zeros(len(data), np.int64)
+        standing = np.flatnonzero(before == labels)
+        for start in range(0, len(standing), batch_size):
+            rows = standing[start : start + batch_size]
+            X_adv[rows], n_steps[rows] = victim.attack(make(bounds), scale, data[rows], labels[rows], bounds)
+        found = victim.classify(X_adv, batch_size) != labels
+    if not is_module and hasattr(model, "predict"):
+        # A module in torch and the model may differ in the last digit; it is the model that is to be fooled.
+        found = class_indices(victim.classes(data), model.predict(X_adv), len(data)) != labels
+    # What Foolbox gives back where it found nothing is not where it ended, but all zeros.
+    found &= (before != labels) | X_adv.reshape(len(data), -1).any(axis=1)
+    X_adv[~found] = data[~found]
+    distances = (X_adv.astype(np.float64) - data).reshape(len(data), -1)
+    n = len(data)
+    arrays = (
+        X_adv,
+        np.linalg.norm(distances, axis=1).astype(data.dtype),
+        found,
+        n_steps,
+        np.full(n, -1),
+        np.full(n, -1),
+        np.full(n, np.nan),
+        np.zeros(n, np.bool_),
+    )
+    return AttackResult(*(wrap(a) for a in arrays))
+
+
+class _Victim:
+    """A module under attack."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        # Class scores before they are rounded to float32, in which those of either side of the surface may be equal.
+        self.logits: Callable[[torch.Tensor], torch.Tensor] = (
+            module.class_scores if isinstance(module, MFAModule) else module
+        )
+        first = next(iter(module.parameters()), None)
+        self.device = torch.device("cpu") if first is None else first.device
+        # Of its parameters; a module without any takes samples as they are.
+        self.dtype = None if first is None else first.dtype
+
+    def samples(self, X: Any, *, any_shape: bool) -> tuple[Array, Callable[[Array], Any]]:
+        """Return samples as an array of the dtype that the module wants, and the way back to the caller's library."""
+        shape = np.shape(X)
+        samples = as_samples(X.reshape(len(X), -1) if any_shape and len(shape) > 2 else X)
+        dtype: Any = samples.dtype if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        data = np.ascontiguousarray(samples.data, dtype=dtype).reshape(shape)
+        if not np.all(np.isfinite(data)):
+            msg = "X must be finite, got NaN or infinity."
+            raise ValueError(msg)
+        return data, samples.wrap
+
+    def tensor(self, data: Array) -> torch.Tensor:
+        """Return an array where the module is."""
+        return torch.from_numpy(data).to(self.device)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Keep the module from changing: no dropout, no statistics of batches, no gradients of parameters."""
+        training = [m for m in self.module.modules() if m.training]
+        learning = [p for p in self.module.parameters() if p.requires_grad]
+        self.module.eval()
+        try:
+            for parameter in learning:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in learning:
+                parameter.requires_grad_(True)
+
+    def classes(self, data: Array) -> Array:
+        """Return the labels of the logits: `classes_` of the module if it has one, else 0, 1, ..."""
+        if hasattr(self.module, "classes_"):
+            return np.asarray(self.module.classes_)
+        with torch.no_grad():
+            return np.arange(self.logits(self.tensor(data[:1])).shape[1])
+
+    def classify(self, data: Array, batch_size: int) -> NDArray[np.int64]:
+        """Return the index of the largest logit."""
+        with torch.no_grad():
+            batches = [
+                self.logits(self.tensor(data[i : i + batch_size])).argmax(dim=1).cpu().numpy()
+                for i in range(0, len(data), batch_size)
+            ]
+        return np.concatenate(batches)
+
+    def attack(
+        self, attack: Any, scale: Scale, data: Array, labels: NDArray[np.int64], bounds: Bounds
+    ) -> tuple[Array, int]:
+        """Return adversarial examples of a batch and the number of gradients taken."""
+        x, y = self.tensor(data), self.tensor(labels)
+        scaled = _Scaled(self.logits, self._scales(scale, x, y))
+        peer = PyTorchModel(scaled, bounds=(bounds.low, bounds.high), device=self.device)
+        X_adv, _, _ = attack(peer, x, y, epsilons=None)
+        return X_adv.cpu().numpy(), scaled.n_gradients
+
+    def _scales(self, scale: Scale, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x = x.clone().requires_grad_()
+        logits = self.logits(x)
+        own = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
+        gap = logits[own] - logits.masked_fill(own, -torch.inf).max(dim=1).values
+        (gradient,) = torch.autograd.grad(gap.sum(), x)
+        scales = scale(gap.detach().double(), gradient.double().flatten(1).square().sum(dim=1))
+        # A gap or a gradient of 0 has no scale.
+        return torch.where(torch.isfinite(scales) & (scales > 0), scales, 1.0)
+
+
+class _Scaled(torch.nn.Module):  # type: ignore[misc,unused-ignore]
+    """Logits less the largest, times a number for each row; rounded to the dtype of the samples only then."""
+
+    def __init__(self, logits: Callable[[torch.Tensor], torch.Tensor], scales: torch.Tensor) -> None:
+        super().__init__()
+        self._logits = [logits]  # in a list: a module in there stays where it is
+        self._scales = scales
+        self.n_gradients = 0
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_gradients += int(x.requires_grad)
+        logits = self._logits[0](x)
+        largest = logits.detach().max(dim=1, keepdim=True).values
+        return ((logits - largest) * self._scales[:, None]).to(x.dtype)
+
+
+def _bounds(data: Array, clip: Any) -> Bounds:
+    low, high = check_clip(clip)
+    smallest, largest = float(data.min()), float(data.max())
+    if (low is not None and smallest < low) or (high is not None and largest > high):
+        msg = f"X must lie within clip={clip!r}, got entries from {smallest:.6g} to {largest:.6g}; clip them first."
+        raise ValueError(msg)
+    spread = largest - smallest or 1.0
+    low = smallest - spread if low is None else low
+    high = largest + spread if high is None else high
+    return Bounds(low, high, (high - low) / spread)

@@ -1,0 +1,415 @@
+"""The nearest adversarial example, its certificate, and the cases in which neither is a matter of course."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+from mfa_fast.attacks import ld_grad, nearest
+from tolerances import ATTACK, NEAREST_ROUNDING, scaled_error
+
+rules = pytest.mark.parametrize("rule", ["max", "sum"])
+classes = pytest.mark.parametrize("n_classes", [2, 3])
+noise_types = pytest.mark.parametrize("noise_type", ["spherical", "diag"])
+
+
+def _problem(n_classes=2, *, noise_std=0.1, noise_type="spherical", shape=(3, 12, 2), n=15):
+    mixtures = [
+        ref.random_parameters(*shape, noise_type=noise_type, noise_std=noise_std, seed=10 + c) for c in range(n_classes)
+    ]
+    priors = np.arange(1, n_classes + 1) / np.arange(1, n_classes + 1).sum()
+    X = [ref.random_samples(m, n, seed=c, stray=0) for c, m in enumerate(mixtures)]
+    return mixtures, priors, np.concatenate(X)
+
+
+def _classifier(mixtures, priors=None, rule="max"):
+    return MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, rule=rule)
+
+
+def _single(mean, loadings, noise_variance, weights=(1.0,)):
+    means = np.atleast_2d(np.asarray(mean, dtype=float))
+    return ref.Parameters(
+        np.asarray(weights),
+        means,
+        np.asarray(loadings, dtype=float).reshape(len(means), -1, means.shape[1]),
+        np.broadcast_to(noise_variance, means.shape).astype(float),
+    )
+
+
+def _gap(result):
+    return (result.l2 - result.lower_bound) / result.l2
+
+
+@rules
+@classes
+@noise_types
+@pytest.mark.parametrize("noise_std", [1.0, 0.1, 1e-3])
+def test_every_point_flips_and_bounds_are_in_order(rule, n_classes, noise_type, noise_std, dtype):
+    mixtures, priors, X = _problem(n_classes, noise_std=noise_std, noise_type=noise_type)
+    X = X.astype(dtype)
+    own = np.argmax(ref.class_scores(X, mixtures, priors, rule), axis=1)
+    model = _classifier(mixtures, priors, rule)
+    result, attack = nearest(model, X), ld_grad(model, X, steps=50)
+    assert result.X_adv.dtype == result.l2.dtype == result.lower_bound.dtype == dtype
+    assert result.success.all()
+    assert np.all(np.argmax(ref.class_scores(result.X_adv, mixtures, priors, rule), axis=1) != own)
+    assert np.all(model.predict(result.X_adv) != model.predict(X))
+    expected = np.linalg.norm(result.X_adv.astype(np.float64) - X.astype(np.float64), axis=1)
+    assert scaled_error(result.l2.astype(np.float64), expected) <= ATTACK[X.dtype]
+    assert np.all(result.lower_bound <= result.l2)
+    assert np.all(result.l2 <= np.where(attack.success, attack.l2, np.inf))
+    assert result.l2.mean() < 0.99 * attack.l2.mean()
+
+
+@classes
+@noise_types
+@pytest.mark.parametrize("noise_std", [0.1, 1e-3])
+def test_the_maximum_rule_is_certified(n_classes, noise_type, noise_std, isa):
+    mixtures, priors, X = _problem(n_classes, noise_std=noise_std, noise_type=noise_type)
+    result = nearest(_classifier(mixtures, priors), X)
+    assert np.all(result.certified)
+    assert np.all(_gap(result) <= 1e-6)
+
+
+def test_certified_means_what_it_says():
+    mixtures, priors, X = _problem(shape=(4, 6, 2), n=60, n_classes=3)
+    for rtol in (1e-8, 1e-6, 1e-1):
+        result = nearest(_classifier(mixtures, priors, "sum"), X, rtol=rtol)
+        rounding = 2 * np.finfo(float).eps * np.linalg.norm(X, axis=1)
+        assert np.array_equal(result.certified, result.l2 - result.lower_bound <= rtol * result.l2 + rounding)
+
+
+@rules
+def test_overlapping_components_have_a_gap_that_is_stated(rule):
+    mixtures, priors, X = _problem(noise_std=1.0, shape=(4, 6, 2), n=30)
+    result = nearest(_classifier(mixtures, priors, rule), X)
+    assert np.median(_gap(result)) <= (1e-6 if rule == "max" else 0.15)
+    assert np.all(_gap(result)[~result.certified] > 1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 23, 24, 25, 47, 49, 97])
+@noise_types
+def test_rows_do_not_depend_on_each_other(n, noise_type, dtype):
+    mixtures, priors, X = _problem(noise_type=noise_type, n=50)
+    X = X.astype(dtype)
+    model = _classifier(mixtures, priors)
+    whole = nearest(model.set_params(n_threads=1), X)
+    part = nearest(model.set_params(n_threads=3), X[:n])
+    for name in ("X_adv", "l2", "lower_bound", "certified", "n_steps"):
+        assert np.array_equal(getattr(part, name), getattr(whole, name)[:n])
+
+
+@rules
+@classes
+@noise_types
+def test_what_is_wrong_already_is_left_alone(rule, n_classes, noise_type, dtype):
+    mixtures, priors, X = _problem(n_classes, noise_std=1.0, noise_type=noise_type)
+    X = X.astype(dtype)
+    wrong = (np.argmax(ref.class_scores(X, mixtures, priors, rule), axis=1) + 1) % n_classes
+    result = nearest(_classifier(mixtures, priors, rule), X, wrong)
+    assert result.success.all()
+    assert result.certified.all()
+    assert not result.n_steps.any()
+    assert not result.l2.any()
+    assert not result.lower_bound.any()
+    assert np.array_equal(result.X_adv, X)
+    assert result.summary()["accuracy"] == 0
+
+
+# Cases that are known in closed form.
+
+
+@rules
+@pytest.mark.parametrize("noise", [0.25, np.array([0.1, 0.5, 0.2])], ids=["spherical", "diagonal"])
+@pytest.mark.parametrize("n_factors", [0, 1])
+def test_equal_covariances_make_a_plane(rule, noise, n_factors):
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(n_factors, 3))
+    mixtures = [_single(mean, loadings, noise) for mean in ([0, 0, 0], [1, 2, -1])]
+    X = rng.normal(size=(20, 3))
+    model = _classifier(mixtures, [0.3, 0.7], rule)
+    normal = np.linalg.solve(ref.covariance(mixtures[0], 0), mixtures[1].means[0] - mixtures[0].means[0])
+    distance = np.abs(ref.decision_function(X, mixtures, [0.3, 0.7])) / np.linalg.norm(normal)
+    result = nearest(model, X)
+    assert result.certified.all()
+    assert scaled_error(result.l2, distance.astype(float)) <= 1e-8
+
+
+@rules
+@pytest.mark.parametrize("d", [1, 2, 3, 8])
+def test_the_hard_case_of_concentric_spheres(rule, d):
+    """From the common centre all directions are the same, and the gradient is zero."""
+    variances = 0.01, 1.0
+    mixtures = [_single(np.zeros(d), np.zeros((0, d)), v) for v in variances]
+    radius = np.sqrt(d * np.log(variances[1] / variances[0]) / (1 / variances[0] - 1 / variances[1]))
+    X = np.zeros((2, d))
+    X[1, 0] = 0.3 * radius
+    result = nearest(_classifier(mixtures, [0.5, 0.5], rule), X)
+    assert result.success.all()
+    assert result.certified.all()
+    assert result.l2 == pytest.approx([radius, 0.7 * radius], rel=1e-6)
+
+
+def test_the_hard_case_within_the_subspaces():
+    """Concentric ellipses: the nearest points lie along an axis that the gradient has no part in."""
+    mixtures = [_single(np.zeros(3), [[2.0, 0, 0]], 0.1), _single(np.zeros(3), [[0, 2.0, 0]], 0.1)]
+    X = np.array([[0.5, 0.0, 0.0], [1.0, 0.0, 0.2]])
+    result = nearest(_classifier(mixtures), X)
+    # The surface is |x_1| = |x_2|, and from (a, 0) nearest at (a, a) / 2, where the gradient does not point to.
+    assert result.certified.all()
+    assert result.l2 == pytest.approx(X[:, 0] / np.sqrt(2), rel=1e-6)
+
+
+@noise_types
+def test_diagonal_noise_that_is_negative_off_the_low_rank_part(noise_type):
+    """One pixel of little noise in one component only: the diagonal of the dual's matrix turns negative there."""
+    noise = [np.array([1e-3, 1.0, 1.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.0])]
+    mixtures = [_single(np.zeros(4), [[3.0, 0, 0, 0]], noise[0]), _single([0, 2.0, 0, 0], [[0, 0, 1.0, 0]], noise[1])]
+    if noise_type == "spherical":
+        mixtures = [m._replace(noise_variance=np.full((1, 4), v)) for m, v in zip(mixtures, (0.01, 1.0), strict=True)]
+    X = ref.random_samples(mixtures[0], 10, seed=0, stray=0)
+    result = nearest(_classifier(mixtures), X)
+    assert result.certified.all()
+
+
+def test_identical_components_and_identical_classes():
+    base = ref.random_parameters(3, 5, 2, seed=3)
+    X = ref.random_samples(base, 10, seed=0, stray=0)
+    same = nearest(_classifier([base, base], [0.6, 0.4]), X, np.zeros(10, int))
+    assert not same.success.any()  # the first class is ahead by its prior, everywhere
+    assert np.all(np.isinf(same.l2))
+    assert np.all(same.lower_bound > 0)  # a bound, though not the infinite one that would be right
+    # A component that both classes have, at the same place, beside others that tell them apart.
+    other = ref.random_parameters(3, 5, 2, seed=4)
+    shared = [
+        ref.Parameters(*(np.concatenate([a[:1], b[1:]]) for a, b in zip(base, m, strict=True))) for m in (base, other)
+    ]
+    shared = [m._replace(weights=m.weights / m.weights.sum()) for m in shared]
+    model = _classifier(shared, [0.6, 0.4])
+    result = nearest(model, X)
+    assert np.all(result.lower_bound <= result.l2)
+    assert np.mean(result.certified) >= 0.9
+
+
+def test_components_without_weight_do_not_take_part():
+    mixtures, priors, X = _problem()
+    near = [
+        ref.Parameters(
+            np.append(m.weights, 0.0),
+            np.vstack([m.means, X[:1] + 0.01]),
+            np.concatenate([m.loadings, m.loadings[:1]]),
+            np.vstack([m.noise_variance, m.noise_variance[:1]]),
+        )
+        for m in mixtures
+    ]
+    plain, result = nearest(_classifier(mixtures, priors), X), nearest(_classifier(near, priors), X)
+    assert result.certified.all()
+    assert result.l2 == pytest.approx(plain.l2, rel=1e-6)
+
+
+@rules
+def test_a_class_that_is_never_reached(rule):
+    mixtures, _, X = _problem()
+    result = nearest(_classifier(mixtures, [1.0, 0.0], rule), X)
+    assert not result.success.any()
+    assert np.all(np.isinf(result.lower_bound))
+    assert np.all(np.isinf(result.l2))
+    assert result.certified.all()
+    assert np.array_equal(result.X_adv, X)
+    assert result.summary()["success_rate"] == 0
+    assert np.all(result.certified_curve([0.0, 1e9]) == 1)
+
+
+@noise_types
+def test_without_factors(noise_type):
+    mixtures, priors, X = _problem(shape=(3, 4, 0), noise_type=noise_type)
+    assert np.all(nearest(_classifier(mixtures, priors), X).certified)
+
+
+def test_outliers_of_wide_noise():
+    """The asymmetric classifier: components of noise 0.01 and 0.5 side by side."""
+    mixtures, priors, X = _problem(noise_std=0.01, shape=(3, 60, 2), n=30)
+    model = _classifier(mixtures, priors).asymmetric(X, component=5, base_noise_std=0.01)
+    X, y = model.sample(100, random_state=0)
+    result, attack = nearest(model, X, y), ld_grad(model, X, y, steps=50)
+    assert np.mean(result.certified) >= 0.99
+    assert np.all(result.l2 <= np.where(attack.success, attack.l2, np.inf))
+
+
+def test_other_dtypes_and_layouts():
+    mixtures, priors, X = _problem(noise_std=1.0)
+    model = _classifier(mixtures, priors)
+    X = np.round(X * 10)
+    expected = nearest(model, X)
+    assert np.array_equal(nearest(model, np.asfortranarray(X)).X_adv, expected.X_adv)
+    assert np.array_equal(nearest(model, X.astype(np.int16)).X_adv, expected.X_adv)
+
+
+def test_source_and_target_meet_at_the_point():
+    mixtures, priors, X = _problem(n_classes=2)
+    result = nearest(_classifier(mixtures, priors), X)
+    joint = [ref.weighted_log_prob(result.X_adv, m) + np.log(p) for m, p in zip(mixtures, priors, strict=True)]
+    own = np.argmax(ref.class_scores(X, mixtures, priors), axis=1)
+    for i in range(len(X)):
+        source, target = joint[own[i]][i, result.source[i]], joint[1 - own[i]][i, result.target[i]]
+        assert abs(source - target) <= 1e-4 * abs(source)
+        assert target == joint[1 - own[i]][i].max()
+
+
+def test_labels_of_any_kind():
+    mixtures, priors, X = _problem()
+    names = np.array(["ant", "bee"])
+    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, classes=names)
+    assert np.array_equal(nearest(model, X).X_adv, nearest(_classifier(mixtures, priors), X).X_adv)
+
+
+def test_curves_of_bound_and_distance():
+    mixtures, priors, X = _problem(n_classes=3, noise_std=1.0)
+    y = np.zeros(len(X), int)
+    result = nearest(_classifier(mixtures, priors, "sum"), X, y)
+    radii = np.linspace(0, 3, 50)
+    certain, left = result.certified_curve(radii), result.security_curve(radii)
+    assert np.all(certain <= left)
+    right = result.n_steps > 0
+    assert not right.all()
+    assert certain == pytest.approx([np.mean(right & (result.lower_bound > r)) for r in radii])
+    summary = result.summary()
+    assert summary["mean_lower_bound"] == pytest.approx(result.lower_bound[right].mean())
+    assert summary["certified_rate"] == pytest.approx(result.certified[right].mean())
+    unknown = ld_grad(_classifier(mixtures, priors), X)
+    assert not unknown.certified_curve(radii).any()
+    assert np.isnan(unknown.summary()["mean_lower_bound"])
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"rtol": -1.0}, "rtol"),
+        ({"rtol": np.nan}, "rtol"),
+        ({"rtol": "small"}, "rtol"),
+        ({"steps": -1}, "steps"),
+        ({"steps": True}, "steps"),
+        ({"n_threads": 0}, "n_threads"),
+        ({"y": np.full(30, 5)}, "y"),
+        ({"X": np.full((30, 12), np.nan)}, "X"),
+        ({"X": np.ones((30, 11))}, "X"),
+        ({"model": LogisticRegression()}, "model"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_arguments(arguments, name):
+    mixtures, priors, X = _problem()
+    given = {"model": _classifier(mixtures, priors), "X": X, **arguments}
+    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
+        nearest(given.pop("model"), given.pop("X"), given.pop("y", None), **given)
+
+
+@pytest.mark.parametrize("model", [MFAClassifier(), SVC(), make_pipeline(StandardScaler(), LinearSVC())])
+def test_unfitted_models(model):
+    with pytest.raises(NotFittedError):
+        nearest(model, np.ones((2, 3)))
+
+
+# Support vector machines.
+
+
+def _blobs(n=80, d=6):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 2
+    X = rng.normal(size=(n, d)) * np.linspace(0.5, 3, d) + 2.0 * y[:, None] * np.linspace(1, 2, d)
+    return X, y
+
+
+SCALED = {
+    "plain": lambda svm: svm,
+    "standard": lambda svm: make_pipeline(StandardScaler(), svm),
+    "minmax": lambda svm: make_pipeline(MinMaxScaler(), svm),
+}
+
+
+@pytest.mark.parametrize("scaling", SCALED)
+@pytest.mark.parametrize("svm", [LinearSVC(random_state=0, max_iter=100_000), SVC(kernel="linear")])
+def test_linear_machines_are_exact(svm, scaling, dtype):
+    X, y = _blobs()
+    X = X.astype(dtype)
+    model = SCALED[scaling](svm).fit(X, y)
+    predicted = model.predict(X)
+    normal = model.decision_function(np.eye(6)) - model.decision_function(np.zeros((1, 6)))
+    result = nearest(model, X)
+    assert result.certified.all()
+    assert np.all(model.predict(result.X_adv) != predicted)
+    distance = np.abs(model.decision_function(X.astype(np.float64))) / np.linalg.norm(normal)
+    assert result.lower_bound == pytest.approx(distance, rel=1e-6)
+
+
+@pytest.mark.parametrize("scaling", SCALED)
+@pytest.mark.parametrize("gamma", [0.003, 0.03, 0.3])
+def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dtype):
+    X, y = _blobs()
+    X = X.astype(dtype)
+    model = SCALED[scaling](SVC(kernel="rbf", gamma=gamma)).fit(X, y)
+    predicted = model.predict(X)
+    result, attack = nearest(model, X), ld_grad(model, X, steps=50)
+    found = result.success
+    assert np.all(result.lower_bound <= result.l2)
+    assert np.all(result.lower_bound > 0)
+    assert np.all(result.l2[found] <= attack.l2[found] * (1 + ATTACK[X.dtype]))
+    rng = np.random.default_rng(1)
+    toward = np.where(found[:, None], result.X_adv - X, rng.normal(size=X.shape))
+    for direction in (toward, *rng.normal(size=(50, *X.shape))):
+        unit = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+        inside = X + (1 - NEAREST_ROUNDING) * np.minimum(result.lower_bound, 1e6)[:, None] * unit
+        assert np.array_equal(model.predict(inside.astype(np.float64)), predicted)
+
+
+def test_what_a_machine_gets_wrong_is_left_alone():
+    X, y = _blobs()
+    for model in (SVC(kernel="linear").fit(X, y), SVC(kernel="rbf", gamma=0.1).fit(X, y)):
+        result = nearest(model, X, 1 - model.predict(X))
+        assert result.certified.all()
+        assert not result.lower_bound.any()
+        assert not result.l2.any()
+
+
+# Real images.
+
+
+@pytest.fixture(scope="module", params=[(0, 6), (2, 7), (4, 5)], ids=["0-6", "2-7", "4-5"])
+def symmetric(request, mnist):
+    """The symmetric classifier of two digits, at the paper's size."""
+    X = mnist["x_train"].reshape(-1, 784) / np.float32(255)
+    chosen = [X[mnist["y_train"] == digit] for digit in request.param]
+    model = MFAClassifier(25, 6, random_state=0, max_iter=10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(np.concatenate(chosen), np.repeat(request.param, [len(part) for part in chosen]))
+    return model.symmetric(1e-3)
+
+
+@rules
+def test_digits_of_mnist_are_certified(symmetric, rule, dtype):
+    model = symmetric.set_params(rule=rule)
+    X, y = model.sample(300, random_state=1)
+    X = X.astype(dtype)
+    result, attack = nearest(model, X, y), ld_grad(model, X, y, steps=50)
+    assert result.success.all()
+    assert np.mean(result.certified) >= 0.99
+    assert result.l2.mean() == pytest.approx(result.lower_bound.mean(), rel=1e-4)
+    assert np.all(result.lower_bound <= result.l2)
+    assert np.all(result.l2 <= attack.l2)
+    assert 1.03 <= attack.l2.mean() / result.l2.mean() <= 1.08
+    # Long double takes its time: some of them.
+    mixtures = [ref.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_) for m in model.mixtures_]
+    few = slice(0, 8)
+    scores = ref.class_scores(result.X_adv[few], mixtures, model.priors_, rule)
+    assert np.all(model.classes_[np.argmax(scores, axis=1)] != y[few])

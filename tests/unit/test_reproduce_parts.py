@@ -1,0 +1,175 @@
+"""Settings, verdicts and pieces of experiments, each by itself."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mfa_fast import MFA
+from mfa_fast.experiments import paper
+from mfa_fast.experiments.reproduce import observations, plane
+from mfa_fast.experiments.reproduce.bounds import distances_to_subspaces
+from mfa_fast.experiments.reproduce.catalogue import EXPERIMENTS, find_experiments
+from mfa_fast.experiments.reproduce.cells import Context, Store, closure
+from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_order, compare_share
+from mfa_fast.experiments.reproduce.images import find_image_sets
+from mfa_fast.experiments.reproduce.settings import Settings, read_settings
+
+NAMES = (
+    *("fig2", "obs1", "obs3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "fig11", "fig12"),
+    *("fig13", "fig14", "fig15", "fig16", "fig17", "fig18", "table1", "table2", "cifar", "subspace", "exact"),
+)
+
+
+# Settings.
+
+
+def test_later_settings_win(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("attack_samples = 7\npairs = [[1, 2]]\n[fig9]\nwidth = 3\n")
+    assert read_settings().train_samples == Settings().train_samples
+    assert read_settings(smoke=True).attack_samples < Settings().attack_samples
+    settings = read_settings(smoke=True, file=file, changes=["attack_samples=5", "fig9.widths=[2]", "gamma=1"])
+    assert settings.attack_samples == 5
+    assert settings.pairs == ((1, 2),)
+    assert (settings.fig9.width, settings.fig9.widths) == (3, (2,))
+    assert settings.gamma == 1.0 and isinstance(settings.gamma, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ("speed=3", "speed"),
+        ("fig9.speed=3", "fig9.speed"),
+        ("fig9=3", "fig9"),
+        ("attack_samples=0", "attack_samples"),
+        ("attack_samples=1.5", "attack_samples"),
+        ("attack_samples=many", "attack_samples"),
+        ("attack_samples=true", "attack_samples"),
+        ("noise_std=-1", "noise_std"),
+        ("noise_std=nan", "noise_std"),
+        ("fig10.noise_stds=[0.1, 0]", "fig10.noise_stds"),
+        ("fig11.betas=[-1]", "fig11.betas"),
+        ("pairs=[[1, 1]]", "pairs"),
+        ("pairs=[[1, 2, 3]]", "pairs"),
+        ("pairs=[]", "pairs"),
+        ("classifiers=['oracle']", "classifiers"),
+        ("seed=-1", "seed"),
+        ("attack_samples", "name=value"),
+    ],
+)
+def test_bad_settings_are_named(change, word):
+    with pytest.raises(ValueError, match=word) as info:
+        read_settings(changes=[change])
+    assert "\n" not in str(info.value)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    (tmp_path / "broken.toml").write_text("a = = 3")
+    with pytest.raises(ValueError, match=r"broken\.toml"):
+        read_settings(file=tmp_path / "broken.toml")
+
+
+# Verdicts.
+
+
+def test_a_distance_agrees_within_its_tolerance():
+    assert compare_distance("x", 3.1, 3.0, "s", 0.15).verdict == "within 4 %"
+    assert compare_distance("x", 3.0, 3.0, "s", 0.15).agrees is True
+    far = compare_distance("x", 4.5, 3.0, "s", 0.15)
+    assert (far.agrees, far.verdict, far.ratio) == (False, "50 % larger", 1.5)
+    assert compare_distance("x", 0.3, 3.0, "s", 0.4).verdict == "10.0 times smaller"
+    assert compare_distance("x", 0.3, None, "s", 0.4).agrees is None
+    assert compare_distance("x", math.nan, 3.0, "s", 0.4).agrees is False
+
+
+def test_a_share_agrees_within_points():
+    assert compare_share("x", 0.97, 1.0, "s", 0.05).verdict == "within 3 points"
+    assert compare_share("x", 0.90, 1.0, "s", 0.05).agrees is False
+    assert compare_share("x", 0.05, 0.0, "s", 0.05).agrees is True
+    assert compare_share("x", 0.05, None, "s", 0.05).agrees is None
+
+
+def test_an_order_is_judged_on_the_same_data_only():
+    theirs = {"a": 3.0, "b": 2.0, "c": 1.0}
+    same = compare_order("x", {"c": 0.1, "a": 9.0, "b": 5.0}, theirs, "s", same_data=True)
+    assert (same.agrees, same.ours) == (True, "a > b > c")
+    other = compare_order("x", {"c": 9.0, "a": 1.0}, theirs, "s", same_data=True)
+    assert (other.agrees, other.ours, other.paper) == (False, "c > a", "a > c")
+    assert compare_order("x", {"c": 9.0, "a": 1.0}, theirs, "s", same_data=False).agrees is None
+
+
+def test_the_papers_order_is_the_same_on_all_of_its_data():
+    sets = [paper.mnist_figures(pair) for pair in ((0, 6), (2, 7), (4, 5))]
+    sets += [paper.celeba_figures(name) for name in Settings().attributes]
+    for figures in sets:
+        heights = [figures[key].mean_l2 for key in ("bayes_symmetric", "rbf_svm", "cnn", "linear_svm")]
+        assert heights == sorted(heights, reverse=True)
+
+
+# Closed forms of the observations against numerical integration.
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.9, 0.3, 0.01, 1e-4])
+def test_closed_form_of_observation_1(sigma):
+    t = np.linspace(-12 * sigma, 12 * sigma, 2_000_001)
+    density = np.exp(-0.5 * (t / sigma) ** 2)
+    gap = -0.5 * (t / sigma) ** 2 - np.log(sigma) + 0.5 * (t - observations.OTHER_MEAN) ** 2
+    inside = gap > 0
+    edges = t[1:][np.diff(inside.astype(int)) != 0]
+    distance = np.min(np.abs(t[:, None] - edges), axis=1)
+    expected = np.sum(distance[inside] * density[inside]) / np.sum(density[inside])
+    assert observations.closed_form_distance(sigma) == pytest.approx(expected, rel=1e-3)
+
+
+def test_closed_form_of_observation_3_tends_to_everything():
+    shares = [observations.closed_form_share(rest) for rest in (0.5, 1e-3, 1e-6, 1e-9, 1e-12)]
+    assert shares == sorted(shares)
+    assert shares[0] < 0.05 and shares[-1] > 0.995
+
+
+# Geometry.
+
+
+def test_distances_in_the_plane_are_those_to_the_boundary():
+    X = np.random.default_rng(0).normal(scale=3, size=(200, 2))
+    y = (X[:, 0] > 1).astype(int)
+    found = plane._continuous(X, y, y, lambda points: points[:, 0] - 1)
+    np.testing.assert_allclose(found.distances, np.abs(X[:, 0] - 1), atol=3e-3)
+    circle = plane._continuous(X, y, y, lambda points: np.linalg.norm(points, axis=1) - 4)
+    np.testing.assert_allclose(circle.distances, np.abs(np.linalg.norm(X, axis=1) - 4), atol=3e-3)
+
+
+def test_distances_to_subspaces():
+    rng = np.random.default_rng(0)
+    means, loadings = rng.normal(size=(3, 7)), rng.normal(size=(3, 2, 7))
+    mixture = MFA.from_parameters(np.full(3, 1 / 3), means, loadings, 1e-6)
+    X = rng.normal(size=(10, 7))
+    found = distances_to_subspaces(mixture, X)
+    for k in range(3):
+        coefficients, *_ = np.linalg.lstsq(loadings[k].T, (X - means[k]).T, rcond=None)
+        expected = np.linalg.norm((X - means[k]).T - loadings[k].T @ coefficients, axis=0)
+        np.testing.assert_allclose(found[:, k], expected, rtol=1e-10)
+
+
+# The catalogue.
+
+
+def test_every_figure_and_table_has_a_driver():
+    assert tuple(sorted(EXPERIMENTS)) == tuple(sorted(NAMES))
+    assert len(find_experiments("all")) == len(NAMES)
+    with pytest.raises(ValueError, match="fig2"):
+        find_experiments("fig1")
+
+
+def test_plans_share_their_cells(tmp_path):
+    settings = Settings()
+    images = find_image_sets(settings, [])
+    plans = {name: EXPERIMENTS[name].plan(settings, images) for name in NAMES}
+    assert set(plans["fig6"].values()) == set(plans["table1"].values())
+    assert set(plans["fig17"].values()) < set(plans["fig6"].values())
+    keys = [cell.key for cell in closure(cell for plan in plans.values() for cell in plan.values())]
+    assert len(keys) == len(set(keys))
+    context = Context(Store(tmp_path), 1)
+    with pytest.raises(FileNotFoundError):
+        context.value(next(iter(plans["fig6"].values())))

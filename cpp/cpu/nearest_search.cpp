@@ -4,9 +4,9 @@
 #include <cmath>
 #include <limits>
 
-#include "core/screening.hpp"
 #include "core/kernel_machine.hpp"
 #include "core/reduce.hpp"
+#include "core/screening.hpp"
 #include "core/trust_region.hpp"
 
 namespace mfa::cpu {

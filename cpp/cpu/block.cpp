@@ -174,6 +174,8 @@ BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
   if (bad) return bad;
   if (subspace_ != nullptr) {
     evaluate();
+    find_challengers(groups);
+    evaluate();
     find_survivors(groups);
     evaluate();
     multiply_some();

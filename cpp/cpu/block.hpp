@@ -66,6 +66,11 @@ class BlockScorer {
     std::size_t row, component;
     double allowed;  // how far off its value may be
   };
+  // A group of a row in which more than one component may matter, and what the best is not below.
+  struct Contest {
+    std::size_t row, group;
+    double floor;
+  };
   // Where the factors of an entry come from: they are z, v = C^T z, or the same of the shadow.
   enum class Known { z, v, shadow_v };
   // An entry whose factors are kept; those of one row are chained.
@@ -87,6 +92,8 @@ class BlockScorer {
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
   void screen(Groups groups, double tolerance, std::size_t first, std::size_t count);
+  std::size_t select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor);
+  void find_challengers(Groups groups);
   void find_survivors(Groups groups);
   void evaluate();  // flagged entries
   void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
@@ -128,7 +135,8 @@ class BlockScorer {
   std::vector<std::size_t> all_rows_, all_components_;  // 0, 1, ...
 
   std::vector<T> upper_, guess_;         // (rows, K): bounds on values; (K)
-  std::vector<std::size_t> candidates_;  // (rows, groups)
+  std::vector<std::size_t> candidates_;  // (rows, groups): the component that was tried last
+  std::vector<Contest> contested_;
   std::vector<std::size_t> survivors_, dense_rows_;
 
   std::vector<Entry> flagged_;

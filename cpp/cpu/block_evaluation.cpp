@@ -215,6 +215,7 @@ void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
 #define MFA_INSTANTIATE(T)                                                                        \
   template void BlockScorer<T>::evaluate();                                                       \
   template void BlockScorer<T>::refine();                                                         \
+  template std::int32_t BlockScorer<T>::find_slot(std::size_t, std::size_t) const;                \
   template double* BlockScorer<T>::slot_factors(std::size_t, std::size_t, Known);                 \
   template void BlockScorer<T>::factors(std::size_t, std::size_t, double*) const;                 \
   template void BlockScorer<T>::factors_from_product(const Model&, const T*, std::size_t, double*) const;

@@ -63,38 +63,74 @@ void BlockScorer<T>::screen(Groups groups, double tolerance, std::size_t first, 
   std::fill_n(product_row_.begin() + static_cast<std::ptrdiff_t>(first), count, -1);
 }
 
-// What the candidates' values leave standing; rows in which these are too many to be taken one by one go to a matrix
-// product instead.
+// Indices of the components of a group, counted from its first, that the values known so far leave standing; into
+// survivors_.
+template <class T>
+std::size_t BlockScorer<T>::select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor) {
+  // Rounded to T it may have moved by half a unit in the last place, which the bounds have to spare.
+  const T least = static_cast<T>(floor - core::negligible_nats);
+  return loops_.select(upper_.data() + i * model_.n_components() + begin, end - begin, least, survivors_.data());
+}
+
+// Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where the
+// candidate was a poor guess, and then leaves few.
+template <class T>
+void BlockScorer<T>::find_challengers(Groups groups) {
+  const std::size_t K = model_.n_components();
+  const std::size_t n_groups = groups.size() - 1;
+  contested_.clear();
+  for (std::size_t i = 0; i < count_; ++i)
+    for (std::size_t g = 0; g < n_groups; ++g) {
+      const auto begin = static_cast<std::size_t>(groups[g]);
+      const auto end = static_cast<std::size_t>(groups[g + 1]);
+      T* upper = upper_.data() + i * K;
+      const std::size_t candidate = candidates_[i * n_groups + g];
+      upper[candidate] = -std::numeric_limits<T>::infinity();  // it has been evaluated
+      const double floor = values_[i * K + candidate] - errors_[i * K + candidate];
+      const std::size_t n = select_survivors(i, begin, end, floor);
+      if (n == 0 || (n == 1 && begin + survivors_[0] == candidate)) continue;
+      const std::size_t challenger = begin + loops_.largest(upper + begin, end - begin);
+      if (challenger == candidate) {  // no bound can be compared
+        contested_.push_back({i, g, floor});
+        continue;
+      }
+      flag(i, challenger, infinity);
+      if (n > 1) contested_.push_back({i, g, floor});
+      candidates_[i * n_groups + g] = challenger;
+    }
+}
+
+// What is left standing then; rows in which that is too many to be taken one by one go to a matrix product instead.
 template <class T>
 void BlockScorer<T>::find_survivors(Groups groups) {
   const std::size_t K = model_.n_components();
   const std::size_t too_many = K / 2;
   const std::size_t n_groups = groups.size() - 1;
   dense_rows_.clear();
-  for (std::size_t i = 0; i < count_; ++i) {
-    T* upper = upper_.data() + i * K;
-    const std::size_t before = flagged_.size();
-    for (std::size_t g = 0; g < n_groups; ++g) {
-      const std::size_t candidate = candidates_[i * n_groups + g];
-      const double floor = values_[i * K + candidate] - errors_[i * K + candidate];
-      // Rounded to T it may have moved by half a unit in the last place, which the bounds have to spare.
-      const T least = static_cast<T>(floor - core::negligible_nats);
-      upper[candidate] = -std::numeric_limits<T>::infinity();  // it has been evaluated
-      const auto begin = static_cast<std::size_t>(groups[g]);
-      const std::size_t n =
-          loops_.select(upper + begin, static_cast<std::size_t>(groups[g + 1]) - begin, least, survivors_.data());
-      for (std::size_t s = 0; s < n; ++s)
-        if (begin + survivors_[s] != candidate) flag(i, begin + survivors_[s], infinity);
-    }
+  std::size_t before = 0;
+  for (std::size_t c = 0; c < contested_.size(); ++c) {
+    const auto& [i, g, first_floor] = contested_[c];
+    const auto begin = static_cast<std::size_t>(groups[g]);
+    const auto end = static_cast<std::size_t>(groups[g + 1]);
+    const std::size_t challenger = candidates_[i * n_groups + g];
+    upper_[i * K + challenger] = -std::numeric_limits<T>::infinity();
+    const double second_floor = values_[i * K + challenger] - errors_[i * K + challenger];
+    const double floor = second_floor > first_floor ? second_floor : first_floor;
+    const std::size_t n = select_survivors(i, begin, end, floor);
+    for (std::size_t s = 0; s < n; ++s)
+      if (find_slot(i, begin + survivors_[s]) < 0) flag(i, begin + survivors_[s], infinity);
+    if (c + 1 < contested_.size() && contested_[c + 1].row == i) continue;  // the row has another group
     if (flagged_.size() - before > too_many) {
       flagged_.resize(before);
       dense_rows_.push_back(i);
     }
+    before = flagged_.size();
   }
 }
 
 #define MFA_INSTANTIATE(T)                                            \
   template void BlockScorer<T>::screen(Groups, double, std::size_t, std::size_t); \
+  template void BlockScorer<T>::find_challengers(Groups);                         \
   template void BlockScorer<T>::find_survivors(Groups);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)

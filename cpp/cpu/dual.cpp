@@ -89,6 +89,7 @@ void Dual::maximize(std::span<const double> start, double enough) {
   // Where nothing is moved, everything is defined.
   for (int halving = 0; halving < 60 && !evaluate(lam); ++halving)
     for (double& value : lam) value *= halving < 59 ? 0.5 : 0.0;
+  double last_length = 1.0;
   for (int iteration = 0; iteration < 100 && value_ < enough; ++iteration) {
     free.clear();
     double violation = 0.0;
@@ -109,8 +110,10 @@ void Dual::maximize(std::span<const double> start, double enough) {
     slack = slack_;
     const double before = value_;
     bool moved = false;
-    double length = 1.0;
+    // Towards the boundary of what is positive definite steps are cut short, one after the other by as much.
+    double length = std::min(1.0, 4.0 * last_length);
     for (int halving = 0; halving < 60 && !moved; ++halving, length *= 0.5) {
+      last_length = length;
       next = lam;
       double gain = 0.0;  // what the dual's tangent promises
       for (std::size_t a = 0; a < n; ++a) {
@@ -124,6 +127,7 @@ void Dual::maximize(std::span<const double> start, double enough) {
       return;
     }
     lam = next;
+    if (value_ - before <= 1e-13 * std::abs(value_)) return;
   }
 }
 

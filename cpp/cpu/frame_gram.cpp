@@ -15,7 +15,7 @@ constexpr double epsilon = std::numeric_limits<double>::epsilon();
 class GramFrame;
 
 // A few components' subspaces and gradients, in an orthonormal basis of their span. Outside of it
-// I + sum lam_s H_s is a multiple of the identity.
+// I + sum lam_s H_s is a multiple of the identity, theory.md (31).
 class GramDual : public FrameDual {
  public:
   static std::unique_ptr<GramDual> make(GramFrame& frame, std::span<const std::size_t> against, std::size_t target);

@@ -71,15 +71,8 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
   std::vector<double> weights(K, 1.0), means(K * R), loadings(K * L * R), noise(K * R), origin(R, 0.0);
   for (std::size_t k = 0; k < K; ++k) {
     std::copy_n(from.inside(k, L), R, means.data() + k * R);
-    for (std::size_t l = 0; l < L; ++l) std::copy_n(from.inside(k, l), R, loadings.data() + (k * L + l) * R);
     std::fill_n(noise.data() + k * R, R, model.largest_noise(k));
   }
-  const auto make_shadow = [&] {
-    const Parameters parameters{K, L, R, weights.data(), means.data(), loadings.data(), noise.data(), origin.data()};
-    return std::make_unique<Model>(parameters, model.loops());
-  };
-  shadow_ = make_shadow();  // for its Cholesky factors; it is made again with the factors rotated
-
   rotations_.resize(K * L * L);
   Rounded<double> exact;
   exact.means_left.resize(K);
@@ -87,7 +80,7 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
   exact.spreads_by_factor.resize(L * K);
   exact.inverse_noise_roots.resize(K);
   exact.inverse_weights.resize(K);
-  std::vector<double> outside(L * L), spreads(L);
+  std::vector<double> outside(L * L), factor(L * L), spreads(L);
   for (std::size_t k = 0; k < K; ++k) {
     const auto left = [&](std::size_t l, std::size_t m) {
       return from.product(k, l, m) - core::dot(from.inside(k, l), from.inside(k, m), R);
@@ -99,8 +92,12 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
     for (std::size_t l = 0; l < L; ++l)
       for (std::size_t m = 0; m < L; ++m)
         outside[l * L + m] = left(l, m) + (l == m ? rounding * loadings_square : 0.0);
+    for (std::size_t l = 0; l < L; ++l)
+      for (std::size_t m = 0; m <= l; ++m)
+        factor[l * L + m] = core::dot(from.inside(k, l), from.inside(k, m), R) / model.largest_noise(k) + (l == m ? 1.0 : 0.0);
+    core::cholesky(L, factor.data());  // of I and a product: positive definite
     double* rotation = rotations_.data() + k * L * L;
-    rotate_factors(L, shadow_->component(k).cholesky, outside.data(), rotation, spreads.data());
+    rotate_factors(L, factor.data(), outside.data(), rotation, spreads.data());
     for (std::size_t l = 0; l < L; ++l) {
       exact.spreads_by_factor[l * K + k] = spreads[l];
       exact.spreads[k] = std::max(exact.spreads[k], spreads[l]);
@@ -112,7 +109,8 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
     exact.inverse_noise_roots[k] = 1.0 / std::sqrt(model.largest_noise(k));
     exact.inverse_weights[k] = 1.0 / (model.largest_noise(k) + exact.spreads[k]);
   }
-  shadow_ = make_shadow();
+  shadow_ = std::make_unique<Model>(
+      Parameters{K, L, R, weights.data(), means.data(), loadings.data(), noise.data(), origin.data()}, model.loops());
   exact.projected_means.assign(shadow_->projected_means(), shadow_->projected_means() + L * K);
   exact.mean_norms.assign(shadow_->mean_norms(), shadow_->mean_norms() + K);
   exact.model_errors.assign(shadow_->model_errors(), shadow_->model_errors() + K);

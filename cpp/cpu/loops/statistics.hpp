@@ -9,23 +9,36 @@
 namespace mfa::cpu::MFA_ISA {
 namespace {
 
-template <std::size_t R, std::size_t W, class T>
+// N vectors of W features: a factor is broadcast once for all of them.
+template <std::size_t R, std::size_t N, std::size_t W, class T>
 MFA_INLINE void accumulate_features(const T* const* x, const double* mean, const double* factors,
                                     const double* weights, std::size_t n_factors, std::size_t j, std::size_t stride,
                                     double* cross, double* squares) {
-  Vector<double, W> offset[R];
-  Vector<double, W> square = load<double, W>(squares + j);
+  Vector<double, W> offset[R][N];
+#pragma GCC unroll 2
+  for (std::size_t v = 0; v < N; ++v) {
+    const std::size_t at = j + v * W;
+    Vector<double, W> square = load<double, W>(squares + at);
 #pragma GCC unroll 4
-  for (std::size_t r = 0; r < R; ++r) {
-    offset[r] = widen<W>(load<T, W>(x[r] + j)) - load<double, W>(mean + j);
-    square += broadcast<double, W>(weights[r]) * offset[r] * offset[r];
+    for (std::size_t r = 0; r < R; ++r) {
+      offset[r][v] = widen<W>(load<T, W>(x[r] + at)) - load<double, W>(mean + at);
+      square += broadcast<double, W>(weights[r]) * offset[r][v] * offset[r][v];
+    }
+    store<double, W>(squares + at, square);
   }
-  store<double, W>(squares + j, square);
   for (std::size_t l = 0; l <= n_factors; ++l) {
-    Vector<double, W> total = load<double, W>(cross + l * stride + j);
+    double* out = cross + l * stride + j;
+    Vector<double, W> totals[N];
+#pragma GCC unroll 2
+    for (std::size_t v = 0; v < N; ++v) totals[v] = load<double, W>(out + v * W);
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < R; ++r) total += broadcast<double, W>(factors[r * (n_factors + 1) + l]) * offset[r];
-    store<double, W>(cross + l * stride + j, total);
+    for (std::size_t r = 0; r < R; ++r) {
+      const Vector<double, W> factor = broadcast<double, W>(factors[r * (n_factors + 1) + l]);
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < N; ++v) totals[v] += factor * offset[r][v];
+    }
+#pragma GCC unroll 2
+    for (std::size_t v = 0; v < N; ++v) store<double, W>(out + v * W, totals[v]);
   }
 }
 
@@ -34,9 +47,12 @@ void accumulate_rows(const T* const* x, const double* mean, const double* factor
                      std::size_t n_factors, std::size_t count, std::size_t stride, double* cross, double* squares) {
   constexpr std::size_t w = width<double>;
   std::size_t j = 0;
+  for (; j + 2 * w <= count; j += 2 * w)
+    accumulate_features<R, 2, w>(x, mean, factors, weights, n_factors, j, stride, cross, squares);
   for (; j + w <= count; j += w)
-    accumulate_features<R, w>(x, mean, factors, weights, n_factors, j, stride, cross, squares);
-  for (; j < count; ++j) accumulate_features<R, 1>(x, mean, factors, weights, n_factors, j, stride, cross, squares);
+    accumulate_features<R, 1, w>(x, mean, factors, weights, n_factors, j, stride, cross, squares);
+  for (; j < count; ++j)
+    accumulate_features<R, 1, 1>(x, mean, factors, weights, n_factors, j, stride, cross, squares);
 }
 
 template <class T>

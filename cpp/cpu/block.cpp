@@ -26,7 +26,7 @@ std::size_t tile_rows(std::size_t row_bytes, bool whole_panel) {
 
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
   const std::size_t wanted = n_rows / 4 / std::max<std::size_t>(n_threads, 1) / tile_unit * tile_unit;
-  return std::clamp<std::size_t>(wanted, tile_unit, 960);
+  return std::clamp<std::size_t>(wanted, tile_unit, 480);
 }
 
 template <class T>

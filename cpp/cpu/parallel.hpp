@@ -13,6 +13,11 @@
 #include <thread>
 #include <vector>
 
+#if defined(__GLIBC__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace mfa::cpu {
 
 struct Interrupted : std::runtime_error {
@@ -24,6 +29,30 @@ struct Execution {
   // Asked now and then on the calling thread; true ends the call with Interrupted.
   std::function<bool()> interrupted;
 };
+
+// Moves a new thread to another processor than the caller's, the index-th of those that may be used, and leaves it free
+// again. Linux starts a thread where its maker runs; where the other processors have long been idle, both may share one for
+// milliseconds, as long as many a call takes.
+inline void spread([[maybe_unused]] std::thread& helper, [[maybe_unused]] std::size_t index) {
+#if defined(__GLIBC__)
+  cpu_set_t allowed;
+  const int here = sched_getcpu();
+  if (here < 0 || here >= CPU_SETSIZE || pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed) != 0) return;
+  CPU_CLR(static_cast<unsigned>(here), &allowed);
+  const int others = CPU_COUNT(&allowed);
+  if (others == 0) return;
+  auto left = static_cast<int>(index % static_cast<std::size_t>(others));
+  unsigned chosen = static_cast<unsigned>(here);
+  do chosen = (chosen + 1) % CPU_SETSIZE;
+  while (!CPU_ISSET(chosen, &allowed) || left-- > 0);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(chosen, &one);
+  CPU_SET(static_cast<unsigned>(here), &allowed);
+  pthread_setaffinity_np(helper.native_handle(), sizeof one, &one);
+  pthread_setaffinity_np(helper.native_handle(), sizeof allowed, &allowed);
+#endif
+}
 
 // Runs worker(task) for every task in [0, n_tasks), each thread with a worker of its own from make_worker(), in which
 // it keeps its scratch memory. Which thread takes a task is left to chance, so a worker's result may depend on the task
@@ -61,6 +90,7 @@ void parallel_for(std::size_t n_tasks, const Execution& execution, MakeWorker ma
   for (std::size_t i = 0; i < n_helpers; ++i) {
     try {
       helpers.emplace_back(work, false);
+      spread(helpers.back(), i);
     } catch (const std::system_error&) {
       break;  // no more threads to be had: those there are do the work
     }

@@ -15,7 +15,14 @@ struct Pair {
   std::size_t source, target;
   std::size_t source_class, target_class;
   double gap;
+  double size;  // of the scores that the gap is the difference of
 };
+
+// Scores are known to this, relative to their size; where the gap between the classes is smaller than small_gap of them, to
+// the tolerance of double.
+constexpr double gap_tolerance = 1e-8;
+constexpr double small_gap = 1e-4;
+
 
 template <class T>
 class LdGrad {
@@ -48,7 +55,14 @@ class LdGrad {
     std::fill_n(pairs.target + first, count, -1);
     for (std::size_t step = 0; !active_.empty(); ++step) {
       scorer_.load(active_.view(), 0, active_.size());
-      if (const BadRow bad = scorer_.score_groups(groups_, score_tolerance<double>)) return active_.index(*bad);
+      if (const BadRow bad = scorer_.score_groups(groups_, gap_tolerance)) return active_.index(*bad);
+      close_.clear();
+      for (std::size_t i = 0; i < active_.size(); ++i) {
+        pairs_[i] = choose(i, static_cast<std::size_t>(labels[active_.index(i)]));
+        if (!(std::abs(pairs_[i].gap) > small_gap * pairs_[i].size)) close_.push_back(i);
+      }
+      if (!close_.empty()) scorer_.sharpen(close_, groups_, score_tolerance<double>);
+      for (const std::size_t i : close_) pairs_[i] = choose(i, static_cast<std::size_t>(labels[active_.index(i)]));
       // Where no rival has a chance at all (a prior or a weight of 0), there is nowhere to go.
       const auto goes_on = [&](std::size_t i) {
         return leads(pairs_[i]) && std::isfinite(pairs_[i].gap) && step < options_.step.steps;
@@ -56,7 +70,6 @@ class LdGrad {
       standing_.clear();
       for (std::size_t i = 0; i < active_.size(); ++i) {
         const std::size_t at = active_.index(i);
-        pairs_[i] = choose(i, static_cast<std::size_t>(labels[at]));
         if (!goes_on(i)) continue;
         standing_.push_back(i);
         pairs.source[at] = static_cast<std::int64_t>(pairs_[i].source) - groups_[pairs_[i].source_class];
@@ -101,7 +114,8 @@ class LdGrad {
       if (rival.empty || other.score > rival.max) rival_best = other.best;
       rival.add(other.score, g);
     }
-    Pair pair{own.best, rival_best, label, rival.index, own.score - rival.max};
+    Pair pair{own.best, rival_best, label, rival.index, own.score - rival.max,
+              std::abs(own.score) + std::abs(rival.max)};
     if (options_.source) pair.source = static_cast<std::size_t>(groups_[label]) + *options_.source;
     if (options_.target) pair.target = static_cast<std::size_t>(groups_[rival.index]) + *options_.target;
     return pair;
@@ -255,6 +269,7 @@ class LdGrad {
   ActiveRows<T> active_;
   std::vector<Pair> pairs_;               // (rows)
   std::vector<std::size_t> standing_;     // rows that take a step
+  std::vector<std::size_t> close_;        // rows near the surface between the classes
   std::vector<Term> terms_;
   std::vector<double> gradients_;         // (rows at once, d)
   std::vector<double> curvatures_;        // (rows at once)

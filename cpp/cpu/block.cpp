@@ -180,9 +180,14 @@ BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
     evaluate();
     multiply_some();
   }
-  flag_what_matters(groups, tolerance);
-  refine();
+  sharpen({all_rows_.data(), count_}, groups, tolerance);
   return {};
+}
+
+template <class T>
+void BlockScorer<T>::sharpen(std::span<const std::size_t> rows, Groups groups, double tolerance) {
+  flag_what_matters(rows, groups, tolerance);
+  refine();
 }
 
 template <class T>
@@ -195,8 +200,8 @@ std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
 }
 
 template <class T>
-void BlockScorer<T>::flag_what_matters(Groups groups, double tolerance) {
-  for (std::size_t i = 0; i < count_; ++i) {
+void BlockScorer<T>::flag_what_matters(std::span<const std::size_t> rows, Groups groups, double tolerance) {
+  for (const std::size_t i : rows) {
     const std::span<const std::size_t> components = scored(i);
     for (std::size_t g = 0; g + 1 < groups.size(); ++g)
       flag_in_group(i, components, static_cast<std::size_t>(groups[g]), static_cast<std::size_t>(groups[g + 1]),

@@ -54,6 +54,9 @@ class BlockScorer {
   //           all that may be are computed in residual form.
   BadRow score_groups(Groups groups, double tolerance);
 
+  // The same to another tolerance, for some rows of the block after that.
+  void sharpen(std::span<const std::size_t> rows, Groups groups, double tolerance);
+
   // Components of row i that have been scored, in no particular order; valid until the next call.
   std::span<const std::size_t> scored(std::size_t i);
   // log w_k + log N(x_i; mu_k, S_k) of row i of the block.
@@ -99,7 +102,7 @@ class BlockScorer {
   void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
 
   void flag(std::size_t i, std::size_t k, double allowed) { flagged_.push_back({i, k, allowed}); }
-  void flag_what_matters(Groups groups, double tolerance);
+  void flag_what_matters(std::span<const std::size_t> rows, Groups groups, double tolerance);
   void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
                      double tolerance);
   void sort_flagged();

@@ -25,8 +25,11 @@ std::size_t tile_rows(std::size_t row_bytes, bool whole_panel) {
 }  // namespace
 
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
-  const std::size_t wanted = n_rows / 4 / std::max<std::size_t>(n_threads, 1) / tile_unit * tile_unit;
-  return std::clamp<std::size_t>(wanted, tile_unit, 480);
+  const auto ceil = [](std::size_t a, std::size_t b) { return (a + b - 1) / b; };
+  const std::size_t threads = std::max<std::size_t>(n_threads, 1);
+  const std::size_t most = std::clamp<std::size_t>(n_rows / 4 / threads, tile_unit, 480);
+  const std::size_t blocks = ceil(ceil(std::max<std::size_t>(n_rows, 1), most), threads) * threads;  // as many for each
+  return ceil(ceil(n_rows, blocks), tile_unit) * tile_unit;
 }
 
 template <class T>

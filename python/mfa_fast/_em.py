@@ -68,9 +68,7 @@ class Statistics:
         return (self.counts, self.factor_sums, self.factor_moments, self.cross, self.squares)
 
 
-def e_step(
-    model: _core.Model, samples: Samples, screening: bool, n_threads: int
-) -> tuple[Statistics, FloatArray]:
+def e_step(model: _core.Model, samples: Samples, screening: bool, n_threads: int) -> tuple[Statistics, FloatArray]:
     """Return the statistics and log p(x) of every sample."""
     statistics = Statistics.zeros(model.n_components, model.n_factors, model.n_features)
     log_likelihoods = np.empty(len(samples))

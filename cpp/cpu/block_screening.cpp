@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/reduce.hpp"
 #include "core/screening.hpp"
 #include "cpu/block.hpp"
 

@@ -88,9 +88,7 @@ class Nearest {
     if (!search_.has_point()) return;
     search_.frame().to_features(search_.delta(), deltas_.data() + i * d_);
     search_.frame().to_features(search_.inward(), inwards_.data() + i * d_);
-    const double length = std::sqrt(sum_in_lanes(d_, [&](std::size_t j) {
-      return deltas_[i * d_ + j] * deltas_[i * d_ + j];
-    }));
+    const double length = std::sqrt(model_.loops().f64.squared_distance(deltas_.data() + i * d_, nullptr, d_));
     const double rounding = std::numeric_limits<T>::epsilon() * norms_[i];
     pending_.push_back({at, i, search_.source(), search_.target(), std::max(rounding / 16.0, 1e-10 * length)});
   }
@@ -146,10 +144,7 @@ class Nearest {
 
   void take(const Pending& one, const T* x_adv) {
     const T* x = read_row(rows_, one.at, 0, d_, typed_buffer_.data());
-    const double l2 = std::sqrt(sum_in_lanes(d_, [&](std::size_t j) {
-      const double moved = static_cast<double>(x_adv[j]) - static_cast<double>(x[j]);
-      return moved * moved;
-    }));
+    const double l2 = std::sqrt(typed<T>(model_.loops()).squared_distance(x_adv, x, d_));
     if (!(l2 < out_.l2[one.at])) return;
     std::copy_n(x_adv, d_, out_.x_adv + one.at * d_);
     out_.l2[one.at] = l2;

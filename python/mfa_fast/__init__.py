@@ -6,6 +6,7 @@ from importlib.metadata import version as _version
 from mfa_fast import _core, attacks, datasets
 from mfa_fast._backend import CudaUnavailableError
 from mfa_fast._config import show_config
+from mfa_fast._statistics import Statistics
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 
@@ -17,4 +18,4 @@ if "MFA_FAST_ISA" in _os.environ:
         raise ValueError(_message) from None
 
 __version__ = _version("mfa_fast")
-__all__ = ["MFA", "CudaUnavailableError", "MFAClassifier", "attacks", "datasets", "show_config"]
+__all__ = ["MFA", "CudaUnavailableError", "MFAClassifier", "Statistics", "attacks", "datasets", "show_config"]

@@ -13,7 +13,7 @@ from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
 from mfa_fast._backend import Samples, reject_bad_row
-from mfa_fast._em import NoiseModel, Statistics, assigned_statistics, m_step
+from mfa_fast._em import NoiseModel, assigned_sums, regress
 from mfa_fast._kernels import FloatArray, Parameters
 
 METHODS = ("kmeans", "k-means++", "random_from_data", "random")
@@ -134,5 +134,4 @@ def initial_parameters(
         z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, rng)
     center = np.asarray(samples.data[: min(len(samples), _SUBSAMPLE)], dtype=np.float64).mean(axis=0)
     about = np.tile(center, (n_components, 1))
-    statistics: Statistics = assigned_statistics(samples, about, labels, z, n_threads)
-    return m_step(about, statistics, noise)
+    return regress(about, assigned_sums(samples, about, labels, z, n_threads), noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import weakref
@@ -40,6 +41,14 @@ class Parameters:
         for array in self.arrays():
             array.flags.writeable = False
         return self
+
+    def fingerprint(self) -> str:
+        """Return a hash of the values: the same for the same numbers, be they in float32 or float64."""
+        digest = hashlib.sha256()
+        for array in self.astype(np.float64).arrays():
+            digest.update(str(array.shape).encode())
+            digest.update(array.data)
+        return digest.hexdigest()
 
     def pack(self, near: _core.Model | None = None) -> _core.Model:
         """Pack them for the kernels; what screening found for a similar model is taken up."""

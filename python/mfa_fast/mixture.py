@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
-from mfa_fast._em import NoiseModel, iterate
+from mfa_fast._em import NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, initial_parameters
 from mfa_fast._kernels import Parameters, Scorer
+from mfa_fast._statistics import Statistics
 from mfa_fast._validation import (
     check_factors,
     check_finite_array,
@@ -221,13 +222,101 @@ class MFA(DensityMixin, BaseEstimator):
         """Estimate the parameters and return each sample's best component, as `fit` and `predict` do."""
         return self.fit(X, y).predict(X)
 
+    def e_step(self, X: Any) -> Statistics:
+        """Return the sufficient statistics of samples at the model's parameters.
+
+        Statistics of parts of the data add up to those of the whole, so that the parts may be anywhere: one after the
+        other in memory, in files, on machines. With `m_step` they make an iteration of EM.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        statistics : Statistics
+            Picklable. In float64, whatever X is.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> model = MFA(n_components=10, n_factors=4, max_iter=10, tol=1, random_state=0).fit(X)
+        >>> before = model.score(X)
+        >>> for iteration in range(3):
+        ...     model.m_step(model.e_step(X[:1000]) + model.e_step(X[1000:]))
+        MFA(...)
+        MFA(...)
+        MFA(...)
+        >>> bool(model.score(X) > before)
+        True
+        """
+        samples, scorer = self._samples(X), self._scorer()
+        return e_step(
+            scorer.model,
+            samples,
+            self._parameters().fingerprint(),
+            screening=scorer.screening,
+            n_threads=scorer.n_threads,
+        )
+
+    def m_step(self, statistics: Statistics) -> Self:
+        """Move the parameters to where the expected log-likelihood of the samples behind the statistics is highest.
+
+        Parameters
+        ----------
+        statistics : Statistics
+            From `e_step` at the present parameters, or a sum of such.
+
+        Returns
+        -------
+        self : MFA
+            With new parameters, in the dtype of the old; `noise_type`, `tied_noise` and `min_noise_variance` are kept
+            to. What `fit` left of its course (`n_iter_`, `lower_bound_` and so on) is not touched.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If these are no statistics, or were taken at other parameters.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If components lost all their samples and were moved to the worst explained ones.
+
+        Examples
+        --------
+        See `e_step`.
+        """
+        check_is_fitted(self)
+        if not isinstance(statistics, Statistics):
+            msg = f"statistics must be what e_step returns, got an object of type {type(statistics).__name__}."
+            raise TypeError(msg)
+        self._check_hyperparameters()
+        parameters = self._parameters()
+        if statistics.fingerprint != parameters.fingerprint():
+            msg = (
+                "statistics must have been taken at the model's present parameters, and these were taken at others: "
+                "take them anew, with e_step after the last m_step or fit."
+            )
+            raise ValueError(msg)
+        new = m_step(parameters.astype(np.float64), statistics, self._noise_model())
+        self._set_parameters(new.astype(self.means_.dtype))
+        return self
+
     def _run_em(self, parameters: Parameters, samples: Samples) -> tuple[Parameters, list[float], bool]:
         noise, n_threads = self._noise_model(), check_threads(self.n_threads)
         bounds: list[float] = []
-        packed = None
+        packed = None  # what the last iteration had: the subspace that screening uses is carried on from there
         started = time.perf_counter()
         for iteration in range(1, self.max_iter + 1):
-            parameters, bound, packed = iterate(parameters, samples, noise, self.screening, n_threads, packed)
+            packed = parameters.pack(near=packed if self.screening else None)
+            statistics = e_step(
+                packed, samples, parameters.fingerprint(), screening=self.screening, n_threads=n_threads
+            )
+            parameters = m_step(parameters, statistics, noise)
+            bound = statistics.mean_log_likelihood
             converged = bool(bounds) and abs(bound - bounds[-1]) < self.tol
             bounds.append(bound)
             if self.verbose and iteration % self.verbose_interval == 0:

@@ -56,6 +56,24 @@ def e_step(model: _core.Model, samples: Samples, fingerprint: str, *, screening:
     )
 
 
+class Expectation:
+    """The E-step on samples that are here, iteration after iteration.
+
+    What screening found for the parameters of one is carried on to the next.
+    """
+
+    def __init__(self, samples: Samples, screening: bool, n_threads: int) -> None:
+        self.samples = samples
+        self.screening = screening
+        self.n_threads = n_threads
+        self._packed: _core.Model | None = None
+
+    def __call__(self, parameters: Parameters) -> Statistics:
+        """Return the statistics at these parameters, without a fingerprint: they are for the next M-step alone."""
+        self._packed = parameters.pack(near=self._packed if self.screening else None)
+        return e_step(self._packed, self.samples, "", screening=self.screening, n_threads=self.n_threads)
+
+
 def assigned_sums(
     samples: Samples,
     means: FloatArray,

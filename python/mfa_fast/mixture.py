@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
-from mfa_fast._em import NoiseModel, e_step, m_step
+from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, initial_parameters
 from mfa_fast._kernels import Parameters, Scorer
 from mfa_fast._statistics import Statistics
@@ -185,11 +186,31 @@ class MFA(DensityMixin, BaseEstimator):
         """
         self._check_hyperparameters()
         samples = as_samples(X, estimator=self, reset=True, min_samples=2)
-        shape = (int(self.n_components), int(self.n_factors), int(samples.data.shape[1]))
+        n_threads = check_threads(self.n_threads)
+        return self._fit(
+            samples.data.shape,
+            samples.dtype,
+            find_samples=lambda rng: samples,
+            expectation=lambda: Expectation(samples, self.screening, n_threads),
+        )
+
+    def _fit(
+        self,
+        data_shape: tuple[int, int],
+        dtype: Any,
+        find_samples: Callable[[np.random.RandomState], Samples],
+        expectation: Callable[[], Callable[[Parameters], Statistics]],
+    ) -> Self:
+        """Do what `fit` does, for samples that may be elsewhere.
+
+        `find_samples` gives those that the first parameters are made of, and `expectation` an E-step for each start.
+        """
+        n_samples, n_features = data_shape
+        shape = (int(self.n_components), int(self.n_factors), int(n_features))
         check_factors(self.n_factors, shape[2])
-        if len(samples) < self.n_components:
+        if n_samples < self.n_components:
             msg = (
-                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={len(samples)}; "
+                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}; "
                 "use fewer components."
             )
             raise ValueError(msg)
@@ -200,8 +221,10 @@ class MFA(DensityMixin, BaseEstimator):
         for start in range(1 if going_on else self.n_init):
             if self.verbose:
                 print(f"Initialization {start}")
-            first = self._parameters().astype(np.float64) if going_on else self._first_parameters(samples, shape, rng)
-            run = self._run_em(first, samples)
+            first = (
+                self._parameters().astype(np.float64) if going_on else self._first_parameters(find_samples, shape, rng)
+            )
+            run = self._run_em(first, expectation())
             if best is None or run[1][-1] > best[1][-1]:
                 best = run
         assert best is not None
@@ -213,9 +236,9 @@ class MFA(DensityMixin, BaseEstimator):
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
                 "tol, or try another init_params.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        self._set_parameters(parameters.astype(samples.dtype))
+        self._set_parameters(parameters.astype(dtype))
         return self
 
     def fit_predict(self, X: Any, y: Any = None) -> Any:
@@ -305,18 +328,17 @@ class MFA(DensityMixin, BaseEstimator):
         self._set_parameters(new.astype(self.means_.dtype))
         return self
 
-    def _run_em(self, parameters: Parameters, samples: Samples) -> tuple[Parameters, list[float], bool]:
-        noise, n_threads = self._noise_model(), check_threads(self.n_threads)
+    def _run_em(
+        self, parameters: Parameters, expect: Callable[[Parameters], Statistics]
+    ) -> tuple[Parameters, list[float], bool]:
+        noise = self._noise_model()
         bounds: list[float] = []
-        packed = None  # what the last iteration had: the subspace that screening uses is carried on from there
         started = time.perf_counter()
         for iteration in range(1, self.max_iter + 1):
-            packed = parameters.pack(near=packed if self.screening else None)
-            statistics = e_step(
-                packed, samples, parameters.fingerprint(), screening=self.screening, n_threads=n_threads
-            )
-            parameters = m_step(parameters, statistics, noise)
+            statistics = expect(parameters)
             bound = statistics.mean_log_likelihood
+            parameters = m_step(parameters, statistics, noise)
+            del statistics  # as large as the parameters: the next are to find its memory
             converged = bool(bounds) and abs(bound - bounds[-1]) < self.tol
             bounds.append(bound)
             if self.verbose and iteration % self.verbose_interval == 0:
@@ -327,7 +349,10 @@ class MFA(DensityMixin, BaseEstimator):
         return parameters, bounds, False
 
     def _first_parameters(
-        self, samples: Samples, shape: tuple[int, int, int], rng: np.random.RandomState
+        self,
+        find_samples: Callable[[np.random.RandomState], Samples],
+        shape: tuple[int, int, int],
+        rng: np.random.RandomState,
     ) -> Parameters:
         K, L, d = shape
         given = {
@@ -343,7 +368,7 @@ class MFA(DensityMixin, BaseEstimator):
         if all(value is not None for value in given.values()):
             return Parameters(**given)  # type: ignore[arg-type]
         found = initial_parameters(
-            samples,
+            find_samples(rng),
             self.init_params,
             shape,
             given["means"],

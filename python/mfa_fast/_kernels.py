@@ -33,8 +33,9 @@ class Parameters:
         return (self.weights, self.means, self.loadings, self.noise_variance)
 
     def astype(self, dtype: Any) -> Parameters:
-        """Return the parameters in another dtype."""
-        return Parameters(*(np.ascontiguousarray(a, dtype=dtype) for a in self.arrays()))
+        """Return the parameters in another dtype, as the kernels take them."""
+        # Aligned too: arrays that come out of a network's buffer without a copy may not be.
+        return Parameters(*(np.require(a, dtype, ["C", "ALIGNED"]) for a in self.arrays()))
 
     def freeze(self) -> Parameters:
         """Make the arrays read-only, so that packed models of them can be kept."""
@@ -208,7 +209,7 @@ class Scorer:
         self, n: int, *, weights: Array, seed: int, start: int, noise: bool, dtype: Any
     ) -> tuple[Array, NDArray[np.int64]]:
         """Return samples start, start + 1, ..., start + n - 1 of a seed, and their components."""
-        shares = np.ascontiguousarray(weights, dtype=np.float64)
+        shares = np.require(weights, np.float64, ["C", "ALIGNED"])
         X = np.empty((n, self.model.n_features), dtype)
         labels = np.empty(n, np.int64)
         _core.sample(

@@ -20,7 +20,7 @@ MODULES = sorted(
 
 # Modules that are imported without these packages, and whose examples need them.
 EXAMPLES_NEED = {"mfa_fast.attacks.carlini_wagner": ("torch", "foolbox")}
-EXTRAS = ("torch", "foolbox")
+EXTRAS = ("torch", "foolbox", "dask", "distributed")
 
 
 @pytest.mark.parametrize("name", MODULES)

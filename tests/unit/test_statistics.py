@@ -181,6 +181,19 @@ def test_pickled_statistics_are_the_same():
         copy.weight = 1.0
 
 
+def test_models_whose_arrays_lie_in_a_buffer_anyhow():
+    X, start = _problem()
+    model = _model(start)
+    buffers = []
+    there = pickle.dumps(model, protocol=5, buffer_callback=buffers.append)
+    shifted = [memoryview(b"?" + bytes(buffer)).toreadonly()[1:] for buffer in buffers]
+    there = pickle.loads(there, buffers=shifted)
+    assert not any(getattr(there, name).flags.aligned for name in NAMES)
+    assert np.array_equal(there.score_samples(X), model.score_samples(X))
+    assert np.array_equal(there.sample(5, random_state=0)[0], model.sample(5, random_state=0)[0])
+    _assert_same_statistics(there.e_step(X), model.e_step(X), 0)
+
+
 def test_models_that_were_sent_take_statistics_of_one_another():
     X, start = _problem()
     model = _model(start)

@@ -1,0 +1,466 @@
+"""Mixtures on Dask arrays: samples stay where they are, and statistics or results come back.
+
+Imported only when asked for; needs ``pip install "mfa_fast[dask]"``. How far it scales: docs/scaling.md.
+
+Models are plain `MFA` and `MFAClassifier`, before and after; what is here are functions that take one and a Dask array.
+Blocks are groups of rows. An array that is chunked along features too is put together, block by block, so that every
+block has all features of its rows; the rows stay in the blocks they are in. Blocks may be of any real dtype, uint8
+images included: nothing is converted as a whole.
+
+**Threads.** Dask runs as many tasks on a worker as the worker has threads. So ``n_threads=None`` means one thread for a
+task, and any other number that number. Workers with one Dask thread and models with ``n_threads`` as large as the
+machine are best for large models, since every task that runs has statistics of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from distributed import Client
+from sklearn.utils.random import sample_without_replacement
+
+from mfa_fast import attacks
+from mfa_fast._backend import Array, Samples, as_samples, as_seed
+from mfa_fast._dask_blocks import (
+    check_blocks,
+    check_client,
+    check_model,
+    for_task,
+    join_rows,
+    label_blocks,
+    later,
+    row_blocks,
+    send,
+)
+from mfa_fast._em import e_step
+from mfa_fast._kernels import Parameters
+from mfa_fast._statistics import Statistics
+from mfa_fast._validation import check_integer
+from mfa_fast.attacks import AttackResult
+from mfa_fast.classifier import MFAClassifier
+from mfa_fast.mixture import MFA
+
+__all__ = ["fit", "ld_grad", "predict", "sample", "score", "score_samples"]
+
+# Statistics that one task adds up. A power of two, so that the order of additions is that of Statistics.merge.
+_FAN_IN = 4
+
+# -------------------------------------------------------------------------------------------------------- fitting
+
+
+def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows: int = 10_000) -> MFA:
+    """Fit a mixture to samples on many machines, by the iterations of `MFA.fit`.
+
+    In each, the parameters go to the workers, every block becomes `Statistics` where it is, these are added up on the
+    way back in an order that the blocks fix, and the M-step is done here.
+
+    Parameters
+    ----------
+    estimator : MFA
+        Its parameters are those of the fit; it is not changed. With ``warm_start=True`` and fitted, its parameters are
+        gone on from.
+    X : dask.array.Array of shape (n_samples, n_features)
+        Of known chunk sizes. Every iteration goes through it: let the workers keep it with ``X.persist()`` if it fits
+        into their memory, or it will be read anew.
+    client : distributed.Client, default=None
+        None for the one that was made last.
+    init_rows : int, default=10_000
+        The first parameters are made here, from this many rows at random (or all, if there are no more), which are
+        pulled from the workers: a function of `random_state`, of the number of rows, and of these rows.
+
+    Returns
+    -------
+    model : MFA
+        Fitted, with all attributes that `MFA.fit` gives it; a local model that knows nothing of Dask.
+
+    Raises
+    ------
+    ImportError, TypeError, ValueError
+        If an argument is not as described; the message names it. An error about samples tells their rows.
+
+    Warns
+    -----
+    ConvergenceWarning
+        As `MFA.fit` does.
+
+    Notes
+    -----
+    The same blocks give the same bits on any number of workers, and if workers die on the way: what they had is
+    computed again by others. Other blocks, or `MFA.fit` from the same first parameters, give the same to rounding.
+    Screening starts anew in each iteration, where `MFA.fit` carries its subspace on: also that shows in rounding alone.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from distributed import Client
+    >>> from sklearn.datasets import load_digits
+    >>> from mfa_fast import MFA
+    >>> from mfa_fast.dask import fit
+    >>> X = load_digits().data / 16
+    >>> estimator = MFA(n_components=5, n_factors=2, random_state=0)
+    >>> with Client(processes=False, dashboard_address=":0") as client:
+    ...     model = fit(estimator, da.from_array(X, chunks=(500, -1)))
+    >>> bool(abs(model.score(X) - estimator.fit(X).score(X)) < 1e-6)
+    True
+    """
+    if not isinstance(estimator, MFA):
+        advice = (
+            "; fit one MFA for each class, on X[y == c], and join them with MFAClassifier.from_mixtures"
+            if isinstance(estimator, MFAClassifier)
+            else ""
+        )
+        msg = f"estimator must be an MFA, got an object of type {type(estimator).__name__}{advice}."
+        raise TypeError(msg)
+    model = copy(estimator)
+    model._check_hyperparameters()
+    X = check_blocks(X)
+    n, d = X.shape
+    if math.isnan(n):
+        msg = (
+            "X must have known chunk sizes to be fitted to, and those of its rows are not: use X.compute_chunk_sizes()."
+        )
+        raise ValueError(msg)
+    if n < 2:
+        msg = f"X must have at least 2 samples, got {n}."
+        raise ValueError(msg)
+    check_integer("init_rows", init_rows, max(2, int(model.n_components)))
+    workers = check_client(client)
+    cluster = _Cluster(workers, model, X)
+    model.n_features_in_ = d
+    return model._fit(
+        (n, d),
+        np.float32 if X.dtype == np.float32 else np.float64,
+        find_samples=lambda rng: _pull(workers, X, init_rows, rng),
+        expectation=lambda: cluster.expect,
+    )
+
+
+class _Cluster:
+    """The E-step on samples that are with the workers."""
+
+    def __init__(self, client: Client, model: MFA, X: da.Array) -> None:
+        self.client = client
+        self.model = for_task(model)
+        self.blocks = [
+            (block, start, start + size)
+            for block, start, size in zip(
+                row_blocks(X), np.cumsum([0, *X.chunks[0]]).tolist(), X.chunks[0], strict=False
+            )
+            if size > 0
+        ]
+
+    def expect(self, parameters: Parameters) -> Statistics:
+        there = copy(self.model)
+        there._set_parameters(parameters)
+        sent = send((there, parameters.fingerprint()))
+        level = [later(_expect_block)(sent, block, start, stop) for block, start, stop in self.blocks]
+        while len(level) > 1:
+            level = [later(Statistics.merge)(level[i : i + _FAN_IN]) for i in range(0, len(level), _FAN_IN)]
+        with warnings.catch_warnings():
+            # Dask's remedy for large graphs is to scatter, which `send` says why not to.
+            warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+            return self.client.compute(level[0]).result()
+
+
+_packing = threading.Lock()
+
+
+def _expect_block(sent: tuple[MFA, str], block: Array, start: int, stop: int) -> Statistics:
+    model, fingerprint = sent
+    with _packing:  # by one of a worker's threads, for all
+        scorer = model._scorer()
+    try:
+        samples = as_samples(block, estimator=model)
+        return e_step(scorer.model, samples, fingerprint, screening=scorer.screening, n_threads=scorer.n_threads)
+    except (TypeError, ValueError) as error:
+        msg = f"rows {start} to {stop - 1} of X, a block of {len(block)}: {error}"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
+
+
+def _pull(client: Client, X: da.Array, init_rows: int, rng: np.random.RandomState) -> Samples:
+    """Bring some rows here, in their order."""
+    n = X.shape[0]
+    chosen = X if n <= init_rows else X[np.sort(sample_without_replacement(n, init_rows, random_state=rng))]
+    return as_samples(client.compute(chosen).result())
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+def score_samples(model: MFA, X: da.Array) -> da.Array:
+    """Return the log-density log p(x) of each sample, in nats: `MFA.score_samples`, when it is computed.
+
+    Parameters
+    ----------
+    model : MFA
+        Fitted.
+    X : dask.array.Array of shape (n_samples, n_features)
+        Chunk sizes of the rows need not be known.
+
+    Returns
+    -------
+    log_density : dask.array.Array of shape (n_samples,)
+        With the rows' chunks; float32 where X is, else float64.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from mfa_fast import MFA
+    >>> from mfa_fast.dask import score_samples
+    >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[3.0, 0.0]]], 1.0)
+    >>> score_samples(model, da.zeros((4, 2), chunks=(2, 1))).compute().round(4)
+    array([-2.9892, -2.9892, -2.9892, -2.9892])
+    """
+    check_model(model, MFA)
+    return _map(model, X, "score_samples")
+
+
+def predict(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
+    """Return each sample's best component, or its class: `predict` of the model, when it is computed.
+
+    Parameters
+    ----------
+    model : MFA or MFAClassifier
+        Fitted.
+    X : dask.array.Array of shape (n_samples, n_features)
+        Chunk sizes of the rows need not be known.
+
+    Returns
+    -------
+    labels : dask.array.Array of shape (n_samples,)
+        With the rows' chunks; int64 for an MFA, of the type of ``classes_`` for an MFAClassifier.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from mfa_fast import MFA
+    >>> from mfa_fast.dask import predict
+    >>> model = MFA.from_parameters([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], np.zeros((2, 0, 2)), 0.1)
+    >>> predict(model, da.ones((4, 2), chunks=2)).compute()
+    array([1, 1, 1, 1])
+    """
+    check_model(model, MFA, MFAClassifier)
+    return _map(model, X, "predict")
+
+
+def score(model: MFA | MFAClassifier, X: da.Array, y: Any = None) -> float:
+    """Return the mean log-density of the samples, or the accuracy: `score` of the model. It is computed at once.
+
+    Parameters
+    ----------
+    model : MFA or MFAClassifier
+        Fitted.
+    X : dask.array.Array of shape (n_samples, n_features)
+    y : array or dask.array.Array of shape (n_samples,), default=None
+        The classes, for an MFAClassifier.
+
+    Returns
+    -------
+    score : float
+        Nats per sample for an MFA, a fraction for an MFAClassifier.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from mfa_fast import MFA
+    >>> from mfa_fast.dask import score
+    >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[3.0, 0.0]]], 1.0)
+    >>> round(score(model, da.zeros((4, 2), chunks=(2, 1))), 4)
+    -2.9892
+    """
+    check_model(model, MFA, MFAClassifier)
+    X = check_blocks(X)
+    if isinstance(model, MFAClassifier):
+        labels = label_blocks(y, X)
+    elif y is not None:
+        msg = "y must be None for an MFA, which has no classes."
+        raise ValueError(msg)
+    else:
+        labels = [None] * X.numblocks[0]
+    _probe(model, X, "predict")
+    sent = send(for_task(model))
+    parts = dask.compute(
+        *(later(_score_block)(sent, block, some) for block, some in zip(row_blocks(X), labels, strict=True))
+    )
+    count = sum(size for _, size in parts)
+    if count == 0:
+        msg = "X must have at least one sample, got none."
+        raise ValueError(msg)
+    return math.fsum(total for total, _ in parts) / count
+
+
+def _score_block(model: MFA | MFAClassifier, block: Array, labels: Any) -> tuple[float, int]:
+    size = len(block)
+    return (model.score(block, labels) * size if size else 0.0), size
+
+
+def _map(model: MFA | MFAClassifier, X: da.Array, method: str) -> da.Array:
+    X = check_blocks(X)
+    nothing = _probe(model, X, method)[:0]
+    sent = send(for_task(model))
+    return X.map_blocks(_call, sent, method, nothing, dtype=nothing.dtype, drop_axis=1, meta=nothing)
+
+
+def _call(block: Array, model: MFA | MFAClassifier, method: str, nothing: Array) -> Array:
+    return np.asarray(getattr(model, method)(block)) if len(block) else nothing
+
+
+def _probe(model: MFA | MFAClassifier, X: da.Array, method: str) -> Array:
+    """Call a method with one row: the errors that X would give in every block come now, and so does the dtype."""
+    return np.asarray(getattr(model, method)(np.zeros((1, X.shape[1]), X.dtype)))
+
+
+# -------------------------------------------------------------------------------------------------------- sampling
+
+
+def sample(
+    model: MFA | MFAClassifier,
+    n_samples: int,
+    *,
+    chunks: int | Sequence[int] | str = "auto",
+    noise: bool = True,
+    random_state: Any = None,
+    start: int = 0,
+) -> tuple[da.Array, da.Array]:
+    """Draw samples where they are needed: block by block those that the model's own `sample` draws.
+
+    Sample i of a seed is a function of the seed and of i alone. So neither the blocks nor the workers show in them.
+
+    Parameters
+    ----------
+    model : MFA or MFAClassifier
+        Fitted.
+    n_samples : int
+    chunks : int, sequence of int or str, default="auto"
+        Rows of a block, of each block, or Dask's choice.
+    noise, random_state, start
+        As in `MFA.sample`.
+
+    Returns
+    -------
+    X : dask.array.Array of shape (n_samples, n_features)
+    labels : dask.array.Array of shape (n_samples,)
+        Components of an MFA, classes of an MFAClassifier.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mfa_fast import MFA
+    >>> from mfa_fast.dask import sample
+    >>> model = MFA.from_parameters([0.5, 0.5], [[0.0, 0], [9, 9]], np.ones((2, 1, 2)), 0.1)
+    >>> X, labels = sample(model, 1000, chunks=300, random_state=0)
+    >>> X.chunks
+    ((300, 300, 300, 100), (2,))
+    >>> bool(np.array_equal(X.compute(), model.sample(1000, random_state=0)[0]))
+    True
+    """
+    check_model(model, MFA, MFAClassifier)
+    check_integer("n_samples", n_samples, 1)
+    seed = as_seed(model.random_state if random_state is None else random_state)
+    one, label = model.sample(1, noise=noise, random_state=seed, start=start)
+    try:
+        asked = da.core.normalize_chunks((chunks, -1), (int(n_samples), one.shape[1]), dtype=one.dtype)[0]
+    except (TypeError, ValueError) as error:
+        msg = f"chunks must be a number of rows, numbers that add up to n_samples, or 'auto'; got {chunks!r} ({error})."
+        raise ValueError(msg) from error
+    rows = [size for size in asked if size > 0]
+    firsts = (start + np.cumsum([0, *rows[:-1]])).tolist()
+    sent = send(for_task(model))
+    parts = [
+        later(_draw_block, nout=2)(sent, size, noise, seed, first) for first, size in zip(firsts, rows, strict=True)
+    ]
+    return join_rows([X for X, _ in parts], rows, one), join_rows([labels for _, labels in parts], rows, label)
+
+
+def _draw_block(model: MFA | MFAClassifier, size: int, noise: bool, seed: int, first: int) -> tuple[Array, Array]:
+    return model.sample(size, noise=noise, random_state=seed, start=first)
+
+
+# -------------------------------------------------------------------------------------------------------- attacks
+
+
+def ld_grad(model: Any, X: da.Array, y: Any = None, **options: Any) -> AttackResult:
+    """Move samples out of their class: `attacks.ld_grad`, block by block, when it is computed.
+
+    Parameters
+    ----------
+    model : MFAClassifier, LinearSVC, SVC or Pipeline
+        As in `attacks.ld_grad`.
+    X : dask.array.Array of shape (n_samples, n_features)
+        Chunk sizes of the rows need not be known.
+    y : array or dask.array.Array of shape (n_samples,), default=None
+        The classes that the samples are to leave; None for those that the model predicts.
+    **options
+        `steps`, `overshoot`, `clip`, `source`, `target` and `n_threads`, as in `attacks.ld_grad`.
+
+    Returns
+    -------
+    result : AttackResult
+        Of Dask arrays with the rows' chunks. ``dask.compute(result)[0]`` makes it one of NumPy arrays, and
+        ``dask.persist(result)[0]`` lets the workers keep it; its `summary` computes it each time that it has to.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        If an argument is not as described; the message names it.
+
+    Examples
+    --------
+    >>> import dask
+    >>> from sklearn.datasets import load_digits
+    >>> from mfa_fast import MFAClassifier
+    >>> from mfa_fast.dask import ld_grad, sample
+    >>> X, y = load_digits(n_class=2, return_X_y=True)
+    >>> classifier = MFAClassifier(n_components=3, n_factors=2, random_state=0).fit(X / 16, y).symmetric(0.01)
+    >>> X, y = sample(classifier, 1000, chunks=250, random_state=0)
+    >>> result = dask.compute(ld_grad(classifier, X, y))[0]
+    >>> result.summary()["success_rate"]
+    1.0
+    """
+    X = check_blocks(X)
+    labels = [None] * X.numblocks[0] if y is None else label_blocks(y, X)
+    # One row, so that wrong arguments are an error now, and for the dtypes of what comes.
+    one = attacks.ld_grad(model, np.zeros((1, X.shape[1]), X.dtype), **options)
+    sent = send(for_task(model))
+    parts = [
+        later(_attack_block)(sent, block, some, options, one) for block, some in zip(row_blocks(X), labels, strict=True)
+    ]
+    names = AttackResult.__dataclass_fields__
+    return AttackResult(
+        **{name: join_rows([getattr(part, name) for part in parts], X.chunks[0], getattr(one, name)) for name in names}
+    )
+
+
+def _attack_block(model: Any, block: Array, labels: Any, options: dict[str, Any], one: AttackResult) -> AttackResult:
+    if len(block) == 0:
+        return AttackResult(**{name: getattr(one, name)[:0] for name in AttackResult.__dataclass_fields__})
+    return attacks.ld_grad(model, block, labels, **options)

@@ -14,6 +14,7 @@ machine are best for large models, since every task that runs has statistics of 
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import warnings
@@ -133,8 +134,10 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
         raise ValueError(msg)
     check_integer("init_rows", init_rows, max(2, int(model.n_components)))
     workers = check_client(client)
-    cluster = _Cluster(workers, model, X)
     model.n_features_in_ = d
+    if hasattr(model, "feature_names_in_"):  # of an earlier fit; Dask arrays have none
+        del model.feature_names_in_
+    cluster = _Cluster(workers, model, X)
     return model._fit(
         (n, d),
         np.float32 if X.dtype == np.float32 else np.float64,
@@ -149,11 +152,10 @@ class _Cluster:
     def __init__(self, client: Client, model: MFA, X: da.Array) -> None:
         self.client = client
         self.model = for_task(model)
+        stops = itertools.accumulate(X.chunks[0])
         self.blocks = [
-            (block, start, start + size)
-            for block, start, size in zip(
-                row_blocks(X), np.cumsum([0, *X.chunks[0]]).tolist(), X.chunks[0], strict=False
-            )
+            (block, stop - size, stop)
+            for block, stop, size in zip(row_blocks(X), stops, X.chunks[0], strict=True)
             if size > 0
         ]
 
@@ -167,7 +169,8 @@ class _Cluster:
         with warnings.catch_warnings():
             # Dask's remedy for large graphs is to scatter, which `send` says why not to.
             warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
-            return self.client.compute(level[0]).result()
+            root = self.client.compute(level[0])
+        return root.result()
 
 
 _packing = threading.Lock()
@@ -393,7 +396,7 @@ def sample(
         msg = f"chunks must be a number of rows, numbers that add up to n_samples, or 'auto'; got {chunks!r} ({error})."
         raise ValueError(msg) from error
     rows = [size for size in asked if size > 0]
-    firsts = (start + np.cumsum([0, *rows[:-1]])).tolist()
+    firsts = itertools.accumulate(rows[:-1], initial=int(start))
     sent = send(for_task(model))
     parts = [
         later(_draw_block, nout=2)(sent, size, noise, seed, first) for first, size in zip(firsts, rows, strict=True)

@@ -176,6 +176,22 @@ def test_warm_start_goes_on_where_it_stopped(client):
     assert half.n_iter_ == whole.n_iter_ == 3
 
 
+def test_what_an_earlier_fit_left_does_not_matter(client):
+    X, _ = _problem()
+    blocks = da.from_array(X, chunks=(300, -1))
+    estimator = MFA(3, 2, random_state=0, max_iter=3, tol=0)
+    expected = _fit(mfa_dask.fit, estimator, blocks)
+    _fit(estimator.fit, X[:, :5])
+    estimator.feature_names_in_ = np.array(list("abcde"), dtype=object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = mfa_dask.fit(estimator, blocks)
+    _assert_same_model(model, expected, 0)
+    assert not hasattr(model, "feature_names_in_")
+    assert estimator.n_features_in_ == 5
+
+
 def _read(block, folder, fatal):
     """Return the block; the worker that does so for the `fatal`-th time dies of it."""
     with (folder / "reads").open("ab") as reads:

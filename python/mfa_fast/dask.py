@@ -453,7 +453,10 @@ def ld_grad(model: Any, X: da.Array, y: Any = None, **options: Any) -> AttackRes
     labels = [None] * X.numblocks[0] if y is None else label_blocks(y, X)
     # One row, so that wrong arguments are an error now, and for the dtypes of what comes.
     one = attacks.ld_grad(model, np.zeros((1, X.shape[1]), X.dtype), **options)
-    sent = send(for_task(model))
+    there = for_task(model)
+    if options.get("n_threads") is None:
+        options["n_threads"] = getattr(there, "n_threads", 1)  # support vector machines have no number of their own
+    sent = send(there)
     parts = [
         later(_attack_block)(sent, block, some, options, one) for block, some in zip(row_blocks(X), labels, strict=True)
     ]

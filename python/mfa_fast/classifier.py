@@ -18,7 +18,15 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
-from mfa_fast._validation import check_flag, check_integer, check_option, check_real, check_weights
+from mfa_fast._streams import as_data, by_blocks, select
+from mfa_fast._validation import (
+    check_flag,
+    check_integer,
+    check_option,
+    check_real,
+    check_sample_weight,
+    check_weights,
+)
 from mfa_fast.mixture import MFA, arrays_of, header_of, restore
 
 
@@ -111,14 +119,17 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit one mixture to the samples of each class.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
+            A stream as in `MFA.fit`.
         y : array-like of shape (n_samples,)
             Class labels, of two classes at least.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, in its class's mixture and in the frequency of the class.
 
         Returns
         -------
@@ -130,9 +141,11 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             If X or y is not as described, or a class has fewer samples than components.
         """
         check_option("rule", self.rule, ("max", "sum"))
-        samples = as_samples(X, estimator=self, reset=True)
-        labels = check_labels(y, len(samples))
-        classes, indices, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        data = as_data(X, estimator=self, reset=True)
+        labels = check_labels(y, len(data))
+        weights = check_sample_weight(sample_weight, len(data))
+        classes, indices = np.unique(labels, return_inverse=True)
+        counts = np.bincount(indices, weights)
         if len(classes) < 2:
             msg = f"y must hold at least two classes, got only one class: {classes.tolist()}."
             raise ValueError(msg)
@@ -148,17 +161,20 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             shared["random_state"] = int(rng.randint(2**31))
             # A copy: if the fit fails, the classifier is to stay what it was.
             mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
+            members = indices == c
             try:
-                mixtures.append(mixture.fit(samples.data[indices == c]))
+                mixtures.append(
+                    mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
+                )
             except ValueError as error:
                 name = label.item() if isinstance(label, np.generic) else label
-                msg = f"class {name!r} ({counts[c]} sample(s)) cannot be fitted: {error}"
+                msg = f"class {name!r} ({np.count_nonzero(members)} sample(s)) cannot be fitted: {error}"
                 raise ValueError(msg) from error
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
         return self
 
-    def _fit_priors(self, counts: NDArray[np.int64]) -> FloatArray:
+    def _fit_priors(self, counts: NDArray[np.generic]) -> FloatArray:
         if self.priors is None:
             return np.asarray(counts / counts.sum(), dtype=np.float64)
         return check_priors(self.priors, len(counts))
@@ -253,6 +269,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
     def _class_scores(self, samples: Samples) -> FloatArray:
         return self._log_likelihoods(samples) + self.log_priors()
 
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """Return the class of highest score for each sample; the first in `classes_` on a tie.
 
@@ -268,6 +285,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         labels = self.classes_[np.argmax(self._class_scores(samples), axis=1)]
         return samples.wrap(labels) if labels.dtype.kind in "biuf" else labels
 
+    @by_blocks
     def decision_function(self, X: Any) -> Any:
         """Return the scores of the classes, log prior included.
 
@@ -282,6 +300,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             scores = scores[:, 1] - scores[:, 0]
         return samples.wrap(scores.astype(samples.dtype))
 
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """Return the classes' posterior probabilities under the rule.
 
@@ -292,6 +311,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
 
+    @by_blocks
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithms of `predict_proba`, which do not underflow.
 
@@ -302,6 +322,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(log_softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
 
+    @by_blocks
     def class_log_likelihood(self, X: Any) -> Any:
         """Return log p(x | class) under the rule, in nats.
 

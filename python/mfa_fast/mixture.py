@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._em import NoiseModel, e_step, m_step
-from mfa_fast._initialization import METHODS, initial_parameters
-from mfa_fast._kernels import Parameters, Scorer
+from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
+from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._memory import scoring_rows, start_rows
 from mfa_fast._statistics import Statistics
+from mfa_fast._streams import Stream, as_data, by_blocks
 from mfa_fast._validation import (
     check_factors,
     check_finite_array,
@@ -28,6 +31,7 @@ from mfa_fast._validation import (
     check_option,
     check_parameters,
     check_real,
+    check_sample_weight,
     check_weights,
 )
 
@@ -159,15 +163,20 @@ class MFA(DensityMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Estimate the parameters by expectation-maximisation.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Any real dtype; what is not float32 or float64 is converted block by block.
+        X : array-like or stream of shape (n_samples, n_features)
+            Any real dtype; what is not float32 or float64 is converted block by block. A stream is an HDF5 dataset, a
+            Zarr array, or a sequence of batches (a list, or an object with ``len`` and elements 0, 1, ..., of
+            two-dimensional arrays). It is read once per iteration, and gives what the same array in memory gives.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts: 2 is as good as the sample twice, 0 as good as without it. Only their ratios
+            matter. All samples have to be finite, those of weight 0 too.
 
         Returns
         -------
@@ -182,26 +191,48 @@ class MFA(DensityMixin, BaseEstimator):
         -----
         ConvergenceWarning
             If `max_iter` iterations were not enough, or components lost all their samples.
+
+        Notes
+        -----
+        Of more samples than scikit-learn's ``working_memory`` has room for, a random part makes the first parameters.
+        With weights in place of repeated samples these are the same, up to rounding, for up to 2,000 samples and unless
+        `init_params` draws samples at random.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> batches = [X[i : i + 100] for i in range(0, len(X), 100)]
+        >>> whole, streamed = (MFA(5, 2, tol=0.1, random_state=0).fit(data) for data in (X, batches))
+        >>> bool((whole.means_ == streamed.means_).all())
+        True
         """
         self._check_hyperparameters()
-        samples = as_samples(X, estimator=self, reset=True, min_samples=2)
-        shape = (int(self.n_components), int(self.n_factors), int(samples.data.shape[1]))
+        data = as_data(X, estimator=self, reset=True, min_samples=2)
+        weights = check_sample_weight(sample_weight, len(data))
+        shape = (int(self.n_components), int(self.n_factors), data.n_features)
         check_factors(self.n_factors, shape[2])
-        if len(samples) < self.n_components:
+        n_samples = len(data) if weights is None else int(np.count_nonzero(weights))
+        if n_samples < self.n_components:
             msg = (
-                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={len(samples)}; "
-                "use fewer components."
+                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}"
+                f"{'' if weights is None else ' of positive weight'}; use fewer components."
             )
             raise ValueError(msg)
+        if weights is not None:
+            # In units of one sample on average, so that only ratios matter to what a sample's worth is compared with.
+            weights = weights * (n_samples / weights.sum())
 
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
         best: tuple[Parameters, list[float], bool] | None = None
+        some = None if going_on else self._samples_to_start_from(data, weights, n_samples, shape, rng)
         for start in range(1 if going_on else self.n_init):
             if self.verbose:
                 print(f"Initialization {start}")
-            first = self._parameters().astype(np.float64) if going_on else self._first_parameters(samples, shape, rng)
-            run = self._run_em(first, samples)
+            first = self._parameters().astype(np.float64) if some is None else self._first_parameters(*some, shape, rng)
+            run = self._run_em(first, data, weights)
             if best is None or run[1][-1] > best[1][-1]:
                 best = run
         assert best is not None
@@ -215,14 +246,14 @@ class MFA(DensityMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._set_parameters(parameters.astype(samples.dtype))
+        self._set_parameters(parameters.astype(data.dtype))
         return self
 
-    def fit_predict(self, X: Any, y: Any = None) -> Any:
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Estimate the parameters and return each sample's best component, as `fit` and `predict` do."""
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, sample_weight).predict(X)
 
-    def e_step(self, X: Any) -> Statistics:
+    def e_step(self, X: Any, sample_weight: Any = None) -> Statistics:
         """Return the sufficient statistics of samples at the model's parameters.
 
         Statistics of parts of the data add up to those of the whole, so that the parts may be anywhere: one after the
@@ -230,7 +261,10 @@ class MFA(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts. Unlike in `fit`, these are taken as they are, since the parts of a whole share
+            their unit: a component counts as empty below a total of 0.001.
 
         Returns
         -------
@@ -252,11 +286,13 @@ class MFA(DensityMixin, BaseEstimator):
         >>> bool(model.score(X) > before)
         True
         """
-        samples, scorer = self._samples(X), self._scorer()
+        scorer = self._scorer()
+        data = as_data(X, estimator=self)
         return e_step(
             scorer.model,
-            samples,
+            data,
             self._parameters().fingerprint(),
+            None if sample_weight is None else check_sample_weight(sample_weight, len(data)),
             screening=scorer.screening,
             n_threads=scorer.n_threads,
         )
@@ -305,7 +341,9 @@ class MFA(DensityMixin, BaseEstimator):
         self._set_parameters(new.astype(self.means_.dtype))
         return self
 
-    def _run_em(self, parameters: Parameters, samples: Samples) -> tuple[Parameters, list[float], bool]:
+    def _run_em(
+        self, parameters: Parameters, data: Samples | Stream, sample_weight: FloatArray | None
+    ) -> tuple[Parameters, list[float], bool]:
         noise, n_threads = self._noise_model(), check_threads(self.n_threads)
         bounds: list[float] = []
         packed = None  # what the last iteration had: the subspace that screening uses is carried on from there
@@ -313,7 +351,7 @@ class MFA(DensityMixin, BaseEstimator):
         for iteration in range(1, self.max_iter + 1):
             packed = parameters.pack(near=packed if self.screening else None)
             statistics = e_step(
-                packed, samples, parameters.fingerprint(), screening=self.screening, n_threads=n_threads
+                packed, data, parameters.fingerprint(), sample_weight, screening=self.screening, n_threads=n_threads
             )
             parameters = m_step(parameters, statistics, noise)
             bound = statistics.mean_log_likelihood
@@ -326,8 +364,32 @@ class MFA(DensityMixin, BaseEstimator):
                 return parameters, bounds, True
         return parameters, bounds, False
 
+    def _samples_to_start_from(
+        self,
+        data: Samples | Stream,
+        sample_weight: FloatArray | None,
+        n_samples: int,
+        shape: tuple[int, int, int],
+        rng: np.random.RandomState,
+    ) -> tuple[Samples, FloatArray | None]:
+        """Return samples in memory, of positive weight, and their weights: all where they fit, else a random part."""
+        most = start_rows(*shape, data.row_bytes, SUBSAMPLE)
+        if isinstance(data, Samples) and len(data) == n_samples <= most:
+            return data, sample_weight
+        rows = np.arange(n_samples)
+        if n_samples > most:
+            rows = np.sort(sample_without_replacement(n_samples, most, random_state=rng))
+        if sample_weight is None:
+            return data.take(rows), None
+        rows = np.flatnonzero(sample_weight)[rows]
+        return data.take(rows), sample_weight[rows]
+
     def _first_parameters(
-        self, samples: Samples, shape: tuple[int, int, int], rng: np.random.RandomState
+        self,
+        samples: Samples,
+        sample_weight: FloatArray | None,
+        shape: tuple[int, int, int],
+        rng: np.random.RandomState,
     ) -> Parameters:
         K, L, d = shape
         given = {
@@ -348,6 +410,7 @@ class MFA(DensityMixin, BaseEstimator):
             shape,
             given["means"],
             self._noise_model(),
+            sample_weight,
             rng,
             check_threads(self.n_threads),
         )
@@ -456,6 +519,7 @@ class MFA(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return as_samples(X, estimator=self)
 
+    @by_blocks
     def score_samples(self, X: Any) -> Any:
         """Return the log-density log p(x) of each sample, in nats.
 
@@ -470,10 +534,26 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().log_sums(samples)[:, 0].astype(samples.dtype))
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean of log p(x) over the samples, in nats per sample."""
-        return float(np.mean(self._scorer().log_sums(self._samples(X))))
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the mean of log p(x) over the samples, in nats per sample; weighted if they have weights."""
+        total, weight = self._log_likelihood(X, sample_weight)
+        return total / weight
 
+    def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """Return the sum of log p(x), and the sum of the weights or the number of samples."""
+        scorer = self._scorer()
+        data = as_data(X, estimator=self)
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(data))
+        total, n_samples = 0.0, 0
+        for block in data.blocks(scoring_rows(len(self.weights_), data.n_features, data.read_bytes)):
+            values = scorer.log_sums(block)[:, 0]
+            if weights is not None:
+                values *= weights[block.first : block.first + len(block)]
+            total += float(np.sum(values))
+            n_samples += len(block)
+        return total, float(n_samples if weights is None else weights.sum())
+
+    @by_blocks
     def weighted_log_prob(self, X: Any) -> Any:
         """Return log w_k + log N(x; mu_k, A_k A_k^T + D_k) for every sample and component.
 
@@ -489,6 +569,7 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().log_densities(samples))
 
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """Return the index of each sample's best component; the lowest on a tie.
 
@@ -499,6 +580,7 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().best(samples)[:, 0])
 
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """Return the components' posterior probabilities, the responsibilities.
 
@@ -509,6 +591,7 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().responsibilities(samples))
 
+    @by_blocks
     def posterior_factors(self, X: Any) -> tuple[Any, Any]:
         """Return each sample's best component and the mean of its factors given the sample.
 
@@ -521,6 +604,7 @@ class MFA(DensityMixin, BaseEstimator):
         labels, factors = self._scorer().best_factors(samples)
         return samples.wrap(labels), samples.wrap(factors.astype(samples.dtype))
 
+    @by_blocks
     def reconstruct(self, X: Any) -> Any:
         """Return each sample's projection onto its best component: ``loadings.T @ z + mean`` at the posterior mean z.
 
@@ -531,15 +615,14 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().reconstruct(samples))
 
-    def bic(self, X: Any) -> float:
-        """Return the Bayesian information criterion on X; the lower the better."""
-        n = len(self._samples(X))
-        return float(-2.0 * self.score(X) * n + self.n_parameters() * np.log(n))
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Bayesian information criterion on X; the lower the better. Weights stand for repetition."""
+        total, n = self._log_likelihood(X, sample_weight)
+        return float(-2.0 * total + self.n_parameters() * np.log(n))
 
-    def aic(self, X: Any) -> float:
-        """Return the Akaike information criterion on X; the lower the better."""
-        n = len(self._samples(X))
-        return float(-2.0 * self.score(X) * n + 2.0 * self.n_parameters())
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Akaike information criterion on X; the lower the better. Weights stand for repetition."""
+        return float(-2.0 * self._log_likelihood(X, sample_weight)[0] + 2.0 * self.n_parameters())
 
     # ------------------------------------------------------------------------------------------------ sampling
 

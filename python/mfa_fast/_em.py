@@ -129,11 +129,17 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
 def m_step(parameters: Parameters, statistics: Statistics, noise: NoiseModel) -> Parameters:
     """Return the parameters that follow from statistics taken at `parameters`."""
     empty = statistics.empty()
-    new = _reseed(parameters, statistics, empty, noise) if empty.any() else regress(parameters.means, statistics, noise)
-    if not all(np.isfinite(a).all() for a in new.arrays()):
+    return check_range(
+        _reseed(parameters, statistics, empty, noise) if empty.any() else regress(parameters.means, statistics, noise)
+    )
+
+
+def check_range(parameters: Parameters) -> Parameters:
+    """Return the parameters if all are finite."""
+    if not all(np.isfinite(a).all() for a in parameters.arrays()):
         msg = "X has numbers too large for EM: their squares overflow float64; scale the data."
         raise ValueError(msg)
-    return new
+    return parameters
 
 
 def _reseed(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -45,6 +46,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         The score of a class is the density of its best component, or that of its whole mixture (log-sum-exp).
     noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads, screening
         As in `MFA`; `tied_noise` ties the components of a class.
+    learning_decay, learning_offset
+        As in `MFA`, for `partial_fit`.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
 
@@ -54,6 +57,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         In the order of `classes_`.
     classes_ : ndarray of shape (n_classes,)
     priors_ : ndarray of shape (n_classes,)
+    class_count_ : ndarray of shape (n_classes,)
+        Samples of each class, or their weights, in `fit` or in all calls of `partial_fit`.
     n_iter_ : int
         Of the mixture that took the most iterations.
     n_features_in_ : int
@@ -98,6 +103,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         verbose_interval: int = 10,
         n_threads: int | None = None,
         screening: bool = True,
+        learning_decay: float = 0.7,
+        learning_offset: float = 2.0,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -116,6 +123,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
         self.screening = screening
+        self.learning_decay = learning_decay
+        self.learning_offset = learning_offset
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -171,7 +180,76 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
                 msg = f"class {name!r} ({np.count_nonzero(members)} sample(s)) cannot be fitted: {error}"
                 raise ValueError(msg) from error
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
+        self.class_count_ = counts.astype(np.float64)
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Move every class's mixture by one step of stepwise EM, as `MFA.partial_fit` does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The first batch has samples of all classes, of each as many as components at least.
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All classes there are; to be given in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts.
+
+        Returns
+        -------
+        self : MFAClassifier
+            Without `priors`, `priors_` are the frequencies in all samples so far, `class_count_`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described, or y has labels that are not among the classes.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFAClassifier
+        >>> X, y = load_digits(n_class=2, return_X_y=True)
+        >>> classifier = MFAClassifier(n_components=2, n_factors=2, random_state=0)
+        >>> for start in range(0, 300, 60):
+        ...     batch = slice(start, start + 60)
+        ...     classifier = classifier.partial_fit(X[batch] / 16, y[batch], classes=[0, 1])
+        >>> float(classifier.score(X[300:] / 16, y[300:]))
+        1.0
+        """
+        check_option("rule", self.rule, ("max", "sum"))
+        fresh = not hasattr(self, "mixtures_")
+        samples = as_samples(X, estimator=self, reset=fresh)
+        labels = self.classes_ if classes is None and not fresh else _check_classes(classes)
+        if not fresh and not np.array_equal(labels, self.classes_):
+            msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."
+            raise ValueError(msg)
+        indices = class_indices(labels, y, len(samples))
+        weights = check_sample_weight(sample_weight, len(samples))
+        counts = np.bincount(indices, weights, len(labels)).astype(np.float64)
+        total = counts + getattr(self, "class_count_", 0.0)
+        priors = self._fit_priors(total)
+
+        shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        rng = as_random_state(self.random_state) if fresh else None
+        mixtures = []
+        for c, label in enumerate(labels):
+            members = indices == c
+            if rng is None:
+                # A copy: if a step fails, the classifier is to stay what it was.
+                own = {"random_state": self.mixtures_[c].random_state}
+                mixture = copy(self.mixtures_[c]).set_params(**shared | own)
+            else:
+                mixture = MFA(**shared | {"random_state": int(rng.randint(2**31))})
+            if fresh or counts[c] > 0:
+                shares = None if weights is None else weights[members]
+                with _naming_class(label, int(np.count_nonzero(members))):
+                    mixture.partial_fit(samples.data[members], sample_weight=shares)
+            mixtures.append(mixture)
+        self.classes_, self.priors_, self.mixtures_ = labels, priors, mixtures
+        self.class_count_ = total
         return self
 
     def _fit_priors(self, counts: NDArray[np.generic]) -> FloatArray:
@@ -490,6 +568,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             "classes_dtype": self.classes_.dtype.str,
             "mixtures": [header_of(m) for m in self.mixtures_],
         }
+        if hasattr(self, "class_count_"):
+            header["class_count"] = self.class_count_.tolist()
         _persistence.write(path, "mfa_fast.MFAClassifier", arrays, header)
 
     @classmethod
@@ -506,12 +586,37 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
             classes = np.array(header["classes"], dtype=header["classes_dtype"])
             classifier = cls.from_mixtures(mixtures, classes, arrays["priors"]).set_params(**header["parameters"])
+        if "class_count" in header:
+            classifier.class_count_ = np.array(header["class_count"])
         iterations = [m.n_iter_ for m in mixtures if hasattr(m, "n_iter_")]
         if iterations:
             classifier.n_iter_ = max(iterations)
         if hasattr(mixtures[0], "feature_names_in_"):
             classifier.feature_names_in_ = mixtures[0].feature_names_in_
         return classifier
+
+
+@contextmanager
+def _naming_class(label: Any, n_samples: int) -> Iterator[None]:
+    """Say of an error which class could not be fitted."""
+    try:
+        yield
+    except ValueError as error:
+        name = label.item() if isinstance(label, np.generic) else label
+        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}"
+        raise ValueError(msg) from error
+
+
+def _check_classes(classes: Any) -> Array:
+    """Return the distinct labels of a first call of partial_fit, sorted."""
+    if classes is None:
+        msg = "classes must be passed in the first call of partial_fit: all labels that y will ever hold."
+        raise ValueError(msg)
+    labels = np.unique(column_or_1d(classes))
+    if len(labels) < 2:
+        msg = f"classes must hold at least two classes, got {labels.tolist()}."
+        raise ValueError(msg)
+    return labels
 
 
 def check_labels(y: Any, n_samples: int) -> Array:

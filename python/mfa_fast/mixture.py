@@ -20,7 +20,8 @@ from mfa_fast._em import NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._memory import scoring_rows, start_rows
-from mfa_fast._statistics import Statistics
+from mfa_fast._statistics import Statistics, Sums
+from mfa_fast._stepwise import implied_sums, step, step_size
 from mfa_fast._streams import Stream, as_data, by_blocks
 from mfa_fast._validation import (
     check_factors,
@@ -81,6 +82,10 @@ class MFA(DensityMixin, BaseEstimator):
     screening : bool, default=True
         Whether components that provably do not matter to a result are left out of its arithmetic. Without it, results
         are the same to the tolerance below, and take longer.
+    learning_decay : float, default=0.7
+        How fast the batches of `partial_fit` count less, in (0.5, 1]: the smaller, the sooner the first are forgotten.
+    learning_offset : float, default=2.0
+        By how many batches that is put off: the larger, the less the second and those after it count.
 
     Attributes
     ----------
@@ -95,6 +100,10 @@ class MFA(DensityMixin, BaseEstimator):
         Mean log-likelihood, in nats per sample, at the last iteration.
     lower_bounds_ : list of float
         The same for every iteration.
+    n_steps_ : int
+        Number of batches that `partial_fit` has seen, with those that an earlier `fit` was worth.
+    n_samples_seen_ : int
+        Number of samples, of positive weight, of the last `fit` and all batches since.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had column names.
@@ -140,6 +149,8 @@ class MFA(DensityMixin, BaseEstimator):
         verbose_interval: int = 10,
         n_threads: int | None = None,
         screening: bool = True,
+        learning_decay: float = 0.7,
+        learning_offset: float = 2.0,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -160,6 +171,8 @@ class MFA(DensityMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
         self.screening = screening
+        self.learning_decay = learning_decay
+        self.learning_offset = learning_offset
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -210,19 +223,8 @@ class MFA(DensityMixin, BaseEstimator):
         """
         self._check_hyperparameters()
         data = as_data(X, estimator=self, reset=True, min_samples=2)
-        weights = check_sample_weight(sample_weight, len(data))
-        shape = (int(self.n_components), int(self.n_factors), data.n_features)
-        check_factors(self.n_factors, shape[2])
-        n_samples = len(data) if weights is None else int(np.count_nonzero(weights))
-        if n_samples < self.n_components:
-            msg = (
-                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}"
-                f"{'' if weights is None else ' of positive weight'}; use fewer components."
-            )
-            raise ValueError(msg)
-        if weights is not None:
-            # In units of one sample on average, so that only ratios matter to what a sample's worth is compared with.
-            weights = weights * (n_samples / weights.sum())
+        weights, n_samples = _in_units_of_samples(sample_weight, len(data))
+        shape = self._check_shape(data.n_features, n_samples, weighted=weights is not None)
 
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
@@ -239,6 +241,7 @@ class MFA(DensityMixin, BaseEstimator):
         parameters, self.lower_bounds_, self.converged_ = best
         self.lower_bound_ = self.lower_bounds_[-1]
         self.n_iter_ = len(self.lower_bounds_)
+        self.n_samples_seen_: int = n_samples
         if not self.converged_:
             warnings.warn(
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
@@ -247,6 +250,97 @@ class MFA(DensityMixin, BaseEstimator):
                 stacklevel=2,
             )
         self._set_parameters(parameters.astype(data.dtype))
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Move the parameters by one step of stepwise EM, for a batch of samples that is seen once.
+
+        The statistics of a batch are counted into a running mean, to which the parameters are then fitted. The batch
+        after t others counts ``(t + learning_offset) ** -learning_decay``, whatever its size.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The first batch, of which the first parameters are made as in `fit`, has as many samples as there are
+            components at least; the more, the better.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts in its batch. Only their ratios matter.
+
+        Returns
+        -------
+        self : MFA
+            `lower_bound_` is the mean log-likelihood of the batch before the step. A model that `fit` has made counts
+            as all the batches of this size that its samples would have been; one of `from_parameters` as one.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X or sample_weight is not as described; the message names it.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If components lost all their samples and were moved to the worst explained ones of the batch.
+
+        Notes
+        -----
+        Cappé & Moulines, On-line expectation-maximization algorithm for latent data models, JRSS B 71(3), 2009;
+        docs/theory.md, section 2. What has been summed up is pickled, but not written by `save`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> model = MFA(n_components=5, n_factors=2, random_state=0)
+        >>> for start in range(0, 1600, 200):
+        ...     model = model.partial_fit(X[start : start + 200])
+        >>> model.n_steps_
+        8
+        >>> bool(model.score(X[1600:]) > MFA(n_factors=2).fit(X[:1600]).score(X[1600:]))
+        True
+        """
+        self._check_hyperparameters()
+        fresh = not hasattr(self, "means_")
+        samples = as_samples(X, estimator=self, reset=fresh, min_samples=2 if fresh else 1)
+        weights, n_samples = _in_units_of_samples(sample_weight, len(samples))
+        noise, n_threads = self._noise_model(), check_threads(self.n_threads)
+        running: Sums | None = None
+        n_steps = 0
+        dtype: Any
+        if fresh:
+            shape = self._check_shape(samples.n_features, n_samples, weighted=weights is not None)
+            rng = as_random_state(self.random_state)
+            some = self._samples_to_start_from(samples, weights, n_samples, shape, rng)
+            parameters = self._first_parameters(*some, shape, rng)
+            packed, dtype = parameters.pack(), samples.dtype
+        else:
+            parameters = self._parameters().astype(np.float64)
+            packed, dtype = self._scorer().model, self.means_.dtype
+            if parameters.loadings.shape[:2] != (self.n_components, self.n_factors):
+                msg = (
+                    f"n_components={self.n_components} and n_factors={self.n_factors} must be what the model has, "
+                    f"which is {parameters.loadings.shape[:2]}; start again with a clone, or with fit."
+                )
+                raise ValueError(msg)
+            known, *arrays = getattr(self, "_running", ("",))
+            if known == parameters.fingerprint():
+                running, n_steps = Sums(*arrays), self.n_steps_
+            else:
+                running = implied_sums(parameters)
+                n_steps = max(1, round(getattr(self, "n_samples_seen_", 0) / n_samples))
+        statistics = e_step(
+            packed, samples, parameters.fingerprint(), weights, screening=self.screening, n_threads=n_threads
+        )
+        size = step_size(n_steps, self.learning_offset, self.learning_decay)
+        new, sums = step(parameters, running, statistics, size, noise, dtype)
+        self._set_parameters(new)
+        self._running = (new.fingerprint(), *sums.sums())
+        self.n_steps_: int = n_steps + 1
+        self.n_samples_seen_ = getattr(self, "n_samples_seen_", 0) + n_samples
+        self.lower_bound_ = statistics.mean_log_likelihood
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -364,6 +458,17 @@ class MFA(DensityMixin, BaseEstimator):
                 return parameters, bounds, True
         return parameters, bounds, False
 
+    def _check_shape(self, n_features: int, n_samples: int, *, weighted: bool) -> tuple[int, int, int]:
+        """Return (K, L, d) if so many samples are enough for it."""
+        check_factors(self.n_factors, n_features)
+        if n_samples < self.n_components:
+            msg = (
+                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}"
+                f"{' of positive weight' if weighted else ''}; use fewer components."
+            )
+            raise ValueError(msg)
+        return (int(self.n_components), int(self.n_factors), n_features)
+
     def _samples_to_start_from(
         self,
         data: Samples | Stream,
@@ -432,6 +537,8 @@ class MFA(DensityMixin, BaseEstimator):
         for name in ("tied_noise", "warm_start", "screening"):
             check_flag(name, getattr(self, name))
         check_real("tol", self.tol, min_val=0.0)
+        check_real("learning_decay", self.learning_decay, min_val=0.5, max_val=1.0, include_boundaries="right")
+        check_real("learning_offset", self.learning_offset, min_val=0.0)
         check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
         check_option("noise_type", self.noise_type, ("spherical", "diag"))
         check_option("init_params", self.init_params, METHODS)
@@ -496,6 +603,8 @@ class MFA(DensityMixin, BaseEstimator):
             self._parameters().freeze()
 
     def _set_parameters(self, parameters: Parameters) -> None:
+        # What partial_fit has summed up belongs to the parameters it left.
+        self.__dict__.pop("_running", None)
         parameters.freeze()
         self.weights_: Array = parameters.weights
         self.means_: Array = parameters.means
@@ -693,9 +802,21 @@ class MFA(DensityMixin, BaseEstimator):
         return hasattr(self, "means_")
 
 
+def _in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray | None, int]:
+    """Return weights that are 1 on average over the samples that have any, and the number of these.
+
+    So only ratios matter to what is compared with a sample's worth.
+    """
+    weights = check_sample_weight(sample_weight, n_samples)
+    if weights is None:
+        return None, n_samples
+    n_weighted = int(np.count_nonzero(weights))
+    return weights * (n_weighted / weights.sum()), n_weighted
+
+
 _NAMES = ("weights", "means", "loadings", "noise_variance")
-# What `fit` leaves beside the parameters.
-_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_")
+# What `fit` and `partial_fit` leave beside the parameters.
+_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_", "n_samples_seen_")
 
 
 def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:

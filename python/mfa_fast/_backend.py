@@ -124,6 +124,8 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     if not data.dtype.isnative or not data.flags.aligned:
         # Rare, and read by no kernel: foreign byte order, or fields of a packed record.
         data = np.array(data, dtype=data.dtype.newbyteorder("="))
+    elif data.dtype.byteorder not in "=|":
+        data = data.view(data.dtype.newbyteorder("="))  # Zarr's names the native order outright
     return Samples(data, wrap)
 
 

@@ -103,8 +103,17 @@ class Batches(Stream):
 
     def pieces(self, rows: int) -> Iterator[Any]:
         """Go through the batches, those that are longer in parts."""
+        total = 0
         for i in range(len(self._batches)):
             batch = self._batches[i]
+            total += len(batch)
+            last = i == len(self._batches) - 1
+            if self._n_rows is not None and (total > self._n_rows or (last and total < self._n_rows)):
+                msg = (
+                    f"X must give the same batches every time, had {self._n_rows} rows, and has {total} up to batch "
+                    f"{i} now; give batches that change to partial_fit."
+                )
+                raise ValueError(msg)
             for start in range(0, len(batch), rows):
                 yield batch[start : start + rows]
 

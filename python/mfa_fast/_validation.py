@@ -90,7 +90,9 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> FloatArray | None
     if not checked.any():
         msg = "sample_weight must contain at least one weight that is not zero; they are all zero."
         raise ValueError(msg)
-    if not np.isfinite(checked.sum()):
+    with np.errstate(over="ignore"):
+        total = checked.sum()
+    if not np.isfinite(total):
         msg = "sample_weight must have a finite sum; divide the weights by the largest."
         raise ValueError(msg)
     return checked

@@ -208,8 +208,8 @@ class MFA(DensityMixin, BaseEstimator):
         Notes
         -----
         Of more samples than scikit-learn's ``working_memory`` has room for, a random part makes the first parameters.
-        With weights in place of repeated samples these are the same, up to rounding, for up to 2,000 samples and unless
-        `init_params` draws samples at random.
+        With weights in place of repeated samples these are the same, up to rounding and the factors' signs, for up to
+        2,000 samples and unless `init_params` draws at random.
 
         Examples
         --------
@@ -811,7 +811,8 @@ def _in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray
     if weights is None:
         return None, n_samples
     n_weighted = int(np.count_nonzero(weights))
-    return weights * (n_weighted / weights.sum()), n_weighted
+    # The sum of those that remain, in whose last digits zeros between them do not show.
+    return weights * (n_weighted / weights[weights > 0].sum()), n_weighted
 
 
 _NAMES = ("weights", "means", "loadings", "noise_variance")

@@ -39,9 +39,9 @@ def start_rows(n_components: int, n_factors: int, n_features: int, row_bytes: in
     `subsample` of them are looked at in all their features, the others by their coordinates.
     """
     directions = max(16, 2 * n_factors)
-    each = row_bytes + 8 * (4 * directions + 3 * n_factors)
+    each = row_bytes + 8 * (5 * directions + 7 * n_factors + 24)
     wide = 32 * n_features
-    memory = working_memory()
+    memory = working_memory() * 7 // 8  # the rest is for `projection_rows`
     rows = memory // (each + wide)
     if rows > subsample:
         rows = (memory - subsample * wide) // each

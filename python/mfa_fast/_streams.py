@@ -56,12 +56,14 @@ class Stream(ABC):
 
     def take(self, rows: NDArray[np.int64]) -> Samples:
         """Return the samples in these rows, which rise."""
-        parts = []
+        chosen: Array | None = None
         for block in self.blocks(rows_within(working_memory() / 8, 2 * self.read_bytes)):
             low, high = np.searchsorted(rows, [block.first, block.first + len(block)])
-            if high > low:
-                parts.append(block.data[rows[low:high] - block.first])
-        return Samples(np.concatenate(parts), identity)
+            if chosen is None:
+                chosen = np.empty((len(rows), self.n_features), block.data.dtype)
+            chosen[low:high] = block.data[rows[low:high] - block.first]
+        assert chosen is not None
+        return Samples(chosen, identity)
 
 
 class StoredArray(Stream):

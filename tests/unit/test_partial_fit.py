@@ -171,7 +171,7 @@ def test_a_fit_or_an_m_step_in_between_starts_from_its_parameters():
 
 
 def test_after_a_file_it_goes_on_from_the_parameters(tmp_path):
-    X, start = _problem()
+    X, _ = _problem()
     model = MFA(3, 2, random_state=0, tol=0.1).fit(X)
     model.save(tmp_path / "model")
     loaded = MFA.load(tmp_path / "model")

@@ -218,7 +218,7 @@ def test_other_widths_and_types():
     model = MFA(2, 1, random_state=0)
     with pytest.raises(ValueError, match=r"6 features in all batches.*from row 500 on it has 5"):
         model.fit([X[:500], X[500:, :5]])
-    with pytest.raises(ValueError, match="results in float64.*of dtype float32"):
+    with pytest.raises(ValueError, match=r"results in float64.*of dtype float32"):
         model.fit([X[:500], X[500:].astype(np.float32)])
     with pytest.raises(ValueError, match="features"):
         model.fit(X).score_samples([X[:, :5]])

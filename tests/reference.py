@@ -235,6 +235,35 @@ def em(X, parameters: Parameters, n_iter, **options):
     return parameters, np.array(bounds)
 
 
+def stepwise_em(batches, parameters: Parameters, sizes, noise_type="spherical", tied_noise=False, floor=1e-6):
+    """Parameters after one step for each batch (Cappé & Moulines 2009), from raw moments: none is about a mean."""
+    n_components, n_factors, n_features = parameters.loadings.shape
+    moments = None
+    for batch, size in zip(batches, sizes, strict=True):
+        X = np.asarray(batch, dtype=np.float64)
+        gamma = responsibilities(X, parameters, np.float64) / len(X)
+        seconds = np.empty((n_components, n_factors + 1, n_factors + 1))
+        crosses = np.empty((n_components, n_factors + 1, n_features))
+        for k in range(n_components):
+            component = Component(parameters, k, np.float64)
+            z1 = np.column_stack([component.factors(X - component.mean), np.ones(len(X))])
+            seconds[k] = (gamma[:, k] * z1.T) @ z1
+            seconds[k, :n_factors, :n_factors] += gamma[:, k].sum() * component.factor_covariance()
+            crosses[k] = (gamma[:, k] * z1.T) @ X
+        new = (seconds, crosses, gamma.T @ (X * X))
+        moments = new if moments is None else [(1 - size) * a + size * b for a, b in zip(moments, new, strict=True)]
+        second, cross, square = moments
+        regression = np.linalg.solve(second, cross)
+        counts = second[:, -1, -1]
+        unexplained = square - np.sum(regression * cross, axis=1)
+        noise = unexplained.sum(axis=0, keepdims=True) / counts.sum() if tied_noise else unexplained / counts[:, None]
+        if noise_type == "spherical":
+            noise = noise.mean(axis=1, keepdims=True)
+        noise = np.broadcast_to(np.maximum(noise, floor), (n_components, n_features))
+        parameters = Parameters(counts / counts.sum(), regression[:, n_factors], regression[:, :n_factors], noise)
+    return parameters
+
+
 def n_parameters(n_components, n_factors, n_features, noise_type="spherical", tied_noise=False):
     """Free parameters; loadings are counted up to a rotation of the factors."""
     per_component = n_features + n_factors * n_features - n_factors * (n_factors - 1) // 2

@@ -121,32 +121,39 @@ cpu::Statistics borrow_statistics(const py::tuple& arrays, std::size_t K, std::s
           borrow_output<double>("squares", arrays[4], {K, d})};
 }
 
+const double* borrow_sample_weight(const py::object& sample_weight, std::size_t n) {
+  return sample_weight.is_none() ? nullptr : borrow<double>("sample_weight", sample_weight, {n});
+}
+
 cpu::BadRow expectation(const Model& model, const py::array& X, const py::tuple& statistics,
-                        const py::object& log_likelihoods, bool screening, std::size_t n_threads) {
+                        const py::object& log_likelihoods, const py::object& sample_weight, bool screening,
+                        std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const double* weights = borrow_sample_weight(sample_weight, rows.n_rows);
   const cpu::Statistics out =
       borrow_statistics(statistics, model.n_components(), model.n_factors(), model.n_features());
   double* values = borrow_output<double>("log_likelihoods", log_likelihoods, {rows.n_rows});
   const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
-    return without_gil([&] { return cpu::expectation<T>(model, rows, screening, out, values, how); });
+    return without_gil([&] { return cpu::expectation<T>(model, rows, weights, screening, out, values, how); });
   });
 }
 
 void assigned(const py::array& X, const py::array& means, const py::array& labels, const py::array& factors,
-              const py::tuple& statistics, std::size_t n_threads) {
+              const py::tuple& statistics, const py::object& sample_weight, std::size_t n_threads) {
   if (means.ndim() != 2 || factors.ndim() != 2) throw py::value_error("means and factors must have 2 dimensions");
   const auto K = static_cast<std::size_t>(means.shape(0));
   const auto d = static_cast<std::size_t>(means.shape(1));
   const auto L = static_cast<std::size_t>(factors.shape(1));
   const cpu::Rows rows = borrow_rows(X, d);
+  const double* weights = borrow_sample_weight(sample_weight, rows.n_rows);
   const double* mean = borrow<double>("means", means, {K, d});
   const Index* label = borrow_labels(labels, rows.n_rows, K);
   const double* z = borrow<double>("factors", factors, {rows.n_rows, L});
   const cpu::Statistics out = borrow_statistics(statistics, K, L, d);
   const cpu::Execution how = execution(n_threads);
   by_type(X, [&]<class T>(T) {
-    without_gil([&] { cpu::assigned<T>(cpu::current_loops(), rows, K, L, mean, label, z, out, how); });
+    without_gil([&] { cpu::assigned<T>(cpu::current_loops(), rows, weights, K, L, mean, label, z, out, how); });
   });
 }
 
@@ -342,10 +349,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("responsibilities") = py::none(), py::arg("factors") = py::none(), py::arg("n_threads"));
   m.def("expectation", &expectation, "Adds the sufficient statistics of EM.", py::arg("model"),
         py::arg("X").noconvert(), py::arg("statistics"), py::arg("log_likelihoods"), py::kw_only(),
-        py::arg("screening"), py::arg("n_threads"));
+        py::arg("sample_weight") = py::none(), py::arg("screening"), py::arg("n_threads"));
   m.def("assigned", &assigned, "Adds the statistics of samples whose components and factors are known.",
         py::arg("X").noconvert(), py::arg("means").noconvert(), py::arg("labels").noconvert(),
-        py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("n_threads"));
+        py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("sample_weight") = py::none(),
+        py::arg("n_threads"));
   m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),
         py::arg("weights").noconvert(), py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out").noconvert(),
         py::arg("labels").noconvert(), py::arg("n_threads"));

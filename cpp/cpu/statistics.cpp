@@ -16,7 +16,7 @@ constexpr double negligible_responsibility = 1e-16;
 // gone to few times.
 constexpr std::size_t slab_features = 1024;
 
-// The samples of one component: rows, responsibilities and factors, in the order of the rows.
+// The samples of one component: rows, responsibilities (times weights) and factors, in the order of the rows.
 struct Members {
   std::vector<std::size_t> rows;
   std::vector<double> responsibilities;
@@ -33,19 +33,17 @@ void add_factor_sums(const Members& members, std::size_t k, std::size_t n, const
                      const Statistics& out) {
   double* sums = out.factor_sums + k * n;
   double* moments = out.factor_moments + k * n * n;
-  double count = 0.0;
   for (std::size_t m = 0; m < members.rows.size(); ++m) {
     const double g = members.responsibilities[m];
     const double* z = members.factors.data() + m * n;
-    count += g;
+    out.counts[k] += g;
     for (std::size_t l = 0; l < n; ++l) {
       sums[l] += g * z[l];
-      for (std::size_t i = 0; i < n; ++i) moments[l * n + i] += g * z[l] * z[i];
+      // The covariance row by row too: added once for all rows, it would show how many there were in a call.
+      for (std::size_t i = 0; i < n; ++i)
+        moments[l * n + i] += g * (z[l] * z[i] + (posterior_covariance != nullptr ? posterior_covariance[l * n + i] : 0.0));
     }
   }
-  out.counts[k] += count;
-  if (posterior_covariance != nullptr)
-    for (std::size_t i = 0; i < n * n; ++i) moments[i] += count * posterior_covariance[i];
 }
 
 template <class T>
@@ -105,8 +103,8 @@ struct BlockMembers {
 }  // namespace
 
 template <class T>
-BadRow expectation(const Model& model, const Rows& all_rows, bool screening, const Statistics& out,
-                   double* log_likelihoods, const Execution& execution) {
+BadRow expectation(const Model& model, const Rows& all_rows, const double* weights, bool screening,
+                   const Statistics& out, double* log_likelihoods, const Execution& execution) {
   const std::size_t K = model.n_components();
   const std::size_t n = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
@@ -130,12 +128,14 @@ BadRow expectation(const Model& model, const Rows& all_rows, bool screening, con
             const double log_sum = sum.value();
             if (!std::isfinite(log_sum)) return BadRow{first + i};
             log_likelihoods[start + first + i] = log_sum;
+            const double weight = weights != nullptr ? weights[start + first + i] : 1.0;
+            if (weight == 0.0) continue;
             for (const std::size_t k : scored) {
               const double g = std::exp(values[k] - log_sum);
               if (!(g > negligible_responsibility)) continue;
               scorer.factors(i, k, z.data());
               block.components.push_back(k);
-              block.members.add(first + i, g, z.data(), n);
+              block.members.add(first + i, weight * g, z.data(), n);
             }
           }
           return BadRow{};
@@ -155,22 +155,25 @@ BadRow expectation(const Model& model, const Rows& all_rows, bool screening, con
 }
 
 template <class T>
-void assigned(const Loops& loops, const Rows& rows, std::size_t n_components, std::size_t n_factors,
-              const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
-              const Execution& execution) {
+void assigned(const Loops& loops, const Rows& rows, const double* weights, std::size_t n_components,
+              std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors,
+              const Statistics& out, const Execution& execution) {
   std::vector<Members> members(n_components);
   for (std::size_t i = 0; i < rows.n_rows; ++i)
-    members[static_cast<std::size_t>(labels[i])].add(i, 1.0, factors + i * n_factors, n_factors);
+    if (const double weight = weights != nullptr ? weights[i] : 1.0; weight != 0.0)
+      members[static_cast<std::size_t>(labels[i])].add(i, weight, factors + i * n_factors, n_factors);
   add_members<T>(
       loops, rows, members, n_factors, [&](std::size_t k) { return means + k * rows.n_features; },
       [](std::size_t) -> const double* { return nullptr; }, out, execution);
 }
 
-template void assigned<float>(const Loops&, const Rows&, std::size_t, std::size_t, const double*, const std::int64_t*,
-                              const double*, const Statistics&, const Execution&);
-template void assigned<double>(const Loops&, const Rows&, std::size_t, std::size_t, const double*, const std::int64_t*,
-                               const double*, const Statistics&, const Execution&);
-template BadRow expectation<float>(const Model&, const Rows&, bool, const Statistics&, double*, const Execution&);
-template BadRow expectation<double>(const Model&, const Rows&, bool, const Statistics&, double*, const Execution&);
+template void assigned<float>(const Loops&, const Rows&, const double*, std::size_t, std::size_t, const double*,
+                              const std::int64_t*, const double*, const Statistics&, const Execution&);
+template void assigned<double>(const Loops&, const Rows&, const double*, std::size_t, std::size_t, const double*,
+                               const std::int64_t*, const double*, const Statistics&, const Execution&);
+template BadRow expectation<float>(const Model&, const Rows&, const double*, bool, const Statistics&, double*,
+                                   const Execution&);
+template BadRow expectation<double>(const Model&, const Rows&, const double*, bool, const Statistics&, double*,
+                                    const Execution&);
 
 }  // namespace mfa::cpu

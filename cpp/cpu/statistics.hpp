@@ -8,8 +8,9 @@
 
 namespace mfa::cpu {
 
-// Sums over the samples, with responsibilities g and r = x - mu about the current means. To be set to zero by the
-// caller, who may go on adding.
+// Sums over the samples, with responsibilities g, times the samples' weights if they have any, and r = x - mu about the
+// current means. To be set to zero by the caller, who may go on adding: every number is summed in the order of the rows, so
+// that samples in several calls give the same bits as in one.
 struct Statistics {
   double* counts;           // (K)          sum g
   double* factor_sums;      // (K, L)       sum g z
@@ -19,22 +20,23 @@ struct Statistics {
 };
 
 // Computes  the E-step: the statistics above, theory.md (10), and log p(x_i) into log_likelihoods (n).
-// Shapes    rows (n, d), outputs as in Statistics.
+// Shapes    rows (n, d), weights (n) or null for 1 each, outputs as in Statistics. A row of weight 0 adds nothing, but has to
+//           be as finite as all others.
 // Cost      one scoring pass, and 2 d (L + 2) flops for every responsibility above 1e-16.
 // Numerics  summed in double, in the order of the rows whatever the number of threads; about the current means, so that
 //           no square of a mean is taken off.
 // Source    Ghahramani & Hinton 1996, section 3.
 template <class T>
-BadRow expectation(const Model& model, const Rows& rows, bool screening, const Statistics& out,
+BadRow expectation(const Model& model, const Rows& rows, const double* weights, bool screening, const Statistics& out,
                    double* log_likelihoods, const Execution& execution);
 
 // Computes  the same sums for known labels and factors, which are taken as exact: g is 0 or 1, M^-1 is left out. The
 //           first M-step, from a clustering, is made of it.
-// Shapes    rows (n, d), means (K, d), labels (n), factors (n, L).
+// Shapes    rows (n, d), weights (n) or null, means (K, d), labels (n), factors (n, L).
 // Cost      2 n d (L + 2) flops.
 template <class T>
-void assigned(const Loops& loops, const Rows& rows, std::size_t n_components, std::size_t n_factors,
-              const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
+void assigned(const Loops& loops, const Rows& rows, const double* weights, std::size_t n_components,
+              std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
               const Execution& execution);
 
 }  // namespace mfa::cpu

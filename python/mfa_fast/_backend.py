@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -29,6 +29,12 @@ class Samples:
 
     data: Array
     wrap: Callable[[Array], Any]
+    first: int = 0  # index of the first row, where they are a part of what the caller gave
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.data.shape[1])
 
     @property
     def dtype(self) -> type[np.floating[Any]]:
@@ -39,8 +45,28 @@ class Samples:
         """Return the number of samples."""
         return int(self.data.shape[0])
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return self.data.dtype.itemsize * self.n_features
 
-def _identity(array: Array) -> Any:
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of a row that has to be read into memory first: none, it is there."""
+        return 0
+
+    def blocks(self, rows: int) -> Iterator[Samples]:
+        """Go through the rows in order, in views of at most so many."""
+        for start in range(0, len(self), rows):
+            yield Samples(self.data[start : start + rows], self.wrap, self.first + start)
+
+    def take(self, rows: NDArray[np.int64]) -> Samples:
+        """Return the samples in these rows."""
+        return Samples(self.data[rows], self.wrap)
+
+
+def identity(array: Array) -> Any:
+    """Leave an array as it is."""
     return array
 
 
@@ -61,7 +87,7 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
             except (RuntimeError, TypeError) as error:
                 msg = f"X must be a dense torch tensor of a dtype that NumPy has, got {X.dtype}, {X.layout} ({error})."
                 raise TypeError(msg) from error
-    return X, _identity
+    return X, identity
 
 
 def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_samples: int = 1) -> Samples:
@@ -78,6 +104,8 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     min_samples : int
         The least number of rows.
     """
+    if isinstance(X, Samples):
+        return X  # a block of what has been checked
     host, wrap = _on_host(X)
     options: dict[str, Any] = {
         "dtype": "numeric",
@@ -96,6 +124,8 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     if not data.dtype.isnative or not data.flags.aligned:
         # Rare, and read by no kernel: foreign byte order, or fields of a packed record.
         data = np.array(data, dtype=data.dtype.newbyteorder("="))
+    elif data.dtype.byteorder not in "=|":
+        data = data.view(data.dtype.newbyteorder("="))  # Zarr's names the native order outright
     return Samples(data, wrap)
 
 
@@ -117,8 +147,8 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     bad = np.asarray(samples.data[row : row + 1])
     assert_all_finite(bad, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
     msg = (
-        f"row {row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its log-density is "
-        f"out of the range of {np.dtype(samples.dtype)}; scale the data"
+        f"row {samples.first + row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its "
+        f"log-density is out of the range of {np.dtype(samples.dtype)}; scale the data"
         f"{', or pass float64' if samples.dtype == np.float32 else ''}."
     )
     raise ValueError(msg)

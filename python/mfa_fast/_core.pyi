@@ -39,7 +39,14 @@ def reduce(
     n_threads: int,
 ) -> int | None: ...
 def expectation(
-    model: Model, X: _Array, statistics: _Statistics, log_likelihoods: _Float, *, screening: bool, n_threads: int
+    model: Model,
+    X: _Array,
+    statistics: _Statistics,
+    log_likelihoods: _Float,
+    *,
+    sample_weight: _Float | None = None,
+    screening: bool,
+    n_threads: int,
 ) -> int | None: ...
 def assigned(
     X: _Array,
@@ -48,6 +55,7 @@ def assigned(
     factors: _Float,
     statistics: _Statistics,
     *,
+    sample_weight: _Float | None = None,
     n_threads: int,
 ) -> None: ...
 def sample(

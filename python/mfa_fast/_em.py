@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast import _core
-from mfa_fast._backend import Samples, reject_bad_row
+from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._kernels import FloatArray, Parameters
+from mfa_fast._memory import expectation_rows
 from mfa_fast._statistics import Statistics, Sums, keep_worst
+from mfa_fast._streams import Stream
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,47 @@ class NoiseModel:
         return np.ascontiguousarray(np.broadcast_to(np.maximum(variance, self.floor), (n_components, n_features)))
 
 
-def e_step(model: _core.Model, samples: Samples, fingerprint: str, *, screening: bool, n_threads: int) -> Statistics:
-    """Return the statistics of the samples at the parameters that were packed, which have this fingerprint."""
+def e_step(
+    model: _core.Model,
+    data: Samples | Stream,
+    fingerprint: str,
+    sample_weight: FloatArray | None = None,
+    *,
+    screening: bool,
+    n_threads: int,
+) -> Statistics:
+    """Return the statistics of the samples at the parameters that were packed, which have this fingerprint.
+
+    Every number is summed in the order of the rows, so blocks show in none of them.
+    """
     sums = Sums.zeros(model.n_components, model.n_factors, model.n_features)
-    log_likelihoods = np.empty(len(samples))
-    bad = _core.expectation(model, samples.data, sums.sums(), log_likelihoods, screening=screening, n_threads=n_threads)
-    reject_bad_row(samples, bad)
-    worst = keep_worst(int(np.count_nonzero(sums.empty())), samples.data, log_likelihoods)
+    log_likelihood, n_samples = 0.0, 0
+    worst: tuple[Array, FloatArray] | None = None
+    for block in data.blocks(expectation_rows(model.n_components, model.n_factors, data.read_bytes)):
+        shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
+        log_likelihoods = np.empty(len(block))
+        bad = _core.expectation(
+            model,
+            block.data,
+            sums.sums(),
+            log_likelihoods,
+            sample_weight=shares,
+            screening=screening,
+            n_threads=n_threads,
+        )
+        reject_bad_row(block, bad)
+        # Components only gain samples: those that are empty at the end are so after every block.
+        n_empty = int(np.count_nonzero(sums.empty()))
+        found = keep_worst(n_empty, block.data, log_likelihoods, shares)
+        worst = found if worst is None else keep_worst(n_empty, *map(np.concatenate, zip(worst, found, strict=True)))
+        weighted = log_likelihoods if shares is None else shares * log_likelihoods
+        log_likelihood = float(np.cumsum(np.append(log_likelihood, weighted))[-1])
+        n_samples += len(block)
+    assert worst is not None
     return Statistics(
         *sums.sums(),
-        log_likelihood=float(np.sum(log_likelihoods)),
-        weight=float(len(samples)),
+        log_likelihood=log_likelihood,
+        weight=float(n_samples if sample_weight is None else sample_weight.sum()),
         worst_samples=worst[0],
         worst_log_likelihoods=worst[1],
         fingerprint=fingerprint,
@@ -62,8 +94,11 @@ class Expectation:
     What screening found for the parameters of one is carried on to the next.
     """
 
-    def __init__(self, samples: Samples, screening: bool, n_threads: int) -> None:
-        self.samples = samples
+    def __init__(
+        self, data: Samples | Stream, sample_weight: FloatArray | None, screening: bool, n_threads: int
+    ) -> None:
+        self.data = data
+        self.sample_weight = sample_weight
         self.screening = screening
         self.n_threads = n_threads
         self._packed: _core.Model | None = None
@@ -71,7 +106,9 @@ class Expectation:
     def __call__(self, parameters: Parameters) -> Statistics:
         """Return the statistics at these parameters, without a fingerprint: they are for the next M-step alone."""
         self._packed = parameters.pack(near=self._packed if self.screening else None)
-        return e_step(self._packed, self.samples, "", screening=self.screening, n_threads=self.n_threads)
+        return e_step(
+            self._packed, self.data, "", self.sample_weight, screening=self.screening, n_threads=self.n_threads
+        )
 
 
 def assigned_sums(
@@ -79,11 +116,12 @@ def assigned_sums(
     means: FloatArray,
     labels: NDArray[np.int64],
     factors: FloatArray,
+    sample_weight: FloatArray | None,
     n_threads: int,
 ) -> Sums:
     """Return the sums over samples whose components and factors are taken as known."""
     sums = Sums.zeros(means.shape[0], factors.shape[1], means.shape[1])
-    _core.assigned(samples.data, means, labels, factors, sums.sums(), n_threads=n_threads)
+    _core.assigned(samples.data, means, labels, factors, sums.sums(), sample_weight=sample_weight, n_threads=n_threads)
     return sums
 
 
@@ -114,11 +152,17 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
 def m_step(parameters: Parameters, statistics: Statistics, noise: NoiseModel) -> Parameters:
     """Return the parameters that follow from statistics taken at `parameters`."""
     empty = statistics.empty()
-    new = _reseed(parameters, statistics, empty, noise) if empty.any() else regress(parameters.means, statistics, noise)
-    if not all(np.isfinite(a).all() for a in new.arrays()):
+    return check_range(
+        _reseed(parameters, statistics, empty, noise) if empty.any() else regress(parameters.means, statistics, noise)
+    )
+
+
+def check_range(parameters: Parameters) -> Parameters:
+    """Return the parameters if all are finite."""
+    if not all(np.isfinite(a).all() for a in parameters.arrays()):
         msg = "X has numbers too large for EM: their squares overflow float64; scale the data."
         raise ValueError(msg)
-    return new
+    return parameters
 
 
 def _reseed(
@@ -143,7 +187,7 @@ def _reseed(
     )
     fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics.sums())), noise)
     heaviest = int(np.argmax(fitted.weights))
-    share = 1.0 / statistics.weight
+    share = 1.0 / max(statistics.weight, len(parameters.weights))
 
     new = parameters.astype(np.float64)
     weights, means, loadings, variance = (np.array(a) for a in new.arrays())

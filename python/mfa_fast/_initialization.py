@@ -10,16 +10,18 @@ from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
+from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
 from mfa_fast._backend import Samples, reject_bad_row
 from mfa_fast._em import NoiseModel, assigned_sums, regress
 from mfa_fast._kernels import FloatArray, Parameters
+from mfa_fast._memory import projection_rows
 
 METHODS = ("kmeans", "k-means++", "random_from_data", "random")
 
 # The subspace is found from this many samples: its directions need to be good, not perfect.
-_SUBSAMPLE = 2000
+SUBSAMPLE = 2000
 _ROWS_AT_ONCE = 4096
 # Beyond it sums of squares overflow.
 _LARGEST = 1e140
@@ -30,18 +32,26 @@ _KMEANS_ITERATIONS = 20
 class Subspace:
     """Leading principal components of the samples, and all samples in their coordinates."""
 
-    def __init__(self, samples: Samples, n_directions: int, rng: np.random.RandomState) -> None:
+    def __init__(
+        self, samples: Samples, n_directions: int, sample_weight: FloatArray | None, rng: np.random.RandomState
+    ) -> None:
         n, d = samples.data.shape
-        chosen = np.sort(rng.permutation(n)[:_SUBSAMPLE])
+        # What is drawn does not depend on the number of samples, so that weights stand for repetition here too.
+        seed = int(rng.randint(2**31))
+        chosen = np.arange(n)
+        if n > SUBSAMPLE:
+            chosen = np.sort(np.random.RandomState(seed).permutation(n)[:SUBSAMPLE])
         some = np.array(samples.data[chosen], dtype=np.float64, order="C")
         usable = (np.abs(some) < _LARGEST).all(axis=1)
         reject_bad_row(samples, None if usable.all() else int(chosen[np.argmin(usable)]))
         size = min(n_directions, d, len(some))
-        solver = "full" if size > 0.5 * min(some.shape) else "randomized"
-        self._pca = PCA(size, svd_solver=solver, random_state=rng).fit(some)
-        self.coordinates = np.concatenate(
-            [self.project(samples.data[i : i + _ROWS_AT_ONCE]) for i in range(0, n, _ROWS_AT_ONCE)]
+        self._mean, self._directions = _principal_directions(
+            some, None if sample_weight is None else sample_weight[chosen], size, seed
         )
+        rows = projection_rows(d, _ROWS_AT_ONCE)
+        self.coordinates = np.empty((n, size))
+        for i in range(0, n, rows):
+            self.coordinates[i : i + rows] = self.project(samples.data[i : i + rows])
         # A number that is not finite shows in every coordinate of its row.
         bad = ~(np.abs(self.coordinates) < _LARGEST).all(axis=1)
         reject_bad_row(samples, int(np.argmax(bad)) if bad.any() else None)
@@ -50,8 +60,23 @@ class Subspace:
         """Return coordinates (n, R)."""
         with np.errstate(invalid="ignore", over="ignore"):
             # In one memory order: a product's rounding depends on it, and clusters on that.
-            centered = np.array(X, dtype=np.float64, order="C") - self._pca.mean_
-            return np.asarray(centered @ self._pca.components_.T)
+            centered = np.array(X, dtype=np.float64, order="C") - self._mean
+            return np.asarray(centered @ self._directions.T)
+
+
+def _principal_directions(
+    some: FloatArray, sample_weight: FloatArray | None, size: int, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean (d,) and the leading principal directions (size, d)."""
+    solver = "full" if size > 0.5 * min(some.shape) else "randomized"
+    if sample_weight is None:
+        pca = PCA(size, svd_solver=solver, random_state=seed).fit(some)
+        return pca.mean_, pca.components_
+    mean = np.average(some, axis=0, weights=sample_weight)
+    scaled = (some - mean) * np.sqrt(sample_weight / sample_weight.mean())[:, None]
+    if solver == "full":
+        return mean, np.linalg.svd(scaled, full_matrices=False)[2][:size]
+    return mean, randomized_svd(scaled, size, random_state=seed)[2]
 
 
 def _cluster(
@@ -59,6 +84,7 @@ def _cluster(
     method: str,
     n_components: int,
     means: FloatArray | None,
+    sample_weight: FloatArray | None,
     rng: np.random.RandomState,
 ) -> NDArray[np.int64]:
     points = subspace.coordinates
@@ -73,11 +99,12 @@ def _cluster(
         with warnings.catch_warnings():
             # Fewer distinct points than clusters: the empty ones are seeded below, and EM says so if they stay empty.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return clustering.fit(points).labels_.astype(np.int64)
+            return clustering.fit(points, sample_weight=sample_weight).labels_.astype(np.int64)
     if method == "k-means++":
-        centers, _ = kmeans_plusplus(points, n_components, random_state=rng)
+        centers, _ = kmeans_plusplus(points, n_components, sample_weight=sample_weight, random_state=rng)
     else:
-        centers = points[rng.choice(len(points), n_components, replace=False)]
+        shares = None if sample_weight is None else sample_weight / sample_weight.sum()
+        centers = points[rng.choice(len(points), n_components, replace=False, p=shares)]
     return pairwise_distances_argmin(points, centers).astype(np.int64)
 
 
@@ -98,6 +125,7 @@ def _guess_factors(
     labels: NDArray[np.int64],
     n_components: int,
     n_factors: int,
+    sample_weight: FloatArray | None,
     rng: np.random.RandomState,
 ) -> FloatArray:
     """Return each sample's coordinates along its cluster's own principal directions, of unit variance.
@@ -107,8 +135,11 @@ def _guess_factors(
     z = rng.standard_normal((len(points), n_factors))
     for k in range(n_components):
         members = np.flatnonzero(labels == k)
-        centered = points[members] - points[members].mean(axis=0)
-        variances, directions = np.linalg.eigh(centered.T @ centered / len(members))
+        shares = np.full(len(members), 1.0 / len(members))
+        if sample_weight is not None:
+            shares = sample_weight[members] / sample_weight[members].sum()
+        centered = points[members] - shares @ points[members]
+        variances, directions = np.linalg.eigh((centered.T * shares) @ centered)
         order = np.argsort(variances)[::-1][:n_factors]
         wide = order[variances[order] > 1e-12 * max(variances[order[0]], 1e-300)] if n_factors else order
         wide = wide[: max(len(members) - 1, 0)]
@@ -122,16 +153,20 @@ def initial_parameters(
     shape: tuple[int, int, int],
     means: FloatArray | None,
     noise: NoiseModel,
+    sample_weight: FloatArray | None,
     rng: np.random.RandomState,
     n_threads: int,
 ) -> Parameters:
-    """Return first parameters of a mixture with shape = (K, L, d); given `means` make the clusters."""
+    """Return first parameters of a mixture with shape = (K, L, d); given `means` make the clusters.
+
+    Weights are above zero: samples without weight have been left out.
+    """
     n_components, n_factors, _ = shape
     # On one thread, because scikit-learn's k-means adds up in whatever order its threads come home.
     with threadpool_limits(limits=1):
-        subspace = Subspace(samples, max(16, 2 * n_factors), rng)
-        labels = _fill_empty(_cluster(subspace, method, n_components, means, rng), n_components, rng)
-        z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, rng)
-    center = np.asarray(samples.data[: min(len(samples), _SUBSAMPLE)], dtype=np.float64).mean(axis=0)
+        subspace = Subspace(samples, max(16, 2 * n_factors), sample_weight, rng)
+        labels = _fill_empty(_cluster(subspace, method, n_components, means, sample_weight, rng), n_components, rng)
+        z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, sample_weight, rng)
+    center = np.array(samples.data[:SUBSAMPLE], dtype=np.float64, order="C").mean(axis=0)
     about = np.tile(center, (n_components, 1))
-    return regress(about, assigned_sums(samples, about, labels, z, n_threads), noise)
+    return regress(about, assigned_sums(samples, about, labels, z, sample_weight, n_threads), noise)

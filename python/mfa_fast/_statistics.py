@@ -72,7 +72,7 @@ class Statistics(Sums):
     log_likelihood : float
         Sum of log p(x), in nats.
     weight : float
-        Number of samples.
+        Number of samples, or the sum of their weights.
     worst_samples : ndarray of shape (m, n_features)
         The worst explained samples, the worst first, in the samples' dtype: as many as components have lost all their
         samples, for the M-step to move these to. None, in most cases.
@@ -204,7 +204,15 @@ class Statistics(Sums):
         )
 
 
-def keep_worst(count: int, samples: Array, log_likelihoods: FloatArray) -> tuple[Array, FloatArray]:
-    """Return the `count` samples of lowest log-likelihood and these, lowest first; of equal ones the first."""
+def keep_worst(
+    count: int, samples: Array, log_likelihoods: FloatArray, sample_weight: FloatArray | None = None
+) -> tuple[Array, FloatArray]:
+    """Return the `count` samples of lowest log-likelihood and these, lowest first; of equal ones the first.
+
+    Those of weight 0 do not count as samples.
+    """
+    if count and sample_weight is not None:
+        log_likelihoods = np.where(sample_weight > 0, log_likelihoods, np.inf)
+        count = min(count, int(np.count_nonzero(sample_weight)))
     chosen = np.argsort(log_likelihoods, kind="stable")[:count] if count else slice(0, 0)
     return np.array(samples[chosen]), np.array(log_likelihoods[chosen])

@@ -74,6 +74,30 @@ def check_weights(weights: Any, n_components: int | None = None, name: str = "we
     return checked / total if abs(total - 1.0) > 1e-12 else checked
 
 
+def check_sample_weight(sample_weight: Any, n_samples: int) -> FloatArray | None:
+    """Return the samples' weights (n_samples,) in float64; None, for which all weigh the same, as it is."""
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, (int, float, np.number)):
+        sample_weight = np.full(n_samples, sample_weight)
+    checked = check_finite_array("sample_weight", sample_weight, 1)
+    if len(checked) != n_samples:
+        msg = f"sample_weight must have shape ({n_samples},), one weight for each row of X, got shape {checked.shape}."
+        raise ValueError(msg)
+    if np.any(checked < 0):
+        msg = f"sample_weight must not be negative, got a smallest of {checked.min():.6g}."
+        raise ValueError(msg)
+    if not checked.any():
+        msg = "sample_weight must contain at least one weight that is not zero; they are all zero."
+        raise ValueError(msg)
+    with np.errstate(over="ignore"):
+        total = checked.sum()
+    if not np.isfinite(total):
+        msg = "sample_weight must have a finite sum; divide the weights by the largest."
+        raise ValueError(msg)
+    return checked
+
+
 def check_noise_variance(
     noise_variance: Any, n_components: int, n_features: int, name: str = "noise_variance"
 ) -> FloatArray:

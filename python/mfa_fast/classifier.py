@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -18,7 +19,15 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
-from mfa_fast._validation import check_flag, check_integer, check_option, check_real, check_weights
+from mfa_fast._streams import as_data, by_blocks, select
+from mfa_fast._validation import (
+    check_flag,
+    check_integer,
+    check_option,
+    check_real,
+    check_sample_weight,
+    check_weights,
+)
 from mfa_fast.mixture import MFA, arrays_of, header_of, restore
 
 
@@ -37,6 +46,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         The score of a class is the density of its best component, or that of its whole mixture (log-sum-exp).
     noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads, screening
         As in `MFA`; `tied_noise` ties the components of a class.
+    learning_decay, learning_offset
+        As in `MFA`, for `partial_fit`.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
 
@@ -46,6 +57,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         In the order of `classes_`.
     classes_ : ndarray of shape (n_classes,)
     priors_ : ndarray of shape (n_classes,)
+    class_count_ : ndarray of shape (n_classes,)
+        Samples of each class, or their weights, in `fit` or in all calls of `partial_fit`.
     n_iter_ : int
         Of the mixture that took the most iterations.
     n_features_in_ : int
@@ -90,6 +103,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         verbose_interval: int = 10,
         n_threads: int | None = None,
         screening: bool = True,
+        learning_decay: float = 0.7,
+        learning_offset: float = 2.0,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -108,17 +123,22 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
         self.screening = screening
+        self.learning_decay = learning_decay
+        self.learning_offset = learning_offset
 
     # ------------------------------------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit one mixture to the samples of each class.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
+            A stream as in `MFA.fit`.
         y : array-like of shape (n_samples,)
             Class labels, of two classes at least.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts, in its class's mixture and in the frequency of the class.
 
         Returns
         -------
@@ -130,9 +150,11 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             If X or y is not as described, or a class has fewer samples than components.
         """
         check_option("rule", self.rule, ("max", "sum"))
-        samples = as_samples(X, estimator=self, reset=True)
-        labels = check_labels(y, len(samples))
-        classes, indices, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        data = as_data(X, estimator=self, reset=True)
+        labels = check_labels(y, len(data))
+        weights = check_sample_weight(sample_weight, len(data))
+        classes, indices = np.unique(labels, return_inverse=True)
+        counts = np.bincount(indices, weights)
         if len(classes) < 2:
             msg = f"y must hold at least two classes, got only one class: {classes.tolist()}."
             raise ValueError(msg)
@@ -148,17 +170,89 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             shared["random_state"] = int(rng.randint(2**31))
             # A copy: if the fit fails, the classifier is to stay what it was.
             mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
+            members = indices == c
             try:
-                mixtures.append(mixture.fit(samples.data[indices == c]))
+                mixtures.append(
+                    mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
+                )
             except ValueError as error:
                 name = label.item() if isinstance(label, np.generic) else label
-                msg = f"class {name!r} ({counts[c]} sample(s)) cannot be fitted: {error}"
+                msg = f"class {name!r} ({np.count_nonzero(members)} sample(s)) cannot be fitted: {error}"
                 raise ValueError(msg) from error
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
+        self.class_count_ = counts.astype(np.float64)
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
         return self
 
-    def _fit_priors(self, counts: NDArray[np.int64]) -> FloatArray:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Move every class's mixture by one step of stepwise EM, as `MFA.partial_fit` does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The first batch has samples of all classes, of each as many as components at least.
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All classes there are; to be given in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts.
+
+        Returns
+        -------
+        self : MFAClassifier
+            Without `priors`, `priors_` are the frequencies in all samples so far, `class_count_`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is not as described, or y has labels that are not among the classes.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFAClassifier
+        >>> X, y = load_digits(n_class=2, return_X_y=True)
+        >>> classifier = MFAClassifier(n_components=2, n_factors=2, random_state=0)
+        >>> for start in range(0, 300, 60):
+        ...     batch = slice(start, start + 60)
+        ...     classifier = classifier.partial_fit(X[batch] / 16, y[batch], classes=[0, 1])
+        >>> float(classifier.score(X[300:] / 16, y[300:]))
+        1.0
+        """
+        check_option("rule", self.rule, ("max", "sum"))
+        fresh = not hasattr(self, "mixtures_")
+        samples = as_samples(X, estimator=self, reset=fresh)
+        labels = self.classes_ if classes is None and not fresh else _check_classes(classes)
+        if not fresh and not np.array_equal(labels, self.classes_):
+            msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."
+            raise ValueError(msg)
+        indices = class_indices(labels, y, len(samples))
+        weights = check_sample_weight(sample_weight, len(samples))
+        counts = np.bincount(indices, weights, len(labels)).astype(np.float64)
+        total = counts + getattr(self, "class_count_", 0.0)
+        priors = self._fit_priors(total)
+
+        shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        rng = as_random_state(self.random_state) if fresh else None
+        mixtures = []
+        for c, label in enumerate(labels):
+            members = indices == c
+            if rng is None:
+                # A copy: if a step fails, the classifier is to stay what it was.
+                own = {"random_state": self.mixtures_[c].random_state}
+                mixture = copy(self.mixtures_[c]).set_params(**shared | own)
+            else:
+                mixture = MFA(**shared | {"random_state": int(rng.randint(2**31))})
+            if fresh or counts[c] > 0:
+                shares = None if weights is None else weights[members]
+                with _naming_class(label, int(np.count_nonzero(members))):
+                    mixture.partial_fit(samples.data[members], sample_weight=shares)
+            mixtures.append(mixture)
+        self.classes_, self.priors_, self.mixtures_ = labels, priors, mixtures
+        self.class_count_ = total
+        return self
+
+    def _fit_priors(self, counts: NDArray[np.generic]) -> FloatArray:
         if self.priors is None:
             return np.asarray(counts / counts.sum(), dtype=np.float64)
         return check_priors(self.priors, len(counts))
@@ -253,6 +347,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
     def _class_scores(self, samples: Samples) -> FloatArray:
         return self._log_likelihoods(samples) + self.log_priors()
 
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """Return the class of highest score for each sample; the first in `classes_` on a tie.
 
@@ -268,6 +363,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         labels = self.classes_[np.argmax(self._class_scores(samples), axis=1)]
         return samples.wrap(labels) if labels.dtype.kind in "biuf" else labels
 
+    @by_blocks
     def decision_function(self, X: Any) -> Any:
         """Return the scores of the classes, log prior included.
 
@@ -282,6 +378,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             scores = scores[:, 1] - scores[:, 0]
         return samples.wrap(scores.astype(samples.dtype))
 
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """Return the classes' posterior probabilities under the rule.
 
@@ -292,6 +389,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
 
+    @by_blocks
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithms of `predict_proba`, which do not underflow.
 
@@ -302,6 +400,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(log_softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
 
+    @by_blocks
     def class_log_likelihood(self, X: Any) -> Any:
         """Return log p(x | class) under the rule, in nats.
 
@@ -469,6 +568,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             "classes_dtype": self.classes_.dtype.str,
             "mixtures": [header_of(m) for m in self.mixtures_],
         }
+        if hasattr(self, "class_count_"):
+            header["class_count"] = self.class_count_.tolist()
         _persistence.write(path, "mfa_fast.MFAClassifier", arrays, header)
 
     @classmethod
@@ -485,12 +586,37 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
             classes = np.array(header["classes"], dtype=header["classes_dtype"])
             classifier = cls.from_mixtures(mixtures, classes, arrays["priors"]).set_params(**header["parameters"])
+        if "class_count" in header:
+            classifier.class_count_ = np.array(header["class_count"])
         iterations = [m.n_iter_ for m in mixtures if hasattr(m, "n_iter_")]
         if iterations:
             classifier.n_iter_ = max(iterations)
         if hasattr(mixtures[0], "feature_names_in_"):
             classifier.feature_names_in_ = mixtures[0].feature_names_in_
         return classifier
+
+
+@contextmanager
+def _naming_class(label: Any, n_samples: int) -> Iterator[None]:
+    """Say of an error which class could not be fitted."""
+    try:
+        yield
+    except ValueError as error:
+        name = label.item() if isinstance(label, np.generic) else label
+        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}"
+        raise ValueError(msg) from error
+
+
+def _check_classes(classes: Any) -> Array:
+    """Return the distinct labels of a first call of partial_fit, sorted."""
+    if classes is None:
+        msg = "classes must be passed in the first call of partial_fit: all labels that y will ever hold."
+        raise ValueError(msg)
+    labels = np.unique(column_or_1d(classes))
+    if len(labels) < 2:
+        msg = f"classes must hold at least two classes, got {labels.tolist()}."
+        raise ValueError(msg)
+    return labels
 
 
 def check_labels(y: Any, n_samples: int) -> Array:

@@ -12,14 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
-from mfa_fast._initialization import METHODS, initial_parameters
-from mfa_fast._kernels import Parameters, Scorer
-from mfa_fast._statistics import Statistics
+from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
+from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._memory import scoring_rows, start_rows
+from mfa_fast._statistics import Statistics, Sums
+from mfa_fast._stepwise import implied_sums, step, step_size
+from mfa_fast._streams import Stream, as_data, by_blocks
 from mfa_fast._validation import (
     check_factors,
     check_finite_array,
@@ -29,6 +33,7 @@ from mfa_fast._validation import (
     check_option,
     check_parameters,
     check_real,
+    check_sample_weight,
     check_weights,
 )
 
@@ -78,6 +83,10 @@ class MFA(DensityMixin, BaseEstimator):
     screening : bool, default=True
         Whether components that provably do not matter to a result are left out of its arithmetic. Without it, results
         are the same to the tolerance below, and take longer.
+    learning_decay : float, default=0.7
+        How fast the batches of `partial_fit` count less, in (0.5, 1]: the smaller, the sooner the first are forgotten.
+    learning_offset : float, default=2.0
+        By how many batches that is put off: the larger, the less the second and those after it count.
 
     Attributes
     ----------
@@ -92,6 +101,10 @@ class MFA(DensityMixin, BaseEstimator):
         Mean log-likelihood, in nats per sample, at the last iteration.
     lower_bounds_ : list of float
         The same for every iteration.
+    n_steps_ : int
+        Number of batches that `partial_fit` has seen, with those that an earlier `fit` was worth.
+    n_samples_seen_ : int
+        Number of samples, of positive weight, of the last `fit` and all batches since.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where X had column names.
@@ -137,6 +150,8 @@ class MFA(DensityMixin, BaseEstimator):
         verbose_interval: int = 10,
         n_threads: int | None = None,
         screening: bool = True,
+        learning_decay: float = 0.7,
+        learning_offset: float = 2.0,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -157,18 +172,25 @@ class MFA(DensityMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
         self.screening = screening
+        self.learning_decay = learning_decay
+        self.learning_offset = learning_offset
 
     # ------------------------------------------------------------------------------------------------ fitting
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Estimate the parameters by expectation-maximisation.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Any real dtype; what is not float32 or float64 is converted block by block.
+        X : array-like or stream of shape (n_samples, n_features)
+            Any real dtype; what is not float32 or float64 is converted block by block. A stream is an HDF5 dataset, a
+            Zarr array, or a sequence of batches (a list, or an object with ``len`` and elements 0, 1, ..., of
+            two-dimensional arrays). It is read once per iteration, and gives what the same array in memory gives.
         y : None
             Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts: 2 is as good as the sample twice, 0 as good as without it. Only their ratios
+            matter. All samples have to be finite, those of weight 0 too.
 
         Returns
         -------
@@ -183,47 +205,57 @@ class MFA(DensityMixin, BaseEstimator):
         -----
         ConvergenceWarning
             If `max_iter` iterations were not enough, or components lost all their samples.
+
+        Notes
+        -----
+        Of more samples than scikit-learn's ``working_memory`` has room for, a random part makes the first parameters.
+        With weights in place of repeated samples these are the same, up to rounding and the factors' signs, for up to
+        2,000 samples and unless `init_params` draws at random.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> batches = [X[i : i + 100] for i in range(0, len(X), 100)]
+        >>> whole, streamed = (MFA(5, 2, tol=0.1, random_state=0).fit(data) for data in (X, batches))
+        >>> bool((whole.means_ == streamed.means_).all())
+        True
         """
         self._check_hyperparameters()
-        samples = as_samples(X, estimator=self, reset=True, min_samples=2)
+        data = as_data(X, estimator=self, reset=True, min_samples=2)
+        weights, n_samples = _in_units_of_samples(sample_weight, len(data))
+        shape = self._check_shape(data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
         return self._fit(
-            samples.data.shape,
-            samples.dtype,
-            find_samples=lambda rng: samples,
-            expectation=lambda: Expectation(samples, self.screening, n_threads),
+            shape,
+            n_samples,
+            data.dtype,
+            find_samples=lambda rng: self._samples_to_start_from(data, weights, n_samples, shape, rng),
+            expectation=lambda: Expectation(data, weights, self.screening, n_threads),
         )
 
     def _fit(
         self,
-        data_shape: tuple[int, int],
+        shape: tuple[int, int, int],
+        n_samples: int,
         dtype: Any,
-        find_samples: Callable[[np.random.RandomState], Samples],
+        find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
         expectation: Callable[[], Callable[[Parameters], Statistics]],
     ) -> Self:
-        """Do what `fit` does, for samples that may be elsewhere.
+        """Do what `fit` does for a model of shape (K, L, d), of samples that may be elsewhere.
 
-        `find_samples` gives those that the first parameters are made of, and `expectation` an E-step for each start.
+        `find_samples` gives those that the first parameters are made of, with their weights; `expectation` an E-step
+        for each start.
         """
-        n_samples, n_features = data_shape
-        shape = (int(self.n_components), int(self.n_factors), int(n_features))
-        check_factors(self.n_factors, shape[2])
-        if n_samples < self.n_components:
-            msg = (
-                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}; "
-                "use fewer components."
-            )
-            raise ValueError(msg)
-
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
         best: tuple[Parameters, list[float], bool] | None = None
+        some = None if going_on else find_samples(rng)
         for start in range(1 if going_on else self.n_init):
             if self.verbose:
                 print(f"Initialization {start}")
-            first = (
-                self._parameters().astype(np.float64) if going_on else self._first_parameters(find_samples, shape, rng)
-            )
+            first = self._parameters().astype(np.float64) if some is None else self._first_parameters(*some, shape, rng)
             run = self._run_em(first, expectation())
             if best is None or run[1][-1] > best[1][-1]:
                 best = run
@@ -231,6 +263,7 @@ class MFA(DensityMixin, BaseEstimator):
         parameters, self.lower_bounds_, self.converged_ = best
         self.lower_bound_ = self.lower_bounds_[-1]
         self.n_iter_ = len(self.lower_bounds_)
+        self.n_samples_seen_: int = n_samples
         if not self.converged_:
             warnings.warn(
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
@@ -241,11 +274,102 @@ class MFA(DensityMixin, BaseEstimator):
         self._set_parameters(parameters.astype(dtype))
         return self
 
-    def fit_predict(self, X: Any, y: Any = None) -> Any:
-        """Estimate the parameters and return each sample's best component, as `fit` and `predict` do."""
-        return self.fit(X, y).predict(X)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Move the parameters by one step of stepwise EM, for a batch of samples that is seen once.
 
-    def e_step(self, X: Any) -> Statistics:
+        The statistics of a batch are counted into a running mean, to which the parameters are then fitted. The batch
+        after t others counts ``(t + learning_offset) ** -learning_decay``, whatever its size.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The first batch, of which the first parameters are made as in `fit`, has as many samples as there are
+            components at least; the more, the better.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts in its batch. Only their ratios matter.
+
+        Returns
+        -------
+        self : MFA
+            `lower_bound_` is the mean log-likelihood of the batch before the step. A model that `fit` has made counts
+            as all the batches of this size that its samples would have been; one of `from_parameters` as one.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X or sample_weight is not as described; the message names it.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If components lost all their samples and were moved to the worst explained ones of the batch.
+
+        Notes
+        -----
+        Cappé & Moulines, On-line expectation-maximization algorithm for latent data models, JRSS B 71(3), 2009;
+        docs/theory.md, section 2. What has been summed up is pickled, but not written by `save`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> model = MFA(n_components=5, n_factors=2, random_state=0)
+        >>> for start in range(0, 1600, 200):
+        ...     model = model.partial_fit(X[start : start + 200])
+        >>> model.n_steps_
+        8
+        >>> bool(model.score(X[1600:]) > MFA(n_factors=2).fit(X[:1600]).score(X[1600:]))
+        True
+        """
+        self._check_hyperparameters()
+        fresh = not hasattr(self, "means_")
+        samples = as_samples(X, estimator=self, reset=fresh, min_samples=2 if fresh else 1)
+        weights, n_samples = _in_units_of_samples(sample_weight, len(samples))
+        noise, n_threads = self._noise_model(), check_threads(self.n_threads)
+        running: Sums | None = None
+        n_steps = 0
+        dtype: Any
+        if fresh:
+            shape = self._check_shape(samples.n_features, n_samples, weighted=weights is not None)
+            rng = as_random_state(self.random_state)
+            some = self._samples_to_start_from(samples, weights, n_samples, shape, rng)
+            parameters = self._first_parameters(*some, shape, rng)
+            packed, dtype = parameters.pack(), samples.dtype
+        else:
+            parameters = self._parameters().astype(np.float64)
+            packed, dtype = self._scorer().model, self.means_.dtype
+            if parameters.loadings.shape[:2] != (self.n_components, self.n_factors):
+                msg = (
+                    f"n_components={self.n_components} and n_factors={self.n_factors} must be what the model has, "
+                    f"which is {parameters.loadings.shape[:2]}; start again with a clone, or with fit."
+                )
+                raise ValueError(msg)
+            known, *arrays = getattr(self, "_running", ("",))
+            if known == parameters.fingerprint():
+                running, n_steps = Sums(*arrays), self.n_steps_
+            else:
+                running = implied_sums(parameters)
+                n_steps = max(1, round(getattr(self, "n_samples_seen_", 0) / n_samples))
+        statistics = e_step(
+            packed, samples, parameters.fingerprint(), weights, screening=self.screening, n_threads=n_threads
+        )
+        size = step_size(n_steps, self.learning_offset, self.learning_decay)
+        new, sums = step(parameters, running, statistics, size, noise, dtype)
+        self._set_parameters(new)
+        self._running = (new.fingerprint(), *sums.sums())
+        self.n_steps_: int = n_steps + 1
+        self.n_samples_seen_ = getattr(self, "n_samples_seen_", 0) + n_samples
+        self.lower_bound_ = statistics.mean_log_likelihood
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Estimate the parameters and return each sample's best component, as `fit` and `predict` do."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def e_step(self, X: Any, sample_weight: Any = None) -> Statistics:
         """Return the sufficient statistics of samples at the model's parameters.
 
         Statistics of parts of the data add up to those of the whole, so that the parts may be anywhere: one after the
@@ -253,7 +377,10 @@ class MFA(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts. Unlike in `fit`, these are taken as they are, since the parts of a whole share
+            their unit: a component counts as empty below a total of 0.001.
 
         Returns
         -------
@@ -275,11 +402,13 @@ class MFA(DensityMixin, BaseEstimator):
         >>> bool(model.score(X) > before)
         True
         """
-        samples, scorer = self._samples(X), self._scorer()
+        scorer = self._scorer()
+        data = as_data(X, estimator=self)
         return e_step(
             scorer.model,
-            samples,
+            data,
             self._parameters().fingerprint(),
+            None if sample_weight is None else check_sample_weight(sample_weight, len(data)),
             screening=scorer.screening,
             n_threads=scorer.n_threads,
         )
@@ -348,9 +477,41 @@ class MFA(DensityMixin, BaseEstimator):
                 return parameters, bounds, True
         return parameters, bounds, False
 
+    def _check_shape(self, n_features: int, n_samples: int, *, weighted: bool) -> tuple[int, int, int]:
+        """Return (K, L, d) if so many samples are enough for it."""
+        check_factors(self.n_factors, n_features)
+        if n_samples < self.n_components:
+            msg = (
+                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}"
+                f"{' of positive weight' if weighted else ''}; use fewer components."
+            )
+            raise ValueError(msg)
+        return (int(self.n_components), int(self.n_factors), n_features)
+
+    def _samples_to_start_from(
+        self,
+        data: Samples | Stream,
+        sample_weight: FloatArray | None,
+        n_samples: int,
+        shape: tuple[int, int, int],
+        rng: np.random.RandomState,
+    ) -> tuple[Samples, FloatArray | None]:
+        """Return samples in memory, of positive weight, and their weights: all where they fit, else a random part."""
+        most = start_rows(*shape, data.row_bytes, SUBSAMPLE)
+        if isinstance(data, Samples) and len(data) == n_samples <= most:
+            return data, sample_weight
+        rows = np.arange(n_samples)
+        if n_samples > most:
+            rows = np.sort(sample_without_replacement(n_samples, most, random_state=rng))
+        if sample_weight is None:
+            return data.take(rows), None
+        rows = np.flatnonzero(sample_weight)[rows]
+        return data.take(rows), sample_weight[rows]
+
     def _first_parameters(
         self,
-        find_samples: Callable[[np.random.RandomState], Samples],
+        samples: Samples,
+        sample_weight: FloatArray | None,
         shape: tuple[int, int, int],
         rng: np.random.RandomState,
     ) -> Parameters:
@@ -368,11 +529,12 @@ class MFA(DensityMixin, BaseEstimator):
         if all(value is not None for value in given.values()):
             return Parameters(**given)  # type: ignore[arg-type]
         found = initial_parameters(
-            find_samples(rng),
+            samples,
             self.init_params,
             shape,
             given["means"],
             self._noise_model(),
+            sample_weight,
             rng,
             check_threads(self.n_threads),
         )
@@ -394,6 +556,8 @@ class MFA(DensityMixin, BaseEstimator):
         for name in ("tied_noise", "warm_start", "screening"):
             check_flag(name, getattr(self, name))
         check_real("tol", self.tol, min_val=0.0)
+        check_real("learning_decay", self.learning_decay, min_val=0.5, max_val=1.0, include_boundaries="right")
+        check_real("learning_offset", self.learning_offset, min_val=0.0)
         check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
         check_option("noise_type", self.noise_type, ("spherical", "diag"))
         check_option("init_params", self.init_params, METHODS)
@@ -458,6 +622,8 @@ class MFA(DensityMixin, BaseEstimator):
             self._parameters().freeze()
 
     def _set_parameters(self, parameters: Parameters) -> None:
+        # What partial_fit has summed up belongs to the parameters it left.
+        self.__dict__.pop("_running", None)
         parameters.freeze()
         self.weights_: Array = parameters.weights
         self.means_: Array = parameters.means
@@ -481,6 +647,7 @@ class MFA(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return as_samples(X, estimator=self)
 
+    @by_blocks
     def score_samples(self, X: Any) -> Any:
         """Return the log-density log p(x) of each sample, in nats.
 
@@ -495,10 +662,26 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().log_sums(samples)[:, 0].astype(samples.dtype))
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean of log p(x) over the samples, in nats per sample."""
-        return float(np.mean(self._scorer().log_sums(self._samples(X))))
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the mean of log p(x) over the samples, in nats per sample; weighted if they have weights."""
+        total, weight = self._log_likelihood(X, sample_weight)
+        return total / weight
 
+    def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """Return the sum of log p(x), and the sum of the weights or the number of samples."""
+        scorer = self._scorer()
+        data = as_data(X, estimator=self)
+        weights = None if sample_weight is None else check_sample_weight(sample_weight, len(data))
+        total, n_samples = 0.0, 0
+        for block in data.blocks(scoring_rows(len(self.weights_), data.n_features, data.read_bytes)):
+            values = scorer.log_sums(block)[:, 0]
+            if weights is not None:
+                values *= weights[block.first : block.first + len(block)]
+            total += float(np.sum(values))
+            n_samples += len(block)
+        return total, float(n_samples if weights is None else weights.sum())
+
+    @by_blocks
     def weighted_log_prob(self, X: Any) -> Any:
         """Return log w_k + log N(x; mu_k, A_k A_k^T + D_k) for every sample and component.
 
@@ -514,6 +697,7 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().log_densities(samples))
 
+    @by_blocks
     def predict(self, X: Any) -> Any:
         """Return the index of each sample's best component; the lowest on a tie.
 
@@ -524,6 +708,7 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().best(samples)[:, 0])
 
+    @by_blocks
     def predict_proba(self, X: Any) -> Any:
         """Return the components' posterior probabilities, the responsibilities.
 
@@ -534,6 +719,7 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().responsibilities(samples))
 
+    @by_blocks
     def posterior_factors(self, X: Any) -> tuple[Any, Any]:
         """Return each sample's best component and the mean of its factors given the sample.
 
@@ -546,6 +732,7 @@ class MFA(DensityMixin, BaseEstimator):
         labels, factors = self._scorer().best_factors(samples)
         return samples.wrap(labels), samples.wrap(factors.astype(samples.dtype))
 
+    @by_blocks
     def reconstruct(self, X: Any) -> Any:
         """Return each sample's projection onto its best component: ``loadings.T @ z + mean`` at the posterior mean z.
 
@@ -556,15 +743,14 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().reconstruct(samples))
 
-    def bic(self, X: Any) -> float:
-        """Return the Bayesian information criterion on X; the lower the better."""
-        n = len(self._samples(X))
-        return float(-2.0 * self.score(X) * n + self.n_parameters() * np.log(n))
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Bayesian information criterion on X; the lower the better. Weights stand for repetition."""
+        total, n = self._log_likelihood(X, sample_weight)
+        return float(-2.0 * total + self.n_parameters() * np.log(n))
 
-    def aic(self, X: Any) -> float:
-        """Return the Akaike information criterion on X; the lower the better."""
-        n = len(self._samples(X))
-        return float(-2.0 * self.score(X) * n + 2.0 * self.n_parameters())
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Akaike information criterion on X; the lower the better. Weights stand for repetition."""
+        return float(-2.0 * self._log_likelihood(X, sample_weight)[0] + 2.0 * self.n_parameters())
 
     # ------------------------------------------------------------------------------------------------ sampling
 
@@ -635,9 +821,22 @@ class MFA(DensityMixin, BaseEstimator):
         return hasattr(self, "means_")
 
 
+def _in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray | None, int]:
+    """Return weights that are 1 on average over the samples that have any, and the number of these.
+
+    So only ratios matter to what is compared with a sample's worth.
+    """
+    weights = check_sample_weight(sample_weight, n_samples)
+    if weights is None:
+        return None, n_samples
+    n_weighted = int(np.count_nonzero(weights))
+    # The sum of those that remain, in whose last digits zeros between them do not show.
+    return weights * (n_weighted / weights[weights > 0].sum()), n_weighted
+
+
 _NAMES = ("weights", "means", "loadings", "noise_variance")
-# What `fit` leaves beside the parameters.
-_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_")
+# What `fit` and `partial_fit` leave beside the parameters.
+_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_", "n_samples_seen_")
 
 
 def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:

@@ -1,0 +1,228 @@
+"""Samples that are not in memory: arrays in files, and sequences of batches, read block by block.
+
+Where samples come from is decided by one rule, `as_data`. What they are used for knows `Samples` and `Stream` by the
+same few words: their number and width, `blocks` of rows in order, and `take` for some of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from mfa_fast._backend import Array, Samples, as_samples, identity
+from mfa_fast._memory import rows_within, scoring_rows, working_memory
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+class Stream(ABC):
+    """Rows of one width and type that can be read from the first to the last, as often as needed."""
+
+    def __init__(self, head: Samples) -> None:
+        self.n_features = head.n_features
+        self.dtype = head.dtype
+        self.row_bytes = self.read_bytes = head.row_bytes
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    @abstractmethod
+    def pieces(self, rows: int) -> Iterator[Any]:
+        """Go through the rows in order, in arrays of at most so many."""
+
+    def blocks(self, rows: int) -> Iterator[Samples]:
+        """Go through the rows in order, in samples of at most so many."""
+        first = 0
+        for piece in self.pieces(rows):
+            block = replace(as_samples(piece), wrap=identity, first=first)
+            if block.n_features != self.n_features or block.dtype != self.dtype:
+                msg = (
+                    f"X must have {self.n_features} features in all batches, and results in {np.dtype(self.dtype)}, as "
+                    f"in the first; from row {first} on it has {block.n_features}, of dtype {block.data.dtype}."
+                )
+                raise ValueError(msg)
+            yield block
+            first += len(block)
+            # Not held while the next one is read.
+            del piece, block
+
+    def take(self, rows: NDArray[np.int64]) -> Samples:
+        """Return the samples in these rows, which rise."""
+        chosen: Array | None = None
+        for block in self.blocks(rows_within(working_memory() / 8, 2 * self.read_bytes)):
+            low, high = np.searchsorted(rows, [block.first, block.first + len(block)])
+            if chosen is None:
+                chosen = np.empty((len(rows), self.n_features), block.data.dtype)
+            chosen[low:high] = block.data[rows[low:high] - block.first]
+        assert chosen is not None
+        return Samples(chosen, identity)
+
+
+class StoredArray(Stream):
+    """An array in a file, of which slices can be read: an HDF5 dataset or a Zarr array."""
+
+    def __init__(self, array: Any) -> None:
+        if len(array.shape) != 2 or array.shape[0] == 0:
+            as_samples(array[:0])  # raises what it raises for any array
+        super().__init__(as_samples(array[:1]))
+        self._array = array
+        # Rows that are compressed together are read together.
+        chunks = array.chunks
+        self._unit = int(chunks[0]) if chunks and isinstance(chunks[0], (int, np.integer)) else 1
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self._array.shape[0])
+
+    def pieces(self, rows: int) -> Iterator[Any]:
+        """Read slices, of whole chunks where several fit."""
+        step = max(rows // self._unit * self._unit, 1) if rows >= self._unit else rows
+        for start in range(0, len(self), step):
+            yield np.asarray(self._array[start : start + step])
+
+
+class Batches(Stream):
+    """A sequence of two-dimensional arrays."""
+
+    def __init__(self, batches: Any, head: Any) -> None:
+        super().__init__(as_samples(head))
+        self._batches = batches
+        self._n_rows: int | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows, for which all batches are looked at once."""
+        if self._n_rows is None:
+            self._n_rows = sum(len(self._batches[i]) for i in range(len(self._batches)))
+        return self._n_rows
+
+    def pieces(self, rows: int) -> Iterator[Any]:
+        """Go through the batches, those that are longer in parts."""
+        total = 0
+        for i in range(len(self._batches)):
+            batch = self._batches[i]
+            total += len(batch)
+            last = i == len(self._batches) - 1
+            if self._n_rows is not None and (total > self._n_rows or (last and total < self._n_rows)):
+                msg = (
+                    f"X must give the same batches every time, had {self._n_rows} rows, and has {total} up to batch "
+                    f"{i} now; give batches that change to partial_fit."
+                )
+                raise ValueError(msg)
+            for start in range(0, len(batch), rows):
+                yield batch[start : start + rows]
+
+
+class Selection(Stream):
+    """Some rows of a stream."""
+
+    def __init__(self, stream: Stream, mask: NDArray[np.bool_]) -> None:
+        self.n_features, self.dtype = stream.n_features, stream.dtype
+        self.row_bytes = self.read_bytes = stream.row_bytes
+        self._stream = stream
+        self._mask = mask
+
+    def __len__(self) -> int:
+        """Return the number of selected rows."""
+        return int(np.count_nonzero(self._mask))
+
+    def pieces(self, rows: int) -> Iterator[Any]:
+        """Read all rows, and give those that are selected."""
+        for block in self._stream.blocks(rows):
+            chosen = self._mask[block.first : block.first + len(block)]
+            if chosen.any():
+                yield block.data[chosen]
+
+
+def as_stream(X: Any) -> Stream | None:
+    """Return X as a stream, or None if it is an array in memory, or nothing that is known.
+
+    A stream is an array that is stored in chunks (with `shape`, `dtype`, slices and the attribute `chunks`: HDF5's and
+    Zarr's), or a sequence of batches: an object that is no array itself, with a length, whose elements 0, 1, ... are
+    two-dimensional arrays, the same each time.
+    """
+    if isinstance(X, Stream):
+        return X
+    if isinstance(X, (np.ndarray, Samples)):
+        return None
+    if all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__")):
+        return StoredArray(X)
+    if hasattr(X, "__next__"):
+        msg = (
+            f"X must be readable more than once, got an iterator ({type(X).__name__}); pass a sequence of batches, or "
+            "give them to partial_fit one by one."
+        )
+        raise TypeError(msg)
+    sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
+    if not sequence or isinstance(X, (str, bytes, Mapping)) or hasattr(X, "shape") or len(X) == 0:
+        return None
+    head = X[0]
+    return Batches(X, head) if len(getattr(head, "shape", ())) == 2 else None
+
+
+def as_data(X: Any, *, estimator: Any, reset: bool = False, min_samples: int = 1) -> Samples | Stream:
+    """Check samples as `as_samples` does, of which those in files or batches are left where they are."""
+    stream = as_stream(X)
+    if stream is None:
+        return as_samples(X, estimator=estimator, reset=reset, min_samples=min_samples)
+    if not isinstance(stream, Selection):
+        as_samples(next(stream.pieces(1)), estimator=estimator, reset=reset)
+    if min_samples > 1 and len(stream) < min_samples:
+        msg = f"Found array with {len(stream)} sample(s) in X while a minimum of {min_samples} is required."
+        raise ValueError(msg)
+    return stream
+
+
+def select(data: Samples | Stream, mask: NDArray[np.bool_]) -> Any:
+    """Return some rows: of samples in memory a copy, of a stream another one."""
+    return data.data[mask] if isinstance(data, Samples) else Selection(data, mask)
+
+
+def by_blocks(method: _Method) -> _Method:
+    """Let a method that takes samples and returns arrays of as many rows take streams as well."""
+
+    @wraps(method)
+    def call(self: Any, X: Any) -> Any:
+        stream = as_stream(X)
+        if stream is None:
+            return method(self, X)
+        blocks = scored_blocks(self, stream)
+        return _gather((method(self, block) for block in blocks), None if isinstance(stream, Batches) else len(stream))
+
+    return call  # type: ignore[return-value]
+
+
+def scored_blocks(model: Any, stream: Stream) -> Iterator[Samples]:
+    """Go through a stream in blocks that a fitted model can score within the working memory."""
+    check_is_fitted(model)
+    as_data(stream, estimator=model)
+    n_components = sum(len(mixture.weights_) for mixture in getattr(model, "mixtures_", [model]))
+    return stream.blocks(scoring_rows(n_components, stream.n_features, stream.read_bytes))
+
+
+def _gather(parts: Iterable[Any], n_rows: int | None) -> Any:
+    """Lay the results of blocks one under the other; in their place at once where the number of rows is known."""
+    if n_rows is None:
+        whole = list(parts)
+        if isinstance(whole[0], tuple):
+            return tuple(np.concatenate(column) for column in zip(*whole, strict=True))
+        return np.concatenate(whole)
+    outputs: tuple[Array, ...] = ()
+    first = 0
+    single = True
+    for part in parts:
+        single = not isinstance(part, tuple)
+        columns = (part,) if single else part
+        if not outputs:
+            outputs = tuple(np.empty((n_rows, *column.shape[1:]), column.dtype) for column in columns)
+        for output, column in zip(outputs, columns, strict=True):
+            output[first : first + len(column)] = column
+        first += len(columns[0])
+    return outputs[0] if single else outputs

@@ -1,0 +1,177 @@
+"""Weights of samples: 0 is as good as removed, an integer as good as repeated."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+from tolerances import EM_PARAMETERS, scaled_error
+
+KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
+kinds = pytest.mark.parametrize(("noise_type", "tied"), KINDS)
+NAMES = ("weights", "means", "loadings", "noise_variance")
+
+
+def _problem(n=300, noise_type="spherical", tied=False):
+    options = {"noise_type": noise_type, "tied": tied, "noise_std": 0.7}
+    X = ref.random_samples(ref.random_parameters(3, 7, 2, **options, seed=1), n, seed=2)
+    return X, ref.random_parameters(3, 7, 2, **options, seed=3), np.random.default_rng(4).integers(0, 4, n)
+
+
+def _fit(model, X, y=None, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(X, y, **options)
+
+
+def _estimator(start, **parameters):
+    given = {f"{name}_init": getattr(start, name) for name in NAMES}
+    return MFA(3, 2, tol=0, **{**given, "max_iter": 5, **parameters})
+
+
+def _assert_same(a, b, tolerance):
+    for name in NAMES:
+        assert scaled_error(getattr(a, f"{name}_"), getattr(b, f"{name}_")) <= tolerance, name
+
+
+@kinds
+def test_integers_stand_for_repetition(noise_type, tied):
+    X, start, w = _problem(noise_type=noise_type, tied=tied)
+    model = _fit(_estimator(start, noise_type=noise_type, tied_noise=tied), X, sample_weight=w)
+    expected, bounds = ref.em(np.repeat(X, w, axis=0), start, 5, noise_type=noise_type, tied_noise=tied)
+    for name in NAMES:
+        assert scaled_error(getattr(model, f"{name}_"), getattr(expected, name)) <= EM_PARAMETERS, name
+    assert scaled_error(model.lower_bounds_, bounds[:-1]) <= EM_PARAMETERS
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++"])
+@kinds
+def test_the_start_knows_no_difference_either(noise_type, tied, init_params):
+    X, _, w = _problem(noise_type=noise_type, tied=tied)
+    options = {
+        "noise_type": noise_type, "tied_noise": tied, "init_params": init_params, "random_state": 0, "max_iter": 3,
+    }  # fmt: skip
+    weighted = _fit(MFA(3, 2, **options), X, sample_weight=w)
+    repeated = _fit(MFA(3, 2, **options), np.repeat(X, w, axis=0))
+    # Factors may have the other sign.
+    assert scaled_error(weighted.means_, repeated.means_) <= EM_PARAMETERS
+    assert scaled_error(weighted.weighted_log_prob(X), repeated.weighted_log_prob(X)) <= EM_PARAMETERS
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++", "random_from_data", "random"])
+def test_zero_is_as_good_as_removed(init_params):
+    X, _, w = _problem()
+    fractions = w / 3 * np.linspace(0.5, 2, len(w))
+    options = {"init_params": init_params, "random_state": 0, "max_iter": 3}
+    weighted = _fit(MFA(3, 2, **options), np.where(w[:, None] > 0, X, 1e3), sample_weight=fractions)
+    removed = _fit(MFA(3, 2, **options), X[w > 0], sample_weight=fractions[w > 0])
+    _assert_same(weighted, removed, 0)
+
+
+def test_ones_are_as_good_as_none():
+    X, start, _ = _problem()
+    _assert_same(_fit(_estimator(start), X, sample_weight=np.ones(len(X))), _fit(_estimator(start), X), 0)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 0.3, 1e9])
+def test_only_ratios_matter_to_fit(scale):
+    X, _, w = _problem()
+    a, b = (_fit(MFA(3, 2, random_state=0, max_iter=5), X, sample_weight=w * s) for s in (1.0, scale))
+    _assert_same(a, b, EM_PARAMETERS)
+
+
+def test_an_emptied_component_is_never_moved_to_a_sample_without_weight():
+    X, start, w = _problem()
+    start.means[1] = 1e6
+    X[w == 0] += 50.0  # explained worst of all
+    with pytest.warns(ConvergenceWarning, match="lost all samples"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "EM did not converge")
+        model = _estimator(start, max_iter=1).fit(X, sample_weight=w)
+    assert np.any(np.all(model.means_[1] == X[w > 0], axis=1))
+
+
+def test_scores_and_criteria():
+    X, start, w = _problem()
+    model = MFA.from_parameters(*start)
+    repeated = np.repeat(X, w, axis=0)
+    assert model.score(X, sample_weight=w) == pytest.approx(model.score(repeated), rel=1e-12)
+    assert model.bic(X, sample_weight=w) == pytest.approx(model.bic(repeated), rel=1e-12)
+    assert model.aic(X, sample_weight=w) == pytest.approx(model.aic(repeated), rel=1e-12)
+    assert model.score(X, sample_weight=w * 1e-9) == pytest.approx(model.score(repeated), rel=1e-12)
+
+
+def test_statistics():
+    X, start, w = _problem()
+    model = MFA.from_parameters(*start)
+    weighted, repeated = model.e_step(X, sample_weight=w), model.e_step(np.repeat(X, w, axis=0))
+    for name in ("counts", "factor_sums", "factor_moments", "cross", "squares"):
+        assert scaled_error(getattr(weighted, name), getattr(repeated, name)) <= 1e-12, name
+    assert weighted.weight == repeated.weight == w.sum()
+    assert weighted.log_likelihood == pytest.approx(repeated.log_likelihood, rel=1e-12)
+    parts = model.e_step(X[:100], sample_weight=w[:100]) + model.e_step(X[100:], sample_weight=w[100:])
+    assert scaled_error(parts.cross, weighted.cross) <= 1e-12
+
+
+def test_fit_predict_takes_them():
+    X, _, w = _problem()
+    model = MFA(3, 2, random_state=0, tol=0.1)
+    labels = model.fit_predict(X, sample_weight=w)
+    assert np.array_equal(labels, _fit(MFA(3, 2, random_state=0, tol=0.1), X, sample_weight=w).predict(X))
+
+
+@kinds
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_bit_identical_for_any_number_of_threads(noise_type, tied, n_threads, isa):
+    X, start, w = _problem(1500, noise_type, tied)
+    one, many = (_fit(_estimator(start, n_threads=n), X, sample_weight=w) for n in (1, n_threads))
+    _assert_same(one, many, 0)
+
+
+def test_classifier_weighs_samples_and_classes():
+    X, _, w = _problem()
+    y = (X[:, 0] > 0).astype(int)
+    options = {"n_components": 2, "n_factors": 1, "random_state": 0, "max_iter": 5}
+    weighted = _fit(MFAClassifier(**options), X, y, sample_weight=w)
+    repeated = _fit(MFAClassifier(**options), np.repeat(X, w, axis=0), np.repeat(y, w))
+    assert weighted.priors_ == pytest.approx(repeated.priors_, rel=1e-12)
+    assert scaled_error(weighted.decision_function(X), repeated.decision_function(X)) <= EM_PARAMETERS
+
+
+WRONG = [
+    (-np.ones(300), ValueError, "negative"),
+    (np.full(300, np.nan), ValueError, "NaN"),
+    (np.full(300, np.inf), ValueError, "infinity"),
+    (np.zeros(300), ValueError, "zero"),
+    (0.0, ValueError, "zero"),
+    (np.full(300, 1e307), ValueError, "finite sum"),
+    (np.ones(299), ValueError, r"\(300,\)"),
+    (np.ones((300, 1)), ValueError, "1 dimension"),
+    (["a"] * 300, ValueError, "sample_weight"),
+    (np.full(300, 1j), ValueError, "sample_weight"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "words"), WRONG)
+@pytest.mark.parametrize("method", ["fit", "fit_predict", "partial_fit", "score", "bic", "aic", "e_step"])
+def test_wrong_ones_are_refused(method, wrong, error, words):
+    X, start, _ = _problem()
+    model = MFA.from_parameters(*start)
+    with pytest.raises(error, match=words) as caught:
+        getattr(model, method)(X, sample_weight=wrong)
+    assert "sample_weight" in str(caught.value)
+
+
+def test_too_few_samples_of_positive_weight():
+    X, _, _ = _problem()
+    with pytest.raises(ValueError, match="n_samples=2 of positive weight"):
+        MFA(3).fit(X, sample_weight=np.eye(1, len(X))[0] + np.eye(1, len(X), 7)[0])
+
+
+def test_samples_have_to_be_finite_without_weight_too():
+    X, _, w = _problem()
+    X[np.argmin(w)] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        MFA(3, 2, random_state=0).fit(X, sample_weight=w)

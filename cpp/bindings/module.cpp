@@ -9,6 +9,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/calls.hpp"
+#include "bindings/missing.hpp"
 #include "cpu/attack.hpp"
 #include "cpu/gradient.hpp"
 #include "cpu/isa.hpp"
@@ -332,6 +333,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("gamma"), py::arg("shift").noconvert(), py::arg("scale").noconvert(), py::arg("X").noconvert(),
         py::arg("labels").noconvert(), py::arg("steps"), py::arg("overshoot"), py::arg("clip"), py::arg("out"),
         py::arg("n_threads"));
+
+  bind_missing(m);
 
   m.def("available_isas", &available_isas, "Instruction sets of this machine, least first.");
   m.def("isa", [] { return cpu::current_loops().name; }, "The one that new models are packed for.");

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from mfa_fast import _core
 from mfa_fast._backend import Samples, reject_bad_row
 from mfa_fast._kernels import FloatArray, Parameters
+from mfa_fast._missing import IncompleteSamples
 from mfa_fast._statistics import Statistics, Sums, keep_worst
 
 
@@ -43,9 +44,16 @@ def e_step(model: _core.Model, samples: Samples, fingerprint: str, *, screening:
     """Return the statistics of the samples at the parameters that were packed, which have this fingerprint."""
     sums = Sums.zeros(model.n_components, model.n_factors, model.n_features)
     log_likelihoods = np.empty(len(samples))
-    bad = _core.expectation(model, samples.data, sums.sums(), log_likelihoods, screening=screening, n_threads=n_threads)
-    reject_bad_row(samples, bad)
-    worst = keep_worst(int(np.count_nonzero(sums.empty())), samples.data, log_likelihoods)
+    if isinstance(samples, IncompleteSamples):
+        samples.add_expectation(model, sums.sums(), log_likelihoods, screening=screening, n_threads=n_threads)
+        ranks = samples.last_if_empty(log_likelihoods)
+    else:
+        bad = _core.expectation(
+            model, samples.data, sums.sums(), log_likelihoods, screening=screening, n_threads=n_threads
+        )
+        reject_bad_row(samples, bad)
+        ranks = log_likelihoods
+    worst = keep_worst(int(np.count_nonzero(sums.empty())), samples.data, ranks)
     return Statistics(
         *sums.sums(),
         log_likelihood=float(np.sum(log_likelihoods)),
@@ -154,7 +162,8 @@ def _reseed(
         fitted.noise_variance,
     )
     weights[empty] = share
-    means[empty] = statistics.worst_samples.astype(np.float64)
+    worst = statistics.worst_samples.astype(np.float64)
+    means[empty] = np.where(np.isnan(worst), fitted.means[heaviest], worst)
     loadings[empty] = fitted.loadings[heaviest]
     variance[empty] = fitted.noise_variance[heaviest]
     return Parameters(weights, means, loadings, variance)

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._missing import scorer_of
 from mfa_fast._validation import check_flag, check_integer, check_option, check_real, check_weights
 from mfa_fast.mixture import MFA, arrays_of, header_of, restore
 
@@ -37,6 +38,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         The score of a class is the density of its best component, or that of its whole mixture (log-sum-exp).
     noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads, screening
         As in `MFA`; `tied_noise` ties the components of a class.
+    missing : {"error", "marginal"}, default="error"
+        As in `MFA`: with "marginal", NaN is a missing value, and scores are of what is observed. Attacks take none.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
 
@@ -90,6 +93,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         verbose_interval: int = 10,
         n_threads: int | None = None,
         screening: bool = True,
+        missing: Literal["error", "marginal"] = "error",
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -108,6 +112,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
         self.screening = screening
+        self.missing = missing
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -220,6 +225,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             priors=priors,
             rule=rule,
             noise_type=first.noise_type,
+            missing=first.missing,
         )
         check_option("rule", rule, ("max", "sum"))
         classifier.mixtures_ = models
@@ -228,6 +234,12 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         classifier.n_features_in_ = widths.pop()
         return classifier
 
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn whether NaN is taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginal"
+        return tags
+
     # ------------------------------------------------------------------------------------------------ evaluation
 
     def _parameters(self) -> list[Parameters]:
@@ -235,7 +247,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         return [m._parameters() for m in self.mixtures_]
 
     def _scorer(self) -> Scorer:
-        return Scorer.of(self, self._parameters())
+        return scorer_of(self, self._parameters())
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)
@@ -438,7 +450,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         if hasattr(self, "feature_names_in_"):
             changed.feature_names_in_ = self.feature_names_in_
         changed.mixtures_ = [
-            MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening)
+            MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening, missing=m.missing)
             for p, m in zip(parameters, self.mixtures_, strict=True)
         ]
         return changed

@@ -19,6 +19,7 @@ from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_se
 from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, initial_parameters
 from mfa_fast._kernels import Parameters, Scorer
+from mfa_fast._missing import MarginalScorer, by_pattern, check_observed, filled, scorer_of
 from mfa_fast._statistics import Statistics
 from mfa_fast._validation import (
     check_factors,
@@ -31,6 +32,7 @@ from mfa_fast._validation import (
     check_real,
     check_weights,
 )
+from mfa_fast.conditional import Conditional
 
 
 class MFA(DensityMixin, BaseEstimator):
@@ -78,6 +80,9 @@ class MFA(DensityMixin, BaseEstimator):
     screening : bool, default=True
         Whether components that provably do not matter to a result are left out of its arithmetic. Without it, results
         are the same to the tolerance below, and take longer.
+    missing : {"error", "marginal"}, default="error"
+        What NaN in X is: an error, or a missing value. With "marginal", fitting and all that is computed of X use the
+        density of what each sample has, which is exact where values are missing at random. See Notes.
 
     Attributes
     ----------
@@ -99,6 +104,13 @@ class MFA(DensityMixin, BaseEstimator):
     Notes
     -----
     float32 samples give float32 results, right to 1e-5 relative at any noise variance; all others float64, to 1e-10.
+
+    Missing values: rows that lack the same features share what is computed of these, so that few patterns cost little
+    more than complete rows; where every row has a pattern of its own, it is O(d L^2 + L^3) per row and component. A
+    sample without any feature has the log-density 0 and the mixture's weights as responsibilities; in `fit` it has no
+    say. First parameters are found with features' means in place of what is missing. `impute` and `conditional` take
+    NaN whatever `missing` is. Ghahramani & Jordan, Supervised learning from incomplete data via an EM approach, 1994.
+
     Ghahramani & Hinton, The EM algorithm for mixtures of factor analyzers, CRG-TR-96-1, 1996. Tipping & Bishop,
     Mixtures of probabilistic principal component analyzers, Neural Computation 11(2), 1999. Richardson & Weiss, On
     GANs and GMMs, NeurIPS 2018.
@@ -137,6 +149,7 @@ class MFA(DensityMixin, BaseEstimator):
         verbose_interval: int = 10,
         n_threads: int | None = None,
         screening: bool = True,
+        missing: Literal["error", "marginal"] = "error",
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -157,6 +170,7 @@ class MFA(DensityMixin, BaseEstimator):
         self.verbose_interval = verbose_interval
         self.n_threads = n_threads
         self.screening = screening
+        self.missing = missing
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -187,10 +201,13 @@ class MFA(DensityMixin, BaseEstimator):
         self._check_hyperparameters()
         samples = as_samples(X, estimator=self, reset=True, min_samples=2)
         n_threads = check_threads(self.n_threads)
+        if self.missing == "marginal":
+            samples = by_pattern(samples, n_threads)
+            check_observed(samples, self)
         return self._fit(
             samples.data.shape,
             samples.dtype,
-            find_samples=lambda rng: samples,
+            find_samples=lambda rng: filled(samples),
             expectation=lambda: Expectation(samples, self.screening, n_threads),
         )
 
@@ -276,6 +293,8 @@ class MFA(DensityMixin, BaseEstimator):
         True
         """
         samples, scorer = self._samples(X), self._scorer()
+        if self.missing == "marginal":
+            samples = by_pattern(samples, scorer.n_threads)
         return e_step(
             scorer.model,
             samples,
@@ -397,6 +416,7 @@ class MFA(DensityMixin, BaseEstimator):
         check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
         check_option("noise_type", self.noise_type, ("spherical", "diag"))
         check_option("init_params", self.init_params, METHODS)
+        check_option("missing", self.missing, ("error", "marginal"))
         check_threads(self.n_threads)
 
     # ------------------------------------------------------------------------------------------------ parameters
@@ -475,7 +495,11 @@ class MFA(DensityMixin, BaseEstimator):
 
     def _scorer(self) -> Scorer:
         check_is_fitted(self)
-        return Scorer.of(self, [self._parameters()])
+        return scorer_of(self, [self._parameters()])
+
+    def _marginal_scorer(self) -> MarginalScorer:
+        check_is_fitted(self)
+        return MarginalScorer.of(self, [self._parameters()])
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)
@@ -556,6 +580,74 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().reconstruct(samples))
 
+    def impute(self, X: Any) -> Any:
+        """Return a copy of X in which missing values (NaN) are their conditional means given what is observed.
+
+        The mean is that of the whole mixture: components count by their responsibility for what is observed. It is the
+        guess of least mean squared error; `conditional` tells how sure it is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            May have NaN, whatever `missing` is. A row of nothing else becomes the mean of the mixture.
+
+        Returns
+        -------
+        X_imputed : ndarray of shape (n_samples, n_features)
+            What is observed is as it was, bit for bit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> model = MFA(n_components=10, n_factors=4, random_state=0).fit(X[:1500])
+        >>> hidden = X[1500:].copy()
+        >>> hidden[:, ::2] = np.nan  # every second column
+        >>> error = np.mean((model.impute(hidden) - X[1500:])[:, ::2] ** 2)
+        >>> bool(error < 0.6 * np.mean((X[:1500].mean(axis=0) - X[1500:])[:, ::2] ** 2))
+        True
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._marginal_scorer().impute(samples))
+
+    def conditional(self, X: Any) -> Conditional:
+        """Return the distribution of missing values (NaN) given what is observed.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            May have NaN, whatever `missing` is.
+
+        Returns
+        -------
+        conditional : Conditional
+            With mean and variance of every missing value, responsibilities, and draws (`Conditional.sample`).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 1.0]]], 1.0)
+        >>> given = model.conditional([[2.0, np.nan]])
+        >>> given.mean, given.variance
+        (array([[2., 1.]]), array([[0. , 1.5]]))
+        """
+        samples = self._samples(X)
+        scorer = self._marginal_scorer()
+        mean, variance, responsibilities, factors = map(samples.wrap, scorer.conditional(samples))
+        return Conditional(
+            mean,
+            variance,
+            responsibilities,
+            factors,
+            samples,
+            self._parameters(),
+            self.random_state,
+            scorer.n_threads,
+        )
+
     def bic(self, X: Any) -> float:
         """Return the Bayesian information criterion on X; the lower the better."""
         n = len(self._samples(X))
@@ -629,6 +721,12 @@ class MFA(DensityMixin, BaseEstimator):
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
         return restore(cls, path, arrays, header)
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn whether NaN is taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginal"
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters."""

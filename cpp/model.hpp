@@ -52,6 +52,7 @@ class Model {
   const cpu::Loops& loops() const { return loops_; }
 
   ComponentView component(std::size_t k) const;
+  double log_weight(std::size_t k) const { return log_weights_[k]; }
   const double* noise_variance(std::size_t k) const { return noise_variance_.data() + k * n_features_; }
 
   // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns, without the last K).

@@ -148,6 +148,83 @@ def reconstruct(X, parameters: Parameters, precision=np.longdouble):
     return parameters.means[labels] + np.einsum("nl,nld->nd", z, parameters.loadings[labels])
 
 
+# Missing values: NaN in X. Densities are those of what a row has.
+
+
+def observed_part(parameters: Parameters, observed) -> Parameters:
+    """The mixture of some features, of which the others have been integrated out."""
+    return Parameters(
+        parameters.weights,
+        parameters.means[:, observed],
+        parameters.loadings[:, :, observed],
+        parameters.noise_variance[:, observed],
+    )
+
+
+def marginal_weighted_log_prob(X, parameters: Parameters, precision=np.longdouble):
+    """log w_k + log N(x_o; mu_ko, S_koo), (n, K), row by row."""
+    rows = []
+    for x in np.asarray(X):
+        o = ~np.isnan(x)
+        rows.append(weighted_log_prob(x[None, o], observed_part(parameters, o), precision)[0])
+    return np.array(rows)
+
+
+def marginal_weighted_log_prob_dense(X, parameters: Parameters):
+    """The same from slices of the assembled covariances, in float64."""
+    out = np.empty((len(X), len(parameters.weights)))
+    for i, x in enumerate(np.asarray(X, dtype=np.float64)):
+        o = ~np.isnan(x)
+        for k, weight in enumerate(parameters.weights):
+            factor = cho_factor(covariance(parameters, k)[np.ix_(o, o)], lower=True)
+            r = x[o] - parameters.means[k, o]
+            log_det = 2 * np.sum(np.log(np.diag(factor[0])))
+            out[i, k] = np.log(weight) - (o.sum() * np.log(2 * np.pi) + log_det + r @ cho_solve(factor, r)) / 2
+    return out
+
+
+class Joint(NamedTuple):
+    """Mean (d + L) and covariance of a row's features and factors given what it has, under one component."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def joint_given_observed(x, parameters: Parameters, k: int) -> Joint:
+    """Condition the joint normal distribution of features and factors, written out, on what is observed; float64."""
+    loadings = parameters.loadings[k]
+    identity = np.eye(len(loadings))
+    joint = np.block([[covariance(parameters, k), loadings.T], [loadings, identity]])
+    mean = np.concatenate([parameters.means[k], np.zeros(len(loadings))])
+    o = np.flatnonzero(~np.isnan(x))
+    if len(o) == 0:
+        return Joint(mean, joint)
+    gain = cho_solve(cho_factor(joint[np.ix_(o, o)], lower=True), joint[o]).T
+    given = mean + gain @ (x[o] - mean[o])
+    given[o] = x[o]
+    left = joint - gain @ joint[o]
+    left[o] = left[:, o] = 0
+    return Joint(given, left)
+
+
+def conditional_moments(X, parameters: Parameters):
+    """Mean and variance (n, d) of a mixture given what is observed; the latter is 0 there."""
+    joint = marginal_weighted_log_prob(X, parameters, np.float64)
+    shares = np.exp(joint - logsumexp(joint, axis=1)[:, None])
+    d = np.shape(X)[1]
+    mean, variance = np.empty(np.shape(X)), np.empty(np.shape(X))
+    for i, x in enumerate(np.asarray(X, dtype=np.float64)):
+        given = [joint_given_observed(x, parameters, k) for k in range(len(parameters.weights))]
+        means = np.array([g.mean[:d] for g in given])
+        variances = np.array([np.diag(g.covariance)[:d] for g in given])
+        mean[i] = shares[i] @ means
+        variance[i] = shares[i] @ (variances + (means - mean[i]) ** 2)
+    observed = ~np.isnan(np.asarray(X))
+    mean[observed] = np.asarray(X)[observed]
+    variance[observed] = 0
+    return mean, variance
+
+
 # Classifiers: one mixture per class.
 
 
@@ -192,25 +269,60 @@ def em_step(X, parameters: Parameters, noise_type="spherical", tied_noise=False,
     joint = weighted_log_prob(X, parameters, np.float64)
     evidence = logsumexp(joint, axis=1)
     gamma = np.exp(joint - evidence[:, None])
-    n_components, n_factors, n_features = parameters.loadings.shape
 
-    means, loadings = np.empty_like(parameters.means), np.empty_like(parameters.loadings)
-    unexplained = np.empty((n_components, n_features))
-    counts = np.empty(n_components)
-    for k in range(n_components):
+    def sums(k):
         rows = gamma[:, k] > NEGLIGIBLE
         g = gamma[rows, k]
         component = Component(parameters, k, np.float64)
         r = X[rows] - component.mean
         z1 = np.column_stack([component.factors(r), np.ones(len(r))])
         second_moment = (g * z1.T) @ z1
-        counts[k] = g.sum()
-        second_moment[:n_factors, :n_factors] += counts[k] * component.factor_covariance()
-        cross = (g * z1.T) @ r  # (L + 1, d)
+        n_factors = len(component.loadings)
+        second_moment[:n_factors, :n_factors] += g.sum() * component.factor_covariance()
+        return second_moment, (g * z1.T) @ r, g @ (r * r)
+
+    return _m_step(parameters, sums, noise_type, tied_noise, floor), float(evidence.mean())
+
+
+def marginal_em_step(X, parameters: Parameters, noise_type="spherical", tied_noise=False, floor=1e-6):
+    """The same where X has NaN, from the joint distribution of each row's features and factors."""
+    X = np.asarray(X, dtype=np.float64)
+    d = X.shape[1]
+    joint = marginal_weighted_log_prob(X, parameters, np.float64)
+    evidence = logsumexp(joint, axis=1)
+    gamma = np.exp(joint - evidence[:, None])
+    informative = np.flatnonzero(~np.isnan(X).all(axis=1))  # what has no feature has no say
+
+    def sums(k):
+        n_factors = parameters.loadings.shape[1]
+        second_moment = np.zeros((n_factors + 1, n_factors + 1))
+        cross, squares = np.zeros((n_factors + 1, d)), np.zeros(d)
+        for i in informative:
+            g, given = gamma[i, k], joint_given_observed(X[i], parameters, k)
+            r, z1 = given.mean[:d] - parameters.means[k], np.append(given.mean[d:], 1.0)
+            second_moment += g * np.outer(z1, z1)
+            second_moment[:-1, :-1] += g * given.covariance[d:, d:]
+            cross += g * np.outer(z1, r)
+            cross[:-1] += g * given.covariance[d:, :d]
+            squares += g * (r * r + np.diag(given.covariance)[:d])
+        return second_moment, cross, squares
+
+    return _m_step(parameters, sums, noise_type, tied_noise, floor), float(evidence.mean())
+
+
+def _m_step(parameters: Parameters, sums, noise_type, tied_noise, floor):
+    """sums(k) returns those of [z; 1] [z; 1]^T, [z; 1] r^T and r * r."""
+    n_components, n_factors, n_features = parameters.loadings.shape
+    means, loadings = np.empty_like(parameters.means), np.empty_like(parameters.loadings)
+    unexplained = np.empty((n_components, n_features))
+    counts = np.empty(n_components)
+    for k in range(n_components):
+        second_moment, cross, squares = sums(k)
+        counts[k] = second_moment[-1, -1]
         regression = np.linalg.solve(second_moment, cross)
         loadings[k] = regression[:n_factors]
-        means[k] = component.mean + regression[n_factors]
-        unexplained[k] = g @ (r * r) - np.sum(regression * cross, axis=0)
+        means[k] = parameters.means[k] + regression[n_factors]
+        unexplained[k] = squares - np.sum(regression * cross, axis=0)
 
     if tied_noise:
         noise = np.tile(unexplained.sum(axis=0) / counts.sum(), (n_components, 1))
@@ -219,19 +331,19 @@ def em_step(X, parameters: Parameters, noise_type="spherical", tied_noise=False,
     if noise_type == "spherical":
         noise = np.repeat(noise.mean(axis=1, keepdims=True), n_features, axis=1)
     noise = np.maximum(noise, floor)
-    return Parameters(counts / counts.sum(), means, loadings, noise), float(evidence.mean())
+    return Parameters(counts / counts.sum(), means, loadings, noise)
 
 
-def em(X, parameters: Parameters, n_iter, **options):
+def em(X, parameters: Parameters, n_iter, *, step=em_step, **options):
     """Return parameters after n_iter iterations, and the n_iter + 1 mean log-densities on the way.
 
     The first is that of the start, the last that of the result.
     """
     bounds = []
     for _ in range(n_iter):
-        parameters, bound = em_step(X, parameters, **options)
+        parameters, bound = step(X, parameters, **options)
         bounds.append(bound)
-    bounds.append(float(score_samples(X, parameters, np.float64).mean()))
+    bounds.append(step(X, parameters, **options)[1])
     return parameters, np.array(bounds)
 
 

@@ -16,6 +16,10 @@ FACTORS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-9}
 # numbers up to 1e6 at noise_std = 1e-3 (times the loadings), and lose that many digits.
 REFERENCE = {1.0: 1e-11, 1e-3: 1e-6}
 
+# Conditional moments against the conditioned joint covariance written out, whose condition number costs digits as in
+# REFERENCE, with the noise; relative to max(1, |value|).
+CONDITIONAL = {1.0: 1e-10, 1e-3: 1e-6}
+
 # Sums of probabilities: K roundings in the dtype; in float64 also that of the log-density which is
 # taken off in the exponent, 1e-16 of its size, some thousands.
 PROBABILITY_SUM = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-12}

@@ -28,7 +28,8 @@ inline void require_shape(const char* name, const py::array& array, std::initial
   py::ssize_t axis = 0;
   for (const std::size_t extent : shape) {
     right = right && array.shape(axis) == static_cast<py::ssize_t>(extent);
-    expected += (axis++ > 0 ? ", " : "") + std::to_string(extent);
+    if (axis++ > 0) expected += ", ";
+    expected += std::to_string(extent);
   }
   if (!right)
     throw py::value_error(std::string(name) + " must have shape " + expected + "), got " + shape_of(array));

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "bindings/arrays.hpp"
+#include "bindings/calls.hpp"
+#include "bindings/missing.hpp"
 #include "cpu/attack.hpp"
 #include "cpu/gradient.hpp"
 #include "cpu/isa.hpp"
@@ -22,31 +24,8 @@
 namespace py = pybind11;
 using namespace mfa;
 using namespace mfa::bindings;
-using Index = std::int64_t;
 
 namespace {
-
-// Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
-cpu::Execution execution(std::size_t n_threads) {
-  constexpr std::size_t most = 1024;
-  return {std::clamp<std::size_t>(n_threads, 1, most), [] {
-            const py::gil_scoped_acquire gil;
-            return PyErr_CheckSignals() != 0;
-          }};
-}
-
-// The arrays stay alive and unchanged in shape while the GIL is released: the caller's frame holds references to them,
-// and the kernels touch no Python object.
-template <class Call>
-auto without_gil(const Call& call) {
-  const py::gil_scoped_release release;
-  return call();
-}
-
-template <class Call>
-auto by_type(const py::array& X, const Call& call) {
-  return py::isinstance<py::array_t<float>>(X) ? call(float{}) : call(double{});
-}
 
 std::unique_ptr<Model> make_model(const py::array& weights, const py::array& means, const py::array& loadings,
                                   const py::array& noise_variance, const Model* near) {
@@ -64,16 +43,6 @@ std::unique_ptr<Model> make_model(const py::array& weights, const py::array& mea
         "means, loadings and noise_variance are too far apart in size to be computed with in float64; "
         "scale the data, or raise the noise variance");
   return model;
-}
-
-cpu::Groups borrow_groups(const py::array& groups, const Model& model) {
-  if (groups.ndim() != 1 || groups.shape(0) < 2) throw py::value_error("groups must have shape (n_groups + 1,)");
-  const auto size = static_cast<std::size_t>(groups.shape(0));
-  const Index* offsets = borrow<Index>("groups", groups, {size});
-  bool rising = offsets[0] == 0 && offsets[size - 1] == static_cast<Index>(model.n_components());
-  for (std::size_t g = 0; g + 1 < size; ++g) rising = rising && offsets[g] < offsets[g + 1];
-  if (!rising) throw py::value_error("groups must rise from 0 to the number of components");
-  return {offsets, size};
 }
 
 // Labels that kernels use as indices.
@@ -99,30 +68,12 @@ cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& grou
                    const py::object& responsibilities, const py::object& factors, std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
   const cpu::Groups offsets = borrow_groups(groups, model);
-  const std::size_t n = rows.n_rows;
-  const std::size_t n_groups = offsets.size() - 1;
   return by_type(X, [&]<class T>(T) {
-    const cpu::Reduced<T> out{borrow_optional<double>("log_sum", log_sum, {n, n_groups}),
-                              borrow_optional<double>("best_value", best_value, {n, n_groups}),
-                              borrow_optional<Index>("best", best, {n, n_groups}),
-                              borrow_optional<T>("responsibilities", responsibilities, {n, model.n_components()}),
-                              borrow_optional<double>("factors", factors, {n, model.n_factors()})};
+    const auto out = borrow_reduced<T>(model, rows.n_rows, offsets, log_sum, best_value, best, responsibilities, factors);
     const double tolerance = exact ? cpu::score_tolerance<double> : cpu::score_tolerance<T>;
     const cpu::Execution how = execution(n_threads);
     return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, screening, out, how); });
   });
-}
-
-cpu::Statistics borrow_statistics(const py::tuple& arrays, std::size_t K, std::size_t L, std::size_t d) {
-  if (arrays.size() != 5) throw py::value_error("statistics must be a tuple of 5 arrays");
-  return {borrow_output<double>("counts", arrays[0], {K}), borrow_output<double>("factor_sums", arrays[1], {K, L}),
-          borrow_output<double>("factor_moments", arrays[2], {K, L, L}),
-          borrow_output<double>("cross", arrays[3], {K, L + 1, d}),
-          borrow_output<double>("squares", arrays[4], {K, d})};
-}
-
-const double* borrow_sample_weight(const py::object& sample_weight, std::size_t n) {
-  return sample_weight.is_none() ? nullptr : borrow<double>("sample_weight", sample_weight, {n});
 }
 
 cpu::BadRow expectation(const Model& model, const py::array& X, const py::tuple& statistics,
@@ -386,6 +337,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("gamma"), py::arg("shift").noconvert(), py::arg("scale").noconvert(), py::arg("X").noconvert(),
         py::arg("labels").noconvert(), py::arg("steps"), py::arg("overshoot"), py::arg("clip"), py::arg("out"),
         py::arg("n_threads"));
+
+  bind_missing(m);
 
   m.def("available_isas", &available_isas, "Instruction sets of this machine, least first.");
   m.def("isa", [] { return cpu::current_loops().name; }, "The one that new models are packed for.");

@@ -13,6 +13,7 @@
 
 #include "core/gaussian.hpp"
 #include "cpu/parallel.hpp"
+#include "cpu/refine.hpp"
 #include "cpu/rows.hpp"
 #include "model.hpp"
 #include "subspace.hpp"
@@ -29,9 +30,6 @@ using Groups = std::span<const std::int64_t>;
 // Rows of a block: enough that every component is met by several of them, few enough that every thread gets several
 // blocks. Rows do not influence each other, so the choice shows in nothing but time.
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
-
-// Rows that are computed again at once: the loadings are read once for all of them.
-inline constexpr std::size_t refined_rows = 16;
 
 // A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
 // their outputs are then incomplete.

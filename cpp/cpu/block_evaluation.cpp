@@ -9,13 +9,6 @@
 #include "cpu/block.hpp"
 
 namespace mfa::cpu {
-namespace {
-
-// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
-constexpr double largest_correction = 1e3;
-
-}  // namespace
-
 template <class T>
 void BlockScorer<T>::sort_flagged() {
   std::fill(starts_.begin(), starts_.end(), 0);
@@ -130,9 +123,7 @@ void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, 
   }
 }
 
-// In residual form, (8), from the factors that are known so far: what is taken off q(z) is as small as their error. Where
-// that is so large beside q that the difference would show rounding, the row takes another pass. Rows that have settled
-// stay as they are, so that none depends on the rows beside it.
+// In residual form, (8), from the factors that are known so far.
 template <class T>
 void BlockScorer<T>::residual_rows(std::size_t k, const std::size_t* members, std::size_t count) {
   const std::size_t d = model_.n_features();
@@ -147,21 +138,8 @@ void BlockScorer<T>::residual_rows(std::size_t k, const std::size_t* members, st
     factors(i, k, z + r * n);
   }
 
-  double q[refined_rows];
   double mahalanobis[refined_rows];
-  bool settled[refined_rows] = {};
-  constexpr int max_passes = 4;
-  for (int pass = 0; pass < max_passes && !std::all_of(settled, settled + count, [](bool s) { return s; }); ++pass) {
-    loops_.residual_form(x, count, component, z, scratch_.data(), q, gradient_.data());
-    for (std::size_t r = 0; r < count; ++r) {
-      if (settled[r]) continue;
-      const double taken_off =
-          core::complete_residual_form(n, component.cholesky, z + r * n, gradient_.data() + r * n);
-      const double rest = q[r] - taken_off;
-      mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
-      settled[r] = taken_off <= largest_correction * mahalanobis[r];
-    }
-  }
+  refine_factors(loops_, x, count, component, z, scratch_.data(), gradient_.data(), mahalanobis);
   for (std::size_t r = 0; r < count; ++r) {
     const std::size_t i = flagged_[members[r]].row;
     values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);

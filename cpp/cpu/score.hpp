@@ -1,9 +1,14 @@
 // Scores of samples under a model: every component's, or what is left of them after a reduction over groups.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <span>
 
+#include "core/reduce.hpp"
 #include "cpu/block.hpp"
 
 namespace mfa::cpu {
@@ -17,6 +22,43 @@ struct Reduced {
   T* responsibilities = nullptr;     // (n, K)  within the group
   double* factors = nullptr;         // (n, L)  of the first group's best component
 };
+
+// Whether a log-density can be given back as a T. Only samples absurdly far away have one that cannot.
+template <class T>
+bool in_range(double value) {
+  return std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max());
+}
+
+// Computes  the outputs of one row from the log-densities (K) of the components that have been scored; factors(k, z) gives
+//           the posterior mean of one's factors. False where the row lies too far away.
+template <class T, class Factors>
+bool reduce_row(const double* values, std::span<const std::size_t> scored, Groups groups, std::size_t n_components,
+                std::size_t n_factors, std::size_t row, const Reduced<T>& out, const Factors& factors) {
+  const std::size_t n_groups = groups.size() - 1;
+  if (out.responsibilities != nullptr) std::fill_n(out.responsibilities + row * n_components, n_components, T{0});
+  for (std::size_t g = 0; g < n_groups; ++g) {
+    const auto begin = static_cast<std::size_t>(groups[g]);
+    const auto end = static_cast<std::size_t>(groups[g + 1]);
+    core::LogSumExp sum;
+    core::ArgMax best;
+    for (const std::size_t k : scored) {
+      if (k < begin || k >= end) continue;
+      sum.add(values[k]);
+      best.add(values[k], k - begin);
+    }
+    const double log_sum = sum.value();
+    if (!in_range<T>(log_sum)) return false;
+    if (out.log_sum != nullptr) out.log_sum[row * n_groups + g] = log_sum;
+    if (out.best_value != nullptr) out.best_value[row * n_groups + g] = best.max;
+    if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index);
+    if (out.responsibilities != nullptr)
+      for (const std::size_t k : scored)
+        if (k >= begin && k < end)
+          out.responsibilities[row * n_components + k] = static_cast<T>(std::exp(values[k] - log_sum));
+    if (out.factors != nullptr && g == 0) factors(begin + best.index, out.factors + row * n_factors);
+  }
+  return true;
+}
 
 // Computes  log w_k + log N(x_i; mu_k, S_k) for every i and k, theory.md (2), into out (n, K).
 // Shapes    rows (n, d), out (n, K).

@@ -45,6 +45,10 @@ class Samples:
         """Return the number of samples."""
         return int(self.data.shape[0])
 
+    def entries(self, row: int) -> Array:
+        """Return one row (1, d), of what has to be finite."""
+        return np.asarray(self.data[row : row + 1])
+
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
@@ -144,7 +148,7 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     """
     if row is None:
         return
-    bad = np.asarray(samples.data[row : row + 1])
+    bad = samples.entries(row)
     assert_all_finite(bad, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
     msg = (
         f"row {samples.first + row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its "

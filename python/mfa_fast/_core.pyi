@@ -8,6 +8,7 @@ _Float = NDArray[np.float64]
 _Index = NDArray[np.int64]
 _Clip = tuple[float | None, float | None]
 _Statistics = tuple[_Float, _Float, _Float, _Float, _Float]
+_Patterns = tuple[_Index, _Index]
 _Attack = tuple[_Array, _Float, NDArray[np.bool_], _Index]
 
 class Model:
@@ -151,6 +152,47 @@ def ld_grad_rbf(
     clip: _Clip,
     out: _Attack,
     n_threads: int,
+) -> int | None: ...
+def patterns(X: _Array, out: _Index, *, n_threads: int) -> None: ...
+def marginal_log_densities(
+    model: Model, X: _Array, patterns: _Patterns, out: _Array, *, n_threads: int
+) -> int | None: ...
+def marginal_reduce(
+    model: Model,
+    X: _Array,
+    patterns: _Patterns,
+    groups: _Index,
+    *,
+    log_sum: _Float | None = None,
+    best_value: _Float | None = None,
+    best: _Index | None = None,
+    responsibilities: _Array | None = None,
+    factors: _Float | None = None,
+    n_threads: int,
+) -> int | None: ...
+def marginal_expectation(
+    model: Model,
+    X: _Array,
+    patterns: _Patterns,
+    statistics: _Statistics,
+    log_likelihoods: _Float,
+    *,
+    sample_weight: _Float | None = None,
+    n_threads: int,
+) -> int | None: ...
+def conditional(
+    model: Model,
+    X: _Array,
+    patterns: _Patterns,
+    *,
+    mean: _Array | None = None,
+    variance: _Array | None = None,
+    responsibilities: _Array | None = None,
+    factors: _Float | None = None,
+    n_threads: int,
+) -> int | None: ...
+def conditional_sample(
+    model: Model, X: _Array, patterns: _Patterns, *, seed: int, out: _Array, n_threads: int
 ) -> int | None: ...
 def available_isas() -> list[str]: ...
 def isa() -> str: ...

@@ -16,6 +16,7 @@ from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import expectation_rows
+from mfa_fast._missing import IncompleteSamples, by_pattern
 from mfa_fast._statistics import Statistics, Sums, keep_worst
 from mfa_fast._streams import Stream
 
@@ -47,12 +48,14 @@ def e_step(
     fingerprint: str,
     sample_weight: FloatArray | None = None,
     *,
+    marginal: bool,
     screening: bool,
     n_threads: int,
 ) -> Statistics:
     """Return the statistics of the samples at the parameters that were packed, which have this fingerprint.
 
-    Every number is summed in the order of the rows, so blocks show in none of them.
+    If `marginal`, NaN is a missing value. Every number is summed in the order of the rows, so blocks show in none of
+    them (but in rounding where values are missing, as rows are then taken by pattern).
     """
     sums = Sums.zeros(model.n_components, model.n_factors, model.n_features)
     log_likelihood, n_samples = 0.0, 0
@@ -60,20 +63,30 @@ def e_step(
     for block in data.blocks(expectation_rows(model.n_components, model.n_factors, data.read_bytes)):
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
         log_likelihoods = np.empty(len(block))
-        bad = _core.expectation(
-            model,
-            block.data,
-            sums.sums(),
-            log_likelihoods,
-            sample_weight=shares,
-            screening=screening,
-            n_threads=n_threads,
-        )
-        reject_bad_row(block, bad)
+        found = by_pattern(block, n_threads) if marginal else block
+        if isinstance(found, IncompleteSamples):
+            found.add_expectation(model, sums.sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads)
+            ranks = found.last_if_empty(log_likelihoods)
+        else:
+            bad = _core.expectation(
+                model,
+                block.data,
+                sums.sums(),
+                log_likelihoods,
+                sample_weight=shares,
+                screening=screening,
+                n_threads=n_threads,
+            )
+            reject_bad_row(block, bad)
+            ranks = log_likelihoods
         # Components only gain samples: those that are empty at the end are so after every block.
         n_empty = int(np.count_nonzero(sums.empty()))
-        found = keep_worst(n_empty, block.data, log_likelihoods, shares)
-        worst = found if worst is None else keep_worst(n_empty, *map(np.concatenate, zip(worst, found, strict=True)))
+        candidates = keep_worst(n_empty, block.data, ranks, shares)
+        worst = (
+            candidates
+            if worst is None
+            else keep_worst(n_empty, *map(np.concatenate, zip(worst, candidates, strict=True)))
+        )
         weighted = log_likelihoods if shares is None else shares * log_likelihoods
         log_likelihood = float(np.cumsum(np.append(log_likelihood, weighted))[-1])
         n_samples += len(block)
@@ -95,10 +108,17 @@ class Expectation:
     """
 
     def __init__(
-        self, data: Samples | Stream, sample_weight: FloatArray | None, screening: bool, n_threads: int
+        self,
+        data: Samples | Stream,
+        sample_weight: FloatArray | None,
+        *,
+        marginal: bool,
+        screening: bool,
+        n_threads: int,
     ) -> None:
         self.data = data
         self.sample_weight = sample_weight
+        self.marginal = marginal
         self.screening = screening
         self.n_threads = n_threads
         self._packed: _core.Model | None = None
@@ -107,7 +127,13 @@ class Expectation:
         """Return the statistics at these parameters, without a fingerprint: they are for the next M-step alone."""
         self._packed = parameters.pack(near=self._packed if self.screening else None)
         return e_step(
-            self._packed, self.data, "", self.sample_weight, screening=self.screening, n_threads=self.n_threads
+            self._packed,
+            self.data,
+            "",
+            self.sample_weight,
+            marginal=self.marginal,
+            screening=self.screening,
+            n_threads=self.n_threads,
         )
 
 
@@ -198,7 +224,8 @@ def _reseed(
         fitted.noise_variance,
     )
     weights[empty] = share
-    means[empty] = statistics.worst_samples.astype(np.float64)
+    worst = statistics.worst_samples.astype(np.float64)
+    means[empty] = np.where(np.isnan(worst), fitted.means[heaviest], worst)
     loadings[empty] = fitted.loadings[heaviest]
     variance[empty] = fitted.noise_variance[heaviest]
     return Parameters(weights, means, loadings, variance)

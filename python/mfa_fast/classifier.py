@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._missing import scorer_of
 from mfa_fast._streams import as_data, by_blocks, select
 from mfa_fast._validation import (
     check_flag,
@@ -48,6 +49,8 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         As in `MFA`; `tied_noise` ties the components of a class.
     learning_decay, learning_offset
         As in `MFA`, for `partial_fit`.
+    missing : {"error", "marginal"}, default="error"
+        As in `MFA`: with "marginal", NaN is a missing value, and scores are of what is observed. Attacks take none.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
 
@@ -105,6 +108,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         screening: bool = True,
         learning_decay: float = 0.7,
         learning_offset: float = 2.0,
+        missing: Literal["error", "marginal"] = "error",
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -125,6 +129,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         self.screening = screening
         self.learning_decay = learning_decay
         self.learning_offset = learning_offset
+        self.missing = missing
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -314,6 +319,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             priors=priors,
             rule=rule,
             noise_type=first.noise_type,
+            missing=first.missing,
         )
         check_option("rule", rule, ("max", "sum"))
         classifier.mixtures_ = models
@@ -322,6 +328,12 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         classifier.n_features_in_ = widths.pop()
         return classifier
 
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn whether NaN is taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginal"
+        return tags
+
     # ------------------------------------------------------------------------------------------------ evaluation
 
     def _parameters(self) -> list[Parameters]:
@@ -329,7 +341,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         return [m._parameters() for m in self.mixtures_]
 
     def _scorer(self) -> Scorer:
-        return Scorer.of(self, self._parameters())
+        return scorer_of(self, self._parameters())
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)
@@ -537,7 +549,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         if hasattr(self, "feature_names_in_"):
             changed.feature_names_in_ = self.feature_names_in_
         changed.mixtures_ = [
-            MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening)
+            MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening, missing=m.missing)
             for p, m in zip(parameters, self.mixtures_, strict=True)
         ]
         return changed

@@ -142,7 +142,7 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
         model._check_shape(d, n, weighted=False),
         n,
         np.float32 if X.dtype == np.float32 else np.float64,
-        find_samples=lambda rng: (_pull(workers, X, init_rows, rng), None),
+        find_samples=lambda rng: model._completed(_pull(workers, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,
     )
 
@@ -183,7 +183,14 @@ def _expect_block(sent: tuple[MFA, str], block: Array, start: int, stop: int) ->
         scorer = model._scorer()
     try:
         samples = as_samples(block, estimator=model)
-        return e_step(scorer.model, samples, fingerprint, screening=scorer.screening, n_threads=scorer.n_threads)
+        return e_step(
+            scorer.model,
+            samples,
+            fingerprint,
+            marginal=model.missing == "marginal",
+            screening=scorer.screening,
+            n_threads=scorer.n_threads,
+        )
     except (TypeError, ValueError) as error:
         msg = f"rows {start} to {stop - 1} of X, a block of {len(block)}: {error}"
         raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error

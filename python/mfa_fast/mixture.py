@@ -21,6 +21,7 @@ from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._memory import scoring_rows, start_rows
+from mfa_fast._missing import MarginalScorer, filled, scorer_of
 from mfa_fast._statistics import Statistics, Sums
 from mfa_fast._stepwise import implied_sums, step, step_size
 from mfa_fast._streams import Stream, as_data, by_blocks
@@ -36,6 +37,7 @@ from mfa_fast._validation import (
     check_sample_weight,
     check_weights,
 )
+from mfa_fast.conditional import Conditional
 
 
 class MFA(DensityMixin, BaseEstimator):
@@ -87,6 +89,9 @@ class MFA(DensityMixin, BaseEstimator):
         How fast the batches of `partial_fit` count less, in (0.5, 1]: the smaller, the sooner the first are forgotten.
     learning_offset : float, default=2.0
         By how many batches that is put off: the larger, the less the second and those after it count.
+    missing : {"error", "marginal"}, default="error"
+        What NaN in X is: an error, or a missing value. With "marginal", fitting and all that is computed of X use the
+        density of what each sample has, which is exact where values are missing at random. See Notes.
 
     Attributes
     ----------
@@ -112,6 +117,13 @@ class MFA(DensityMixin, BaseEstimator):
     Notes
     -----
     float32 samples give float32 results, right to 1e-5 relative at any noise variance; all others float64, to 1e-10.
+
+    Missing values: rows that lack the same features share what is computed of these, so that few patterns cost little
+    more than complete rows; where every row has a pattern of its own, it is O(d L^2 + L^3) per row and component. A
+    sample without any feature has the log-density 0 and the mixture's weights as responsibilities; in `fit` it has no
+    say. First parameters are found with features' means in place of what is missing. `impute` and `conditional` take
+    NaN whatever `missing` is. Ghahramani & Jordan, Supervised learning from incomplete data via an EM approach, 1994.
+
     Ghahramani & Hinton, The EM algorithm for mixtures of factor analyzers, CRG-TR-96-1, 1996. Tipping & Bishop,
     Mixtures of probabilistic principal component analyzers, Neural Computation 11(2), 1999. Richardson & Weiss, On
     GANs and GMMs, NeurIPS 2018.
@@ -152,6 +164,7 @@ class MFA(DensityMixin, BaseEstimator):
         screening: bool = True,
         learning_decay: float = 0.7,
         learning_offset: float = 2.0,
+        missing: Literal["error", "marginal"] = "error",
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -174,6 +187,7 @@ class MFA(DensityMixin, BaseEstimator):
         self.screening = screening
         self.learning_decay = learning_decay
         self.learning_offset = learning_offset
+        self.missing = missing
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -232,7 +246,9 @@ class MFA(DensityMixin, BaseEstimator):
             n_samples,
             data.dtype,
             find_samples=lambda rng: self._samples_to_start_from(data, weights, n_samples, shape, rng),
-            expectation=lambda: Expectation(data, weights, self.screening, n_threads),
+            expectation=lambda: Expectation(
+                data, weights, marginal=self._is_marginal(), screening=self.screening, n_threads=n_threads
+            ),
         )
 
     def _fit(
@@ -354,7 +370,13 @@ class MFA(DensityMixin, BaseEstimator):
                 running = implied_sums(parameters)
                 n_steps = max(1, round(getattr(self, "n_samples_seen_", 0) / n_samples))
         statistics = e_step(
-            packed, samples, parameters.fingerprint(), weights, screening=self.screening, n_threads=n_threads
+            packed,
+            samples,
+            parameters.fingerprint(),
+            weights,
+            marginal=self._is_marginal(),
+            screening=self.screening,
+            n_threads=n_threads,
         )
         size = step_size(n_steps, self.learning_offset, self.learning_decay)
         new, sums = step(parameters, running, statistics, size, noise, dtype)
@@ -409,6 +431,7 @@ class MFA(DensityMixin, BaseEstimator):
             data,
             self._parameters().fingerprint(),
             None if sample_weight is None else check_sample_weight(sample_weight, len(data)),
+            marginal=self._is_marginal(),
             screening=scorer.screening,
             n_threads=scorer.n_threads,
         )
@@ -477,6 +500,9 @@ class MFA(DensityMixin, BaseEstimator):
                 return parameters, bounds, True
         return parameters, bounds, False
 
+    def _is_marginal(self) -> bool:
+        return bool(self.missing == "marginal")
+
     def _check_shape(self, n_features: int, n_samples: int, *, weighted: bool) -> tuple[int, int, int]:
         """Return (K, L, d) if so many samples are enough for it."""
         check_factors(self.n_factors, n_features)
@@ -499,14 +525,20 @@ class MFA(DensityMixin, BaseEstimator):
         """Return samples in memory, of positive weight, and their weights: all where they fit, else a random part."""
         most = start_rows(*shape, data.row_bytes, SUBSAMPLE)
         if isinstance(data, Samples) and len(data) == n_samples <= most:
-            return data, sample_weight
+            return self._completed(data, sample_weight)
         rows = np.arange(n_samples)
         if n_samples > most:
             rows = np.sort(sample_without_replacement(n_samples, most, random_state=rng))
-        if sample_weight is None:
-            return data.take(rows), None
-        rows = np.flatnonzero(sample_weight)[rows]
-        return data.take(rows), sample_weight[rows]
+        if sample_weight is not None:
+            rows = np.flatnonzero(sample_weight)[rows]
+            sample_weight = sample_weight[rows]
+        return self._completed(data.take(rows), sample_weight)
+
+    def _completed(self, samples: Samples, sample_weight: FloatArray | None) -> tuple[Samples, FloatArray | None]:
+        """Return samples without missing values, and their weights."""
+        if not self._is_marginal():
+            return samples, sample_weight
+        return filled(samples, sample_weight, self)
 
     def _first_parameters(
         self,
@@ -561,6 +593,7 @@ class MFA(DensityMixin, BaseEstimator):
         check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
         check_option("noise_type", self.noise_type, ("spherical", "diag"))
         check_option("init_params", self.init_params, METHODS)
+        check_option("missing", self.missing, ("error", "marginal"))
         check_threads(self.n_threads)
 
     # ------------------------------------------------------------------------------------------------ parameters
@@ -641,7 +674,11 @@ class MFA(DensityMixin, BaseEstimator):
 
     def _scorer(self) -> Scorer:
         check_is_fitted(self)
-        return Scorer.of(self, [self._parameters()])
+        return scorer_of(self, [self._parameters()])
+
+    def _marginal_scorer(self) -> MarginalScorer:
+        check_is_fitted(self)
+        return MarginalScorer.of(self, [self._parameters()])
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)
@@ -743,6 +780,74 @@ class MFA(DensityMixin, BaseEstimator):
         samples = self._samples(X)
         return samples.wrap(self._scorer().reconstruct(samples))
 
+    def impute(self, X: Any) -> Any:
+        """Return a copy of X in which missing values (NaN) are their conditional means given what is observed.
+
+        The mean is that of the whole mixture: components count by their responsibility for what is observed. It is the
+        guess of least mean squared error; `conditional` tells how sure it is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            May have NaN, whatever `missing` is. A row of nothing else becomes the mean of the mixture.
+
+        Returns
+        -------
+        X_imputed : ndarray of shape (n_samples, n_features)
+            What is observed is as it was, bit for bit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_digits
+        >>> from mfa_fast import MFA
+        >>> X = load_digits().data / 16
+        >>> model = MFA(n_components=10, n_factors=4, random_state=0).fit(X[:1500])
+        >>> hidden = X[1500:].copy()
+        >>> hidden[:, ::2] = np.nan  # every second column
+        >>> error = np.mean((model.impute(hidden) - X[1500:])[:, ::2] ** 2)
+        >>> bool(error < 0.6 * np.mean((X[:1500].mean(axis=0) - X[1500:])[:, ::2] ** 2))
+        True
+        """
+        samples = self._samples(X)
+        return samples.wrap(self._marginal_scorer().impute(samples))
+
+    def conditional(self, X: Any) -> Conditional:
+        """Return the distribution of missing values (NaN) given what is observed.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            May have NaN, whatever `missing` is.
+
+        Returns
+        -------
+        conditional : Conditional
+            With mean and variance of every missing value, responsibilities, and draws (`Conditional.sample`).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[1.0, 1.0]]], 1.0)
+        >>> given = model.conditional([[2.0, np.nan]])
+        >>> given.mean, given.variance
+        (array([[2., 1.]]), array([[0. , 1.5]]))
+        """
+        samples = self._samples(X)
+        scorer = self._marginal_scorer()
+        mean, variance, responsibilities, factors = map(samples.wrap, scorer.conditional(samples))
+        return Conditional(
+            mean,
+            variance,
+            responsibilities,
+            factors,
+            samples,
+            self._parameters(),
+            self.random_state,
+            scorer.n_threads,
+        )
+
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Return the Bayesian information criterion on X; the lower the better. Weights stand for repetition."""
         total, n = self._log_likelihood(X, sample_weight)
@@ -815,6 +920,12 @@ class MFA(DensityMixin, BaseEstimator):
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
         return restore(cls, path, arrays, header)
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn whether NaN is taken."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "marginal"
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters."""

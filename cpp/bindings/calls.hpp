@@ -1,0 +1,75 @@
+// What the functions of the extension share: threads and the GIL, and the arguments that several of them take.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "bindings/arrays.hpp"
+#include "cpu/block.hpp"
+#include "cpu/statistics.hpp"
+#include "model.hpp"
+
+namespace mfa::bindings {
+
+using Index = std::int64_t;
+
+// Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
+inline cpu::Execution execution(std::size_t n_threads) {
+  constexpr std::size_t most = 1024;
+  return {std::clamp<std::size_t>(n_threads, 1, most), [] {
+            const py::gil_scoped_acquire gil;
+            return PyErr_CheckSignals() != 0;
+          }};
+}
+
+// The arrays stay alive and unchanged in shape while the GIL is released: the caller's frame holds references to them,
+// and the kernels touch no Python object.
+template <class Call>
+auto without_gil(const Call& call) {
+  const py::gil_scoped_release release;
+  return call();
+}
+
+template <class Call>
+auto by_type(const py::array& X, const Call& call) {
+  return py::isinstance<py::array_t<float>>(X) ? call(float{}) : call(double{});
+}
+
+inline cpu::Groups borrow_groups(const py::array& groups, const Model& model) {
+  if (groups.ndim() != 1 || groups.shape(0) < 2) throw py::value_error("groups must have shape (n_groups + 1,)");
+  const auto size = static_cast<std::size_t>(groups.shape(0));
+  const Index* offsets = borrow<Index>("groups", groups, {size});
+  bool rising = offsets[0] == 0 && offsets[size - 1] == static_cast<Index>(model.n_components());
+  for (std::size_t g = 0; g + 1 < size; ++g) rising = rising && offsets[g] < offsets[g + 1];
+  if (!rising) throw py::value_error("groups must rise from 0 to the number of components");
+  return {offsets, size};
+}
+
+template <class T>
+cpu::Reduced<T> borrow_reduced(const Model& model, std::size_t n, cpu::Groups groups, const py::object& log_sum,
+                               const py::object& best_value, const py::object& best,
+                               const py::object& responsibilities, const py::object& factors) {
+  const std::size_t n_groups = groups.size() - 1;
+  return {borrow_optional<double>("log_sum", log_sum, {n, n_groups}),
+          borrow_optional<double>("best_value", best_value, {n, n_groups}),
+          borrow_optional<Index>("best", best, {n, n_groups}),
+          borrow_optional<T>("responsibilities", responsibilities, {n, model.n_components()}),
+          borrow_optional<double>("factors", factors, {n, model.n_factors()})};
+}
+
+inline cpu::Statistics borrow_statistics(const py::tuple& arrays, std::size_t K, std::size_t L, std::size_t d) {
+  if (arrays.size() != 5) throw py::value_error("statistics must be a tuple of 5 arrays");
+  return {borrow_output<double>("counts", arrays[0], {K}), borrow_output<double>("factor_sums", arrays[1], {K, L}),
+          borrow_output<double>("factor_moments", arrays[2], {K, L, L}),
+          borrow_output<double>("cross", arrays[3], {K, L + 1, d}),
+          borrow_output<double>("squares", arrays[4], {K, d})};
+}
+
+inline const double* borrow_sample_weight(const py::object& sample_weight, std::size_t n) {
+  return sample_weight.is_none() ? nullptr : borrow<double>("sample_weight", sample_weight, {n});
+}
+
+}  // namespace mfa::bindings

@@ -1,0 +1,201 @@
+#include "cpu/missing.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/marginal.hpp"
+#include "core/philox.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+// Components that are less likely change neither mean nor variance in double.
+constexpr double negligible_responsibility = 1e-16;
+
+double log_sum(const MarginalBlock& block, std::size_t i) {
+  core::LogSumExp sum;
+  for (const std::size_t k : block.components()) sum.add(block.values(i)[k]);
+  return sum.value();
+}
+
+// Mean and variance of the missing features of a block's rows, mixed one component at a time.
+class Mixer {
+ public:
+  explicit Mixer(const Model& model) : model_(model), factor_(model.n_factors()) {}
+
+  void mix(const MarginalBlock& block, std::size_t count, bool with_variance) {
+    size_ = block.missing().size();
+    mean_.assign(count * size_, 0.0);
+    variance_.assign(count * size_, 0.0);
+    weights_.assign(count, 0.0);
+    log_sums_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) log_sums_[i] = log_sum(block, i);
+    for (const std::size_t k : block.components()) {
+      bool loaded = false;
+      for (std::size_t i = 0; i < count; ++i) {
+        const double g = std::exp(block.values(i)[k] - log_sums_[i]);
+        if (!(g > negligible_responsibility)) continue;
+        if (!loaded) load(block, k, with_variance);
+        loaded = true;
+        add(block, k, i, g);
+      }
+    }
+  }
+
+  double log_sum_of(std::size_t i) const { return log_sums_[i]; }
+  const double* mean(std::size_t i) const { return mean_.data() + i * size_; }
+  const double* variance(std::size_t i) const { return variance_.data() + i * size_; }
+
+ private:
+  // Mean, loadings and variance of component k in the missing features.
+  void load(const MarginalBlock& block, std::size_t k, bool with_variance) {
+    const ComponentView c = model_.component(k);
+    const auto missing = block.missing();
+    component_mean_.resize(size_);
+    component_variance_.assign(size_, 0.0);
+    loadings_.resize(c.n_factors * size_);
+    for (std::size_t t = 0; t < size_; ++t) component_mean_[t] = c.mean[missing[t]];
+    for (std::size_t l = 0; l < c.n_factors; ++l)
+      for (std::size_t t = 0; t < size_; ++t) loadings_[l * size_ + t] = c.loadings[l * c.n_features + missing[t]];
+    if (!with_variance) return;
+    for (std::size_t t = 0; t < size_; ++t) {
+      for (std::size_t l = 0; l < c.n_factors; ++l) factor_[l] = loadings_[l * size_ + t];
+      component_variance_[t] = core::conditional_variance(c.n_factors, block.cholesky(k), factor_.data(),
+                                                          model_.noise_variance(k)[missing[t]]);
+    }
+  }
+
+  void add(const MarginalBlock& block, std::size_t k, std::size_t i, double g) {
+    values_ = component_mean_;
+    const double* z = block.factors(i, k);
+    for (std::size_t l = 0; l < model_.n_factors(); ++l)
+      for (std::size_t t = 0; t < size_; ++t) values_[t] += z[l] * loadings_[l * size_ + t];
+    weights_[i] += g;
+    const double share = g / weights_[i];
+    for (std::size_t t = 0; t < size_; ++t)
+      core::mix_moments(share, values_[t], component_variance_[t], &mean_[i * size_ + t], &variance_[i * size_ + t]);
+  }
+
+  const Model& model_;
+  std::size_t size_ = 0;  // d_m
+  std::vector<double> component_mean_, component_variance_, values_;  // (d_m)
+  std::vector<double> loadings_;                                      // (L, d_m)
+  std::vector<double> factor_;                                        // (L)
+  std::vector<double> mean_, variance_;                               // (rows, d_m)
+  std::vector<double> weights_, log_sums_;                            // (rows)
+};
+
+}  // namespace
+
+template <class T>
+BadRow marginal_log_densities(const Model& model, const Rows& rows, const Patterns& patterns, T* out,
+                              const Execution& execution) {
+  const std::size_t K = model.n_components();
+  return score_ranges(model, rows, split(patterns), execution,
+                      [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+                        for (std::size_t i = 0; i < range.count; ++i) {
+                          const auto row = static_cast<std::size_t>(range.members[i]);
+                          for (const std::size_t k : block.components()) {
+                            const double value = block.values(i)[k];
+                            // A component of weight 0 has -inf by right.
+                            if (!in_range<T>(value) && std::isfinite(model.log_weight(k))) return BadRow{row};
+                            out[row * K + k] = static_cast<T>(value);
+                          }
+                        }
+                        return BadRow{};
+                      });
+}
+
+template <class T>
+BadRow marginal_reduce(const Model& model, const Rows& rows, const Patterns& patterns, Groups groups,
+                       const Reduced<T>& out, const Execution& execution) {
+  const std::size_t K = model.n_components();
+  const std::size_t n = model.n_factors();
+  return score_ranges(
+      model, rows, split(patterns), execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+        for (std::size_t i = 0; i < range.count; ++i) {
+          const auto row = static_cast<std::size_t>(range.members[i]);
+          const auto factors = [&](std::size_t k, double* z) { std::copy_n(block.factors(i, k), n, z); };
+          if (!reduce_row(block.values(i), block.components(), groups, K, n, row, out, factors)) return BadRow{row};
+        }
+        return BadRow{};
+      });
+}
+
+template <class T>
+BadRow conditional(const Model& model, const Rows& rows, const Patterns& patterns, const Conditional<T>& out,
+                   const Execution& execution) {
+  const std::size_t d = model.n_features();
+  const std::size_t K = model.n_components();
+  const std::size_t n = model.n_factors();
+  return score_ranges(
+      model, rows, split(patterns), execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+        Mixer mixer(model);
+        mixer.mix(block, range.count, out.variance != nullptr);
+        for (std::size_t i = 0; i < range.count; ++i) {
+          const auto row = static_cast<std::size_t>(range.members[i]);
+          if (!in_range<T>(mixer.log_sum_of(i))) return BadRow{row};
+          for (std::size_t t = 0; t < block.missing().size(); ++t) {
+            const std::size_t at = row * d + block.missing()[t];
+            if (out.mean != nullptr) out.mean[at] = static_cast<T>(mixer.mean(i)[t]);
+            if (out.variance != nullptr) out.variance[at] = static_cast<T>(mixer.variance(i)[t]);
+          }
+          for (const std::size_t k : block.components()) {
+            if (out.responsibilities != nullptr)
+              out.responsibilities[row * K + k] = static_cast<T>(std::exp(block.values(i)[k] - mixer.log_sum_of(i)));
+            if (out.factors != nullptr) std::copy_n(block.factors(i, k), n, out.factors + (row * K + k) * n);
+          }
+        }
+        return BadRow{};
+      });
+}
+
+template <class T>
+BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& patterns, std::uint64_t seed,
+                          std::size_t n_draws, T* out, const Execution& execution) {
+  const std::size_t d = model.n_features();
+  const std::size_t n = model.n_factors();
+  const Loops& loops = model.loops();
+  // Draws of one row are this far apart in the stream of samples.
+  constexpr unsigned row_bits = 40;
+  return score_ranges(
+      model, rows, split(patterns), execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+        std::vector<double> cumulative(model.n_components()), deviation(n), z(n);
+        for (std::size_t i = 0; i < range.count; ++i) {
+          const auto row = static_cast<std::size_t>(range.members[i]);
+          const double sum = log_sum(block, i);
+          if (!in_range<T>(sum)) return BadRow{row};
+          double total = 0.0;
+          for (const std::size_t k : block.components()) cumulative[k] = total += std::exp(block.values(i)[k] - sum);
+          for (std::size_t s = 0; s < n_draws; ++s) {
+            const std::uint64_t index = (std::uint64_t{s} << row_bits) + row;
+            const core::Words words = core::draw(seed, index, core::Stream::component, 0);
+            const double u = total * core::uniform52(words.w0, words.w1);
+            const auto at = std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin();
+            const auto k = static_cast<std::size_t>(at);
+            loops.sample_factors(seed, index, n, deviation.data());
+            core::solve_lower_transposed(n, block.cholesky(k), deviation.data());
+            for (std::size_t l = 0; l < n; ++l) z[l] = block.factors(i, k)[l] + deviation[l];
+            T* x = out + (s * rows.n_rows + row) * d;
+            typed<T>(loops).sample(seed, index, model.component(k), z.data(), model.noise_variance(k), x);
+            for (std::size_t t = 0; t < block.observed().size(); ++t)
+              x[block.observed()[t]] = static_cast<T>(block.entries(i)[t]);
+          }
+        }
+        return BadRow{};
+      });
+}
+
+#define MFA_INSTANTIATE(T)                                                                                        \
+  template BadRow marginal_log_densities(const Model&, const Rows&, const Patterns&, T*, const Execution&);       \
+  template BadRow marginal_reduce(const Model&, const Rows&, const Patterns&, Groups, const Reduced<T>&,          \
+                                  const Execution&);                                                              \
+  template BadRow conditional(const Model&, const Rows&, const Patterns&, const Conditional<T>&, const Execution&); \
+  template BadRow conditional_sample(const Model&, const Rows&, const Patterns&, std::uint64_t, std::size_t, T*,  \
+                                     const Execution&);
+MFA_INSTANTIATE(float)
+MFA_INSTANTIATE(double)
+#undef MFA_INSTANTIATE
+
+}  // namespace mfa::cpu

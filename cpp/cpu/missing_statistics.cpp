@@ -1,0 +1,205 @@
+#include "cpu/missing_statistics.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/reduce.hpp"
+
+namespace mfa::cpu {
+namespace {
+
+// As for complete rows: what adds nothing in double, and features whose sums stay in the second-level cache.
+constexpr double negligible_responsibility = 1e-16;
+constexpr std::size_t slab_features = 1024;
+
+// What a block of rows of one pattern contributes to one component.
+struct Share {
+  std::size_t component;
+  std::vector<std::size_t> rows;
+  std::vector<double> weights;     // responsibilities, times the rows' own weights
+  std::vector<double> factors;     // (rows, L)
+  std::vector<double> covariance;  // (L, L), of the factors
+  double total = 0.0;              // of the weights
+};
+
+void add_factor_sums(const Share& share, std::size_t n, const Statistics& out) {
+  double* sums = out.factor_sums + share.component * n;
+  double* moments = out.factor_moments + share.component * n * n;
+  for (std::size_t m = 0; m < share.rows.size(); ++m) {
+    const double g = share.weights[m];
+    const double* z = share.factors.data() + m * n;
+    for (std::size_t l = 0; l < n; ++l) {
+      sums[l] += g * z[l];
+      for (std::size_t i = 0; i < n; ++i) moments[l * n + i] += g * z[l] * z[i];
+    }
+  }
+  out.counts[share.component] += share.total;
+  for (std::size_t i = 0; i < n * n; ++i) moments[i] += share.total * share.covariance[i];
+}
+
+// Features [first, first + count) of one component.
+class Slab {
+ public:
+  Slab(const Model& model, const Rows& rows, std::size_t k, std::size_t first, std::size_t count)
+      : model_(model),
+        rows_(rows),
+        component_(model.component(k)),
+        noise_(model.noise_variance(k)),
+        first_(first),
+        count_(count),
+        buffers_(row_tile * count),
+        factors_(row_tile * (model.n_factors() + 1)) {}
+
+  void add(const Share& share, double* cross, double* squares) {
+    find_missing(share.rows.front());
+    const std::size_t n = component_.n_factors;
+    double weights[row_tile];
+    const double* x[row_tile];
+    for (std::size_t m = 0; m < share.rows.size(); m += row_tile) {
+      const std::size_t count = std::min(row_tile, share.rows.size() - m);
+      for (std::size_t r = 0; r < count; ++r) {
+        const double* z = share.factors.data() + (m + r) * n;
+        x[r] = complete(share.rows[m + r], z, buffers_.data() + r * count_);
+        weights[r] = share.weights[m + r];
+        for (std::size_t l = 0; l < n; ++l) factors_[r * (n + 1) + l] = weights[r] * z[l];
+        factors_[r * (n + 1) + n] = weights[r];
+      }
+      model_.loops().f64.accumulate(x, count, component_.mean + first_, factors_.data(), weights, n, count_,
+                                    component_.n_features, cross + first_, squares + first_);
+    }
+    add_uncertainty(share, cross, squares);
+  }
+
+ private:
+  // In one row of the share: the others lack the same.
+  void find_missing(std::size_t row) {
+    const double* x = read_row(rows_, row, first_, count_, buffers_.data());
+    missing_.clear();
+    for (std::size_t j = 0; j < count_; ++j)
+      if (std::isnan(x[j])) missing_.push_back(j);
+    const std::size_t size = missing_.size();
+    loadings_.resize(component_.n_factors * size);
+    for (std::size_t l = 0; l < component_.n_factors; ++l)
+      for (std::size_t t = 0; t < size; ++t)
+        loadings_[l * size + t] = component_.loadings[l * component_.n_features + first_ + missing_[t]];
+  }
+
+  // A row whose missing entries are their conditional means mu_m + A_m z.
+  const double* complete(std::size_t row, const double* z, double* buffer) {
+    const double* x = read_row(rows_, row, first_, count_, buffer);
+    if (missing_.empty()) return x;
+    if (x != buffer) std::copy_n(x, count_, buffer);
+    const std::size_t size = missing_.size();
+    filled_.resize(size);
+    for (std::size_t t = 0; t < size; ++t) filled_[t] = component_.mean[first_ + missing_[t]];
+    for (std::size_t l = 0; l < component_.n_factors; ++l)
+      for (std::size_t t = 0; t < size; ++t) filled_[t] += z[l] * loadings_[l * size + t];
+    for (std::size_t t = 0; t < size; ++t) buffer[missing_[t]] = filled_[t];
+    return buffer;
+  }
+
+  // What E[[z; 1] r_m^T] and E[r_m r_m] have beyond the products of means: M_o^-1 A_m^T, and its diagonal with A_m and D_m.
+  void add_uncertainty(const Share& share, double* cross, double* squares) {
+    const std::size_t n = component_.n_factors;
+    const std::size_t size = missing_.size();
+    for (std::size_t t = 0; t < size; ++t) {
+      const std::size_t j = first_ + missing_[t];
+      double variance = noise_[j];
+      for (std::size_t l = 0; l < n; ++l) {
+        double sum = 0.0;
+        for (std::size_t i = 0; i < n; ++i) sum += share.covariance[l * n + i] * loadings_[i * size + t];
+        cross[l * component_.n_features + j] += share.total * sum;
+        variance += sum * loadings_[l * size + t];
+      }
+      squares[j] += share.total * variance;
+    }
+  }
+
+  const Model& model_;
+  const Rows& rows_;
+  const ComponentView component_;
+  const double* noise_;  // (d)
+  std::size_t first_, count_;
+  std::vector<std::size_t> missing_;        // within the slab
+  std::vector<double> buffers_, factors_;   // (row_tile, count), (row_tile, L + 1)
+  std::vector<double> loadings_, filled_;   // (L, missing), (missing)
+};
+
+// The shares of a block's rows, by component.
+std::vector<Share> shares_of(const Model& model, const MarginalBlock& block, const BlockRange& range,
+                             const double* weights, const double* log_sums) {
+  const std::size_t n = model.n_factors();
+  std::vector<Share> shares;
+  for (const std::size_t k : block.components()) {
+    Share share;
+    share.component = k;
+    for (std::size_t i = 0; i < range.count; ++i) {
+      const auto row = static_cast<std::size_t>(range.members[i]);
+      const double responsibility = std::exp(block.values(i)[k] - log_sums[i]);
+      const double g = responsibility * (weights == nullptr ? 1.0 : weights[row]);
+      if (!(responsibility > negligible_responsibility) || g == 0.0) continue;
+      share.rows.push_back(row);
+      share.weights.push_back(g);
+      share.factors.insert(share.factors.end(), block.factors(i, k), block.factors(i, k) + n);
+      share.total += g;
+    }
+    if (share.rows.empty()) continue;
+    share.covariance.assign(block.posterior_covariance(k), block.posterior_covariance(k) + n * n);
+    shares.push_back(std::move(share));
+  }
+  return shares;
+}
+
+}  // namespace
+
+BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns& patterns, const double* weights,
+                            const Statistics& out, double* log_likelihoods, const Execution& execution) {
+  const std::size_t d = model.n_features();
+  const std::size_t K = model.n_components();
+  const std::size_t n = model.n_factors();
+  const std::size_t slabs = (d + slab_features - 1) / slab_features;
+  const std::vector<BlockRange> all = split(patterns);
+  // Blocks whose shares are kept at once: bounded in memory even if every row has a pattern of its own, and no component
+  // can be left out.
+  const std::size_t wave = std::clamp<std::size_t>((std::size_t{8} << 20) / (K * (n + 3) * (n + marginal_rows)), 32, 512);
+
+  for (std::size_t start = 0; start < all.size(); start += wave) {
+    const std::span<const BlockRange> ranges{all.data() + start, std::min(wave, all.size() - start)};
+    std::vector<std::vector<Share>> shares(ranges.size());
+    const BadRow bad = score_ranges(
+        model, rows, ranges, execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t index) {
+          double log_sums[marginal_rows];
+          for (std::size_t i = 0; i < range.count; ++i) {
+            core::LogSumExp sum;
+            for (const std::size_t k : block.components()) sum.add(block.values(i)[k]);
+            log_sums[i] = sum.value();
+            if (!std::isfinite(log_sums[i])) return BadRow{static_cast<std::size_t>(range.members[i])};
+            log_likelihoods[range.members[i]] = log_sums[i];
+          }
+          shares[index] = shares_of(model, block, range, weights, log_sums);
+          return BadRow{};
+        });
+    if (bad) return bad;
+
+    // One task per component and slab of features, each of which goes through the blocks in order: the sums do not depend
+    // on who takes which task.
+    std::vector<std::vector<const Share*>> by_component(K);
+    for (const std::vector<Share>& block : shares)
+      for (const Share& share : block) by_component[share.component].push_back(&share);
+    parallel_for(K * slabs, execution, [&] {
+      return [&](std::size_t task) {
+        const std::size_t k = task / slabs;
+        const std::size_t first = task % slabs * slab_features;
+        Slab slab(model, rows, k, first, std::min(slab_features, d - first));
+        for (const Share* share : by_component[k]) {
+          if (first == 0) add_factor_sums(*share, n, out);
+          slab.add(*share, out.cross + k * (n + 1) * d, out.squares + k * d);
+        }
+      };
+    });
+  }
+  return {};
+}
+
+}  // namespace mfa::cpu

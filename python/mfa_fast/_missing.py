@@ -1,0 +1,272 @@
+"""Missing values: samples by the features that they lack, and the calls that marginalise over these.
+
+docs/theory.md, section 8. Rows that lack nothing go the way of all others, so that their results are the same whatever
+rows are beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import assert_all_finite
+
+from mfa_fast import _core
+from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row
+from mfa_fast._kernels import FloatArray, Parameters, Scorer
+
+# Complete rows are copied from between the others in parts of this size.
+_BYTES_AT_ONCE = 2**25
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncompleteSamples(Samples):
+    """Samples some of which have NaN: the rows that have none, and the others in the order of their patterns."""
+
+    complete: Rows
+    incomplete: Rows
+    starts: Rows  # places among the incomplete at which patterns begin, and their number
+    empty: Rows  # without any feature: the first of the incomplete
+
+    @classmethod
+    def of(cls, samples: Samples, n_threads: int) -> IncompleteSamples:
+        """Sort rows by pattern."""
+        pattern = np.zeros(len(samples), np.int64)
+        if samples.data.dtype.kind == "f":
+            _core.patterns(samples.data, pattern, n_threads=n_threads)
+        incomplete = np.flatnonzero(pattern)
+        incomplete = incomplete[np.argsort(pattern[incomplete], kind="stable")]
+        begins = np.flatnonzero(np.diff(pattern[incomplete], prepend=0))
+        return IncompleteSamples(
+            samples.data,
+            samples.wrap,
+            samples.first,
+            complete=np.flatnonzero(pattern == 0),
+            incomplete=incomplete,
+            starts=np.append(begins, len(incomplete)).astype(np.int64),
+            empty=np.flatnonzero(pattern < 0),
+        )
+
+    def entries(self, row: int) -> Array:
+        """Return what one row has."""
+        entries = super().entries(row)
+        return entries[:, ~np.isnan(entries[0])]
+
+    @property
+    def patterns(self) -> tuple[Rows, Rows]:
+        """Incomplete rows by pattern, as the kernels take them."""
+        return self.incomplete, self.starts
+
+    @property
+    def all_patterns(self) -> tuple[Rows, Rows]:
+        """All rows by pattern, the complete ones first."""
+        return (
+            np.concatenate([self.complete, self.incomplete]),
+            np.concatenate([[0], self.starts + len(self.complete)]).astype(np.int64),
+        )
+
+    @property
+    def informative_patterns(self) -> tuple[Rows, Rows]:
+        """Incomplete rows that have a feature, by pattern."""
+        n = len(self.empty)
+        return self.incomplete[n:], self.starts[int(n > 0) :] - n
+
+    def complete_parts(self) -> Iterator[tuple[Rows, Array]]:
+        """Go through the complete rows: which they are, and a copy of some of them."""
+        size = _rows_at_once(self.data)
+        for first in range(0, len(self.complete), size):
+            rows = self.complete[first : first + size]
+            yield rows, np.asarray(self.data[rows])
+
+    def reject(self, bad: int | None, estimator: Any, rows: Rows | None = None) -> None:
+        """Raise an error for the row in which a kernel met a number that is not finite."""
+        reject_bad_row(self, bad if bad is None or rows is None else int(rows[bad]), estimator)
+
+    def add_expectation(
+        self,
+        model: _core.Model,
+        sums: tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray],
+        log_likelihoods: FloatArray,
+        sample_weight: FloatArray | None,
+        *,
+        screening: bool,
+        n_threads: int,
+    ) -> None:
+        """Do the E-step: add to the sums, and find log p(x) of what every sample has.
+
+        A sample without any feature has 0 there, and adds nothing to the sums: its density is 1 at any parameters.
+        """
+        log_likelihoods[self.empty] = 0.0
+        for rows, part in self.complete_parts():
+            values = np.empty(len(rows))
+            shares = None if sample_weight is None else sample_weight[rows]
+            bad = _core.expectation(
+                model, part, sums, values, sample_weight=shares, screening=screening, n_threads=n_threads
+            )
+            self.reject(bad, None, rows)
+            log_likelihoods[rows] = values
+        bad = _core.marginal_expectation(
+            model,
+            self.data,
+            self.informative_patterns,
+            sums,
+            log_likelihoods,
+            sample_weight=sample_weight,
+            n_threads=n_threads,
+        )
+        self.reject(bad, None)
+
+    def last_if_empty(self, log_likelihoods: FloatArray) -> FloatArray:
+        """Return log-likelihoods in whose order samples without any feature, which are of no use, come last."""
+        ranked = log_likelihoods.copy()
+        ranked[self.empty] = np.inf
+        return ranked
+
+
+def _rows_at_once(data: Array) -> int:
+    return max(1, _BYTES_AT_ONCE // (8 * data.shape[1]))
+
+
+def by_pattern(samples: Samples, n_threads: int) -> Samples:
+    """Return samples in which NaN is a missing value; the same if nothing is missing."""
+    found = IncompleteSamples.of(samples, n_threads)
+    return found if len(found.incomplete) else samples
+
+
+def _check_observed(samples: IncompleteSamples, counts: NDArray[np.int64], estimator: Any) -> None:
+    """Refuse samples that leave nothing to fit a feature, or as many components, to."""
+    n = len(samples)
+    for j in np.flatnonzero(counts == 0)[:1]:
+        name = f" ({estimator.feature_names_in_[j]!r})" if hasattr(estimator, "feature_names_in_") else ""
+        msg = f"feature {j}{name} of X is NaN in all {n} samples, so that nothing can be fitted to it; leave it out."
+        raise ValueError(msg)
+    informative = n - len(samples.empty)
+    if informative < estimator.n_components:
+        msg = (
+            f"n_components={estimator.n_components} needs at least as many samples with an observed feature, but X has "
+            f"only {informative} of them; use fewer components."
+        )
+        raise ValueError(msg)
+
+
+def _feature_sums(samples: Samples) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return sums of what is observed of each feature, and of how many samples it is (d,)."""
+    n, d = samples.data.shape
+    sums, counts = np.zeros(d), np.zeros(d, np.int64)
+    size = _rows_at_once(samples.data)
+    for first in range(0, n, size):
+        rows = np.asarray(samples.data[first : first + size])
+        observed = ~np.isnan(rows)
+        counts += observed.sum(axis=0)
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite numbers are found in the E-step
+            sums += np.sum(rows, axis=0, where=observed, dtype=np.float64)
+    return sums, counts
+
+
+def filled(samples: Samples, sample_weight: FloatArray | None, estimator: Any) -> tuple[Samples, FloatArray | None]:
+    """Return samples to find first parameters from: features' means for what is missing, in a copy.
+
+    Rows without any feature are left out: their means would look like a cluster.
+    """
+    found = by_pattern(samples, check_threads(estimator.n_threads))
+    if not isinstance(found, IncompleteSamples):
+        return samples, sample_weight
+    sums, counts = _feature_sums(samples)
+    _check_observed(found, counts, estimator)
+    keep = np.ones(len(samples), bool)
+    keep[found.empty] = False
+    data = np.asarray(samples.data[keep]).astype(samples.dtype, order="C", copy=False)
+    size = _rows_at_once(data)
+    for first in range(0, len(data), size):
+        part = data[first : first + size]
+        np.copyto(part, sums / counts, where=np.isnan(part), casting="same_kind")
+    return Samples(data, samples.wrap), None if sample_weight is None else sample_weight[keep]
+
+
+class MarginalScorer(Scorer):
+    """A Scorer to which NaN is a missing value."""
+
+    @classmethod
+    def of(cls, owner: Any, mixtures: Sequence[Parameters]) -> Self:
+        """Make one from an estimator and its mixtures, one group each."""
+        plain = Scorer.of(owner, mixtures)
+        return cls(plain.model, plain.groups, plain.n_threads, plain.screening, plain.owner)
+
+    def log_densities(self, samples: Samples) -> Array:
+        """Return log w_k + log N of what is observed as (n, K)."""
+        found = IncompleteSamples.of(samples, self.n_threads)
+        if not len(found.incomplete):
+            return super().log_densities(samples)
+        out = np.empty((len(samples), self.model.n_components), samples.dtype)
+        for rows, part in found.complete_parts():
+            values = np.empty((len(rows), out.shape[1]), out.dtype)
+            found.reject(_core.log_densities(self.model, part, values, n_threads=self.n_threads), self.owner, rows)
+            out[rows] = values
+        bad = _core.marginal_log_densities(self.model, samples.data, found.patterns, out, n_threads=self.n_threads)
+        found.reject(bad, self.owner)
+        return out
+
+    def _reduce(self, samples: Samples, exact: bool = False, **outputs: Array) -> None:
+        found = IncompleteSamples.of(samples, self.n_threads)
+        if not len(found.incomplete):
+            super()._reduce(samples, exact, **outputs)
+            return
+        for rows, part in found.complete_parts():
+            values = {name: np.empty((len(rows), *out.shape[1:]), out.dtype) for name, out in outputs.items()}
+            bad = _core.reduce(
+                self.model,
+                part,
+                self.groups,
+                exact=exact,
+                screening=self.screening,
+                n_threads=self.n_threads,
+                **values,
+            )
+            found.reject(bad, self.owner, rows)
+            for name, out in outputs.items():
+                out[rows] = values[name]
+        bad = _core.marginal_reduce(
+            self.model, samples.data, found.patterns, self.groups, n_threads=self.n_threads, **outputs
+        )
+        found.reject(bad, self.owner)
+
+    def impute(self, samples: Samples) -> Array:
+        """Return a copy (n, d) of the samples, with conditional means for what is missing."""
+        found = IncompleteSamples.of(samples, self.n_threads)
+        for _, part in found.complete_parts():
+            assert_all_finite(part, input_name="X", estimator_name=type(self.owner).__name__)
+        out = np.array(samples.data, dtype=samples.dtype, order="C")
+        bad = _core.conditional(self.model, samples.data, found.patterns, mean=out, n_threads=self.n_threads)
+        found.reject(bad, self.owner)
+        return out
+
+    def conditional(self, samples: Samples) -> tuple[Array, Array, Array, FloatArray]:
+        """Return mean and variance (n, d), responsibilities (n, K) and the components' posterior factors (n, K, L)."""
+        n, K = len(samples), self.model.n_components
+        mean = np.array(samples.data, dtype=samples.dtype, order="C")
+        variance = np.zeros_like(mean)
+        responsibilities = np.empty((n, K), samples.dtype)
+        factors = np.empty((n, K, self.model.n_factors))
+        found = IncompleteSamples.of(samples, self.n_threads)
+        bad = _core.conditional(
+            self.model,
+            samples.data,
+            found.all_patterns,
+            mean=mean,
+            variance=variance,
+            responsibilities=responsibilities,
+            factors=factors,
+            n_threads=self.n_threads,
+        )
+        found.reject(bad, self.owner)
+        return mean, variance, responsibilities, factors
+
+
+def scorer_of(owner: Any, mixtures: Sequence[Parameters]) -> Scorer:
+    """Make the scorer that the owner's `missing` asks for."""
+    return (MarginalScorer if owner.missing == "marginal" else Scorer).of(owner, mixtures)

@@ -1,0 +1,671 @@
+"""Missing values: densities, factors and conditional distributions by what is observed, and fits with NaN."""
+
+import pickle
+import time
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier, _core, attacks
+from mfa_fast.conditional import Conditional
+from tolerances import (
+    CONDITIONAL,
+    EM_MONOTONE,
+    EM_PARAMETERS,
+    EM_PARAMETERS_FLOAT32,
+    FACTORS,
+    LOG_DENSITY,
+    PROBABILITY_SUM,
+    REFERENCE,
+    STANDARD_ERRORS,
+    relative_error,
+    scaled_error,
+)
+
+NOISES = [("spherical", False), ("diag", True), ("diag", False)]
+noises = pytest.mark.parametrize(("noise_type", "tied"), NOISES)
+# Sizes around vectors and the block of 64 rows of one pattern.
+SHAPES = [(1, 1, 0), (3, 7, 2), (4, 9, 0), (2, 17, 5), (5, 33, 1), (3, 130, 6)]
+
+
+@parametrize_with_checks([MFA(missing="marginal"), MFAClassifier(missing="marginal")])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def _hide(X, rate=0.4, *, seed=0):
+    """Values missing at random; one row has nothing left, one lacks nothing, and some lack the same."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.uniform(size=X.shape) < rate
+    hidden[::4] = hidden[0]
+    hidden[1], hidden[2] = True, False
+    X = X.copy()
+    X[hidden] = np.nan
+    return X
+
+
+def _problem(shape=(3, 7, 2), n=90, *, noise_type="spherical", tied=False, noise_std=1.0, rate=0.4, dtype=np.float64):
+    p = ref.random_parameters(*shape, noise_type=noise_type, tied=tied, noise_std=noise_std, seed=1)
+    return p, _hide(ref.random_samples(p, n, seed=2), rate).astype(dtype)
+
+
+def _model(p, **options):
+    return MFA.from_parameters(*p).set_params(missing="marginal", **options)
+
+
+# ------------------------------------------------------------------------------------------------------- the reference
+
+
+@noises
+@pytest.mark.parametrize("noise_std", [1.0, 1e-3])
+def test_reference_agrees_with_slices_of_the_covariance(noise_std, noise_type, tied):
+    p, X = _problem(noise_type=noise_type, tied=tied, noise_std=noise_std)
+    dense = ref.marginal_weighted_log_prob_dense(X, p)
+    assert relative_error(dense, ref.marginal_weighted_log_prob(X, p)) <= REFERENCE[noise_std]
+
+
+# ------------------------------------------------------------------------------------------------------------- scoring
+
+
+@noises
+@pytest.mark.parametrize("noise_std", [1.0, 1e-3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_log_densities(shape, noise_std, noise_type, tied, dtype):
+    p, X = _problem(shape, noise_type=noise_type, tied=tied, noise_std=noise_std, dtype=dtype)
+    model, expected = _model(p), ref.marginal_weighted_log_prob(X, p)
+    values = model.weighted_log_prob(X)
+    assert values.dtype == dtype
+    assert relative_error(values, expected) <= LOG_DENSITY[dtype]
+    assert relative_error(model.score_samples(X), ref.log_sum_exp(expected)) <= LOG_DENSITY[dtype]
+    assert np.array_equal(model.predict(X), np.argmax(expected, axis=1))
+    shares = np.exp(expected - ref.log_sum_exp(expected)[:, None])
+    assert relative_error(model.predict_proba(X), shares) <= PROBABILITY_SUM[dtype] * max(1, np.abs(expected).max())
+
+
+def test_log_densities_on_every_instruction_set(isa):
+    p, X = _problem((3, 130, 6), noise_std=1e-3)
+    assert relative_error(_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
+
+
+def test_log_densities_of_more_rows_than_a_block_of_one_pattern():
+    p = ref.random_parameters(3, 20, 4, noise_std=0.1, seed=1)
+    X = ref.random_samples(p, 150, seed=2)
+    X[:, 10:] = np.nan
+    assert relative_error(_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
+
+
+def test_log_densities_far_from_the_origin():
+    p, X = _problem(noise_std=1e-3)
+    far = p._replace(means=p.means + 1e4)
+    values = _model(far).weighted_log_prob(X + 1e4)
+    assert relative_error(values, ref.marginal_weighted_log_prob(X + 1e4, far)) <= 1e-10
+
+
+@pytest.mark.parametrize("noise_std", [1.0, 1e-3])
+def test_factors_and_reconstructions(noise_std, dtype):
+    p, X = _problem((3, 9, 2), noise_std=noise_std, dtype=dtype)
+    model = _model(p)
+    labels, z = model.posterior_factors(X)
+    expected = np.array(
+        [
+            ref.Component(ref.observed_part(p, ~np.isnan(x)), k).factors((x - p.means[k])[None, ~np.isnan(x)])[0]
+            for x, k in zip(X.astype(np.longdouble), labels, strict=True)
+        ]
+    )
+    assert relative_error(z, expected) <= FACTORS[dtype]
+    projections = p.means[labels] + np.einsum("nl,nld->nd", expected, p.loadings[labels])
+    assert relative_error(model.reconstruct(X), projections) <= FACTORS[dtype]
+
+
+def test_nothing_observed():
+    p, X = _problem()
+    model = _model(p)
+    nothing = np.full((3, 7), np.nan)
+    assert (
+        np.array_equal(model.score_samples(nothing), np.zeros(3)) or np.abs(model.score_samples(nothing)).max() < 1e-15
+    )
+    assert relative_error(model.predict_proba(nothing), np.tile(p.weights, (3, 1))) <= 1e-14
+    assert np.array_equal(model.posterior_factors(nothing)[1], np.zeros((3, 2)))
+    assert relative_error(model.impute(nothing), np.tile(p.weights @ p.means, (3, 1))) <= 1e-14
+    assert model.score(np.vstack([X[2:3], nothing])) == pytest.approx(model.score(X[2:3]) / 4)
+
+
+def test_criteria_take_missing_values():
+    p, X = _problem()
+    model = _model(p)
+    n = len(X)
+    total = float(np.sum(ref.log_sum_exp(ref.marginal_weighted_log_prob(X, p))))
+    assert model.score(X) == pytest.approx(total / n, rel=1e-12)
+    assert model.bic(X) == pytest.approx(-2 * total + model.n_parameters() * np.log(n), rel=1e-12)
+    assert model.aic(X) == pytest.approx(-2 * total + 2 * model.n_parameters(), rel=1e-12)
+
+
+def test_weight_zero_component():
+    p, X = _problem()
+    p = p._replace(weights=np.array([0.5, 0.0, 0.5]))
+    values = _model(p).weighted_log_prob(X)
+    assert np.all(values[:, 1] == -np.inf)
+    assert np.all(_model(p).predict_proba(X)[:, 1] == 0)
+    assert np.all(np.isfinite(_model(p).impute(X)))
+
+
+@pytest.mark.parametrize("noise_type", ["spherical", "diag"])
+def test_rows_do_not_influence_each_other(noise_type, dtype):
+    p, X = _problem((3, 33, 4), n=140, noise_type=noise_type, noise_std=1e-3, dtype=dtype)
+    X[70:] = np.where(np.isnan(X[0]), np.nan, X[70:])  # many rows of one pattern
+    methods = ("weighted_log_prob", "score_samples", "predict_proba", "predict", "reconstruct", "impute")
+    order = np.random.default_rng(0).permutation(len(X))
+    for name in methods:
+        expected = getattr(_model(p, n_threads=1), name)(X)
+        assert np.array_equal(getattr(_model(p, n_threads=3), name)(X), expected), name
+        method = getattr(_model(p, n_threads=2), name)
+        for size in (1, 7, 64, 65):
+            parts = [method(X[i : i + size]) for i in range(0, len(X), size)]
+            assert np.array_equal(np.concatenate(parts), expected), (name, size)
+        assert np.array_equal(method(X[order]), expected[order]), name
+
+
+@pytest.mark.parametrize("screening", [True, False])
+def test_complete_rows_are_scored_as_ever(screening, dtype):
+    p = ref.random_parameters(20, 40, 3, noise_std=0.1, seed=1)
+    X = ref.random_samples(p, 300, seed=2).astype(dtype)
+    mixed = np.concatenate([X, X])
+    mixed[300:, ::3] = np.nan
+    mixed = mixed[np.arange(600).reshape(2, 300).T.ravel()]  # every second row
+    plain = MFA.from_parameters(*p).set_params(screening=screening)
+    for name in ("weighted_log_prob", "score_samples", "predict_proba", "predict", "reconstruct"):
+        expected = getattr(plain, name)(X)
+        assert np.array_equal(getattr(_model(p, screening=screening), name)(mixed)[::2], expected), name
+        assert np.array_equal(getattr(_model(p, screening=screening), name)(X), expected), name
+
+
+@pytest.mark.parametrize("kind", ["fortran", "strided", "reversed", "float16", "longdouble", "list", "byte-swapped"])
+def test_layouts(kind):
+    p, X = _problem()
+    X = X.astype(np.float16).astype(np.float64)
+    given = {
+        "fortran": np.asfortranarray(X),
+        "strided": np.repeat(np.repeat(X, 2, axis=0), 3, axis=1)[::2, ::3],
+        "reversed": X[::-1, ::-1].copy()[::-1, ::-1],
+        "float16": X.astype(np.float16),
+        "longdouble": X.astype(np.longdouble),
+        "list": X.tolist(),
+        "byte-swapped": X.astype(X.dtype.newbyteorder()),
+    }[kind]
+    model = _model(p)
+    assert np.array_equal(model.weighted_log_prob(given), model.weighted_log_prob(X))
+    assert np.array_equal(model.impute(given), model.impute(X))
+    assert np.array_equal(
+        model.conditional(given).sample(2, random_state=0), model.conditional(X).sample(2, random_state=0)
+    )
+
+
+def test_torch_in_torch_out():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'mfa_fast[torch]'")
+    p, X = _problem()
+    model, given = _model(p), torch.tensor(X)
+    for name in ("score_samples", "impute"):
+        value = getattr(model, name)(given)
+        assert isinstance(value, torch.Tensor)
+        assert np.array_equal(value.numpy(), getattr(model, name)(X))
+    conditional = model.conditional(given)
+    for value in (conditional.mean, conditional.variance, conditional.sample(2), conditional.component_mean(1)):
+        assert isinstance(value, torch.Tensor)
+
+
+def test_pandas_missing_values():
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    p, X = _problem()
+    frame = pd.DataFrame(X).astype("Float64")
+    assert frame.isna().to_numpy().any()
+    assert np.array_equal(_model(p).score_samples(frame), _model(p).score_samples(X))
+
+
+def test_rows_are_grouped_by_pattern():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 70))
+    masks = rng.uniform(size=(5, 70)) < 0.5
+    which = rng.integers(5, size=200)
+    X[masks[which]] = np.nan
+    X[7], X[8] = np.nan, 0.0
+    pattern = np.empty(200, np.int64)
+    _core.patterns(X, pattern, n_threads=2)
+    assert pattern[7] == -1
+    assert pattern[8] == 0
+    rest = np.delete(np.arange(200), [7, 8])
+    assert set(pattern[rest]) == {1, 2, 3, 4, 5}
+    for number in range(1, 6):
+        assert len(set(which[rest][pattern[rest] == number])) == 1
+
+
+def test_rows_of_one_pattern_share_its_factors():
+    p = ref.random_parameters(3, 150, 20, seed=1)
+    X = ref.random_samples(p, 600, seed=2)
+    hidden = np.random.default_rng(0).uniform(size=X.shape) < 0.5
+    model = _model(p, n_threads=1)
+
+    def seconds(hidden):
+        given, best = np.where(hidden, np.nan, X), np.inf
+        for _ in range(5):
+            started = time.perf_counter()
+            model.weighted_log_prob(given)
+            best = min(best, time.perf_counter() - started)
+        return best
+
+    # The factors of a pattern take as long as some ten rows: 600 of them against 1.
+    assert seconds(hidden) > 3 * seconds(np.broadcast_to(hidden[0], hidden.shape))
+
+
+# ------------------------------------------------------------------------------------------- imputation, conditionals
+
+
+@noises
+@pytest.mark.parametrize("noise_std", [1.0, 1e-3])
+@pytest.mark.parametrize("shape", [(1, 1, 0), (3, 7, 2), (2, 17, 5), (1, 70, 6)])
+def test_conditional_moments(shape, noise_std, noise_type, tied):
+    p, X = _problem(shape, n=9, noise_type=noise_type, tied=tied, noise_std=noise_std)
+    conditional = _model(p).conditional(X)
+    mean, variance = ref.conditional_moments(X, p)
+    assert relative_error(conditional.mean, mean) <= CONDITIONAL[noise_std]
+    assert relative_error(conditional.variance, variance) <= CONDITIONAL[noise_std]
+    hidden = np.isnan(X)
+    assert np.all(conditional.variance[hidden] >= p.noise_variance.min() * (1 - 1e-12))
+    assert np.all(conditional.variance[~hidden] == 0)
+
+
+def test_conditional_moments_in_float32():
+    p, X = _problem(dtype=np.float32)
+    conditional = _model(p).conditional(X)
+    mean, variance = ref.conditional_moments(X, p)
+    assert conditional.mean.dtype == conditional.variance.dtype == np.float32
+    assert relative_error(conditional.mean, mean) <= FACTORS[np.dtype(np.float32)]
+    assert relative_error(conditional.variance, variance) <= FACTORS[np.dtype(np.float32)]
+
+
+def test_conditional_of_one_component():
+    p, X = _problem((3, 8, 2))
+    conditional = _model(p).conditional(X)
+    for k in range(3):
+        expected = np.array([ref.joint_given_observed(x, p, k).mean for x in X])
+        assert relative_error(conditional.component_mean(k), expected[:, :8]) <= 1e-10
+        assert relative_error(conditional.factors[:, k], expected[:, 8:]) <= 1e-10
+    mixed = sum(conditional.responsibilities[:, [k]] * conditional.component_mean(k) for k in range(3))
+    assert relative_error(conditional.mean, mixed) <= 1e-12
+    with pytest.raises(ValueError, match="component"):
+        conditional.component_mean(3)
+
+
+def test_draws_have_the_conditional_distribution():
+    p = ref.random_parameters(3, 6, 2, noise_std=0.5, seed=1)
+    X = _hide(ref.random_samples(p, 4, seed=2))
+    n = 20_000
+    conditional = _model(p).conditional(X)
+    draws = conditional.sample(n, random_state=0)
+    assert draws.shape == (n, 4, 6)
+    hidden = np.isnan(X)
+    assert np.array_equal(draws[:, ~hidden], np.broadcast_to(X[~hidden], (n, (~hidden).sum())))
+    errors = np.abs(draws.mean(axis=0) - conditional.mean)[hidden]
+    assert np.all(errors <= STANDARD_ERRORS * np.sqrt(conditional.variance[hidden] / n))
+    squares = (draws - conditional.mean) ** 2
+    spread = squares.std(axis=0)[hidden] / np.sqrt(n)
+    assert np.all(np.abs(squares.mean(axis=0) - conditional.variance)[hidden] <= STANDARD_ERRORS * spread)
+    # Features of one row are correlated, as the joint distribution says.
+    one = ref.random_parameters(1, 6, 2, noise_std=0.5, seed=1)
+    x = np.full((1, 6), np.nan)
+    x[0, :2] = 0.3
+    draws = _model(one).conditional(x).sample(n, random_state=1)[:, 0]
+    expected = ref.joint_given_observed(x[0], one, 0).covariance[:6, :6]
+    assert np.abs(np.cov(draws.T) - expected).max() <= STANDARD_ERRORS * np.abs(expected).max() * np.sqrt(2 / n)
+
+
+def test_draws_depend_on_seed_row_and_draw_alone():
+    p, X = _problem(n=70)
+    conditional = _model(p, n_threads=3).conditional(X)
+    draws = conditional.sample(4, random_state=3)
+    assert np.array_equal(_model(p, n_threads=1).conditional(X).sample(4, random_state=3), draws)
+    assert np.array_equal(conditional.sample(2, random_state=3), draws[:2])
+    assert np.array_equal(_model(p).conditional(X[:20]).sample(4, random_state=3), draws[:, :20])
+    assert not np.array_equal(conditional.sample(4, random_state=4), draws)
+    hidden = np.isnan(X)
+    assert not np.any(draws[0][hidden] == draws[1][hidden])
+    with pytest.raises(ValueError, match="n_samples"):
+        conditional.sample(0)
+
+
+def test_a_conditional_is_plain_data():
+    p, X = _problem()
+    conditional = _model(p).set_params(random_state=5).conditional(X)
+    copy = pickle.loads(pickle.dumps(conditional))
+    assert isinstance(copy, Conditional)
+    assert np.array_equal(copy.sample(2), conditional.sample(2))
+    assert np.array_equal(conditional.sample(2), conditional.sample(2, random_state=5))
+
+
+@pytest.mark.parametrize("missing", ["error", "marginal"])
+def test_observed_entries_are_left_bit_for_bit(missing, dtype):
+    p, X = _problem(dtype=dtype)
+    before = X.copy()
+    model = MFA.from_parameters(*p).set_params(missing=missing)
+    imputed = model.impute(X)
+    observed = ~np.isnan(X)
+    assert imputed.dtype == dtype
+    assert imputed[observed].tobytes() == X[observed].tobytes()
+    assert np.isfinite(imputed).all()
+    assert np.array_equal(imputed, model.conditional(X).mean)
+    assert np.array_equal(X, before, equal_nan=True)
+    assert np.array_equal(model.impute(imputed), imputed)
+    assert model.impute(imputed) is not imputed
+
+
+def test_integers_have_nothing_to_impute():
+    p, _ = _problem()
+    X = np.arange(21, dtype=np.uint8).reshape(3, 7)
+    assert np.array_equal(_model(p).impute(X), X)
+    assert np.array_equal(_model(p).score_samples(X), MFA.from_parameters(*p).score_samples(X))
+
+
+# ----------------------------------------------------------------------------------------------------------------- fit
+
+
+def _fit(model, X):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(X)
+
+
+def _starting_from(start, noise_type="spherical", tied=False, **options):
+    return MFA(
+        len(start.weights),
+        start.loadings.shape[1],
+        noise_type=noise_type,
+        tied_noise=tied,
+        weights_init=start.weights,
+        means_init=start.means,
+        loadings_init=start.loadings,
+        noise_variance_init=start.noise_variance,
+        **{"tol": 0, "missing": "marginal", **options},
+    )
+
+
+def _parameters(model):
+    return ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_)
+
+
+@noises
+@pytest.mark.parametrize("shape", [(3, 7, 2), (2, 5, 0), (1, 17, 4)])
+def test_fit_agrees_with_the_reference(shape, noise_type, tied, dtype):
+    _, X = _problem(shape, 70, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
+    start = ref.random_parameters(*shape, noise_type=noise_type, tied=tied, noise_std=0.7, seed=3)
+    model = _fit(_starting_from(start, noise_type, tied, max_iter=4), X)
+    expected, bounds = ref.em(X, start, 4, step=ref.marginal_em_step, noise_type=noise_type, tied_noise=tied)
+    tolerance = EM_PARAMETERS if dtype == np.float64 else EM_PARAMETERS_FLOAT32
+    for name, value in _parameters(model)._asdict().items():
+        assert scaled_error(value, getattr(expected, name)) <= tolerance, name
+    assert scaled_error(model.lower_bounds_, bounds[:-1]) <= tolerance
+
+
+def test_fit_agrees_with_the_reference_at_small_noise():
+    p, X = _problem((3, 12, 2), 70, noise_std=1e-3, rate=0.2)
+    model = _fit(_starting_from(p, max_iter=4, min_noise_variance=1e-9), X)
+    expected, _ = ref.em(X, p, 4, step=ref.marginal_em_step, floor=1e-9)
+    for name, value in _parameters(model)._asdict().items():
+        assert scaled_error(value, getattr(expected, name)) <= EM_PARAMETERS, name
+
+
+def test_fit_of_more_features_than_a_slab():
+    p, X = _problem((1, 1030, 2), 5, rate=0.3, noise_std=0.5)
+    model = _fit(_starting_from(p, max_iter=1), X)
+    expected, _ = ref.marginal_em_step(X, p)
+    for name, value in _parameters(model)._asdict().items():
+        assert scaled_error(value, getattr(expected, name)) <= EM_PARAMETERS, name
+
+
+@noises
+def test_objective_never_falls(noise_type, tied, dtype):
+    _, X = _problem(n=300, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
+    model = MFA(
+        3, 2, noise_type=noise_type, tied_noise=tied, missing="marginal", tol=0, max_iter=30, random_state=0
+    )  # fmt: skip
+    bounds = np.asarray(_fit(model, X).lower_bounds_)
+    assert np.all(np.diff(bounds) >= -EM_MONOTONE * np.abs(bounds[1:]))
+    assert model.score(X) >= bounds[-1] - EM_MONOTONE * abs(bounds[-1])
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "random"])
+def test_fit_without_missing_values_is_the_ordinary_fit(init_params, dtype):
+    X = ref.random_samples(ref.random_parameters(3, 7, 2, noise_std=0.7, seed=1), 200).astype(dtype)
+    options = {"init_params": init_params, "max_iter": 5, "random_state": 0}
+    one = _fit(MFA(3, 2, **options), X)
+    other = _fit(MFA(3, 2, missing="marginal", **options), X)
+    for a, b in zip(_parameters(one), _parameters(other), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_fit_does_not_depend_on_threads():
+    _, X = _problem((3, 40, 2), 300)
+    one, many = (_fit(MFA(3, 2, missing="marginal", max_iter=4, random_state=0, n_threads=t), X) for t in (1, 4))
+    for a, b in zip(_parameters(one), _parameters(many), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_samples_without_any_feature_have_no_say():
+    _, X = _problem(n=100)
+    start = ref.random_parameters(3, 7, 2, seed=3)
+    nothing = np.vstack([X, np.full((50, 7), np.nan)])
+    one, other = _fit(_starting_from(start, max_iter=5), X), _fit(_starting_from(start, max_iter=5), nothing)
+    for a, b in zip(_parameters(one), _parameters(other), strict=True):
+        assert scaled_error(a, b) <= 1e-14
+    assert other.lower_bounds_[-1] == pytest.approx(one.lower_bounds_[-1] * 100 / 150)
+    _fit(MFA(3, 2, missing="marginal", random_state=0), nothing)
+
+
+def test_sample_weights_of_the_kernel_are_repetitions():
+    p, X = _problem(n=80)
+    counts = np.random.default_rng(0).integers(0, 4, size=80)
+    model = _core.Model(*p)
+
+    def sums(X, **options):
+        arrays = (np.zeros(3), np.zeros((3, 2)), np.zeros((3, 2, 2)), np.zeros((3, 3, 7)), np.zeros((3, 7)))
+        pattern = np.empty(len(X), np.int64)
+        _core.patterns(X, pattern, n_threads=1)
+        rows = np.argsort(pattern, kind="stable")
+        starts = np.append(np.flatnonzero(np.diff(pattern[rows], prepend=-2)), len(X))
+        _core.marginal_expectation(model, X, (rows, starts), arrays, np.empty(len(X)), n_threads=2, **options)
+        return arrays
+
+    weighted = sums(X, sample_weight=counts.astype(np.float64))
+    for a, b in zip(weighted, sums(np.repeat(X, counts, axis=0)), strict=True):
+        assert scaled_error(a, b) <= 1e-13
+
+
+def test_emptied_components_are_moved_to_samples_with_missing_values():
+    p, X = _problem(n=100)
+    start = p._replace(means=p.means + np.array([0, 0, 1e3])[:, None])
+    with pytest.warns(ConvergenceWarning, match=r"component\(s\) 2"):
+        model = _starting_from(start, max_iter=200, tol=1e-2).fit(X)
+    for value in _parameters(model):
+        assert np.isfinite(value).all()
+
+
+def test_statistics_of_parts_add_up():
+    p, X = _problem(n=100)
+    model = _model(p)
+    whole, sum_of_parts = model.e_step(X), model.e_step(X[:37]) + model.e_step(X[37:])
+    for a, b in zip(whole.sums(), sum_of_parts.sums(), strict=True):
+        assert scaled_error(a, b) <= 1e-13
+    assert whole.mean_log_likelihood == pytest.approx(model.score(X))
+    before = model.score(X)
+    assert model.m_step(whole).score(X) >= before
+
+
+def test_parameters_are_recovered():
+    p = ref.random_parameters(2, 10, 2, noise_std=0.3, seed=1)
+    X = ref.random_samples(p._replace(means=3 * p.means), 2000, stray=0)
+    hidden = X.copy()
+    hidden[np.random.default_rng(0).uniform(size=X.shape) < 0.3] = np.nan
+    full, part = (MFA(2, 2, missing="marginal", tol=1e-4, max_iter=300, random_state=0).fit(D) for D in (X, hidden))
+    # What 30 per cent fewer values leave of the likelihood of all of them.
+    assert full.score(X) - 0.02 <= part.score(X) <= full.score(X)
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def _errors(X_train, X_test, hidden, **options):
+    """Root mean square error of hidden pixels by feature means, without factors, and by the mixture."""
+    given = np.where(hidden, np.nan, X_test)
+    means = np.broadcast_to(X_train.mean(axis=0), X_test.shape)
+    guesses = [means]
+    for n_factors in (0, options["n_factors"]):
+        model = _fit(MFA(**{**options, "n_factors": n_factors}), X_train)
+        guesses.append(model.impute(given))
+    return [float(np.sqrt(np.mean((guess - X_test)[hidden] ** 2))) for guess in guesses]
+
+
+def test_hidden_pixels_of_digits_are_recovered():
+    X = load_digits().data / 16
+    hidden = np.zeros((297, 64), bool)
+    hidden[:150, 32:] = True  # the lower half
+    hidden[150:] = np.random.default_rng(0).uniform(size=(147, 64)) < 0.5
+    mean, no_factors, mixture = _errors(X[:1500], X[1500:], hidden, n_components=10, n_factors=5, random_state=0)
+    assert mixture < 0.9 * no_factors
+    assert no_factors < 0.95 * mean
+
+
+def test_digits_are_learned_from_incomplete_images():
+    X = load_digits().data / 16
+    X_train = X[:1500].copy()
+    X_train[np.random.default_rng(0).uniform(size=X_train.shape) < 0.6] = np.nan
+    options = {"n_components": 10, "n_factors": 5, "max_iter": 60, "random_state": 0}
+    marginal = _fit(MFA(missing="marginal", **options), X_train)
+    filled = np.where(np.isnan(X_train), np.nanmean(X_train, axis=0), X_train)
+    assert marginal.score(X[1500:]) > _fit(MFA(**options), filled).score(X[1500:]) + 5
+
+
+def test_hidden_pixels_of_mnist_are_recovered(mnist):
+    X = mnist["x_train"][:1200].reshape(-1, 784) / np.float32(255)
+    hidden = np.zeros((200, 784), bool)
+    hidden[:100, 392:] = True  # the lower half
+    hidden[100:] = np.random.default_rng(0).uniform(size=(100, 784)) < 0.5
+    mean, no_factors, mixture = _errors(
+        X[:1000], X[1000:], hidden, n_components=5, n_factors=6, max_iter=20, random_state=0
+    )
+    assert mixture < 0.95 * no_factors
+    assert no_factors < mean
+
+
+# -------------------------------------------------------------------------------------------------------- classifiers
+
+
+@pytest.mark.parametrize("rule", ["max", "sum"])
+def test_classifier_scores_what_is_observed(rule):
+    mixtures = [ref.random_parameters(2, 7, 2, seed=seed) for seed in (1, 2)]
+    X = _hide(ref.random_samples(mixtures[0], 60))
+    classifier = MFAClassifier.from_mixtures([_model(m) for m in mixtures], rule=rule)
+    assert classifier.missing == "marginal"
+    values = [ref.marginal_weighted_log_prob(X, m) for m in mixtures]
+    expected = np.stack([v.max(axis=1) if rule == "max" else ref.log_sum_exp(v) for v in values], axis=1)
+    assert relative_error(classifier.class_log_likelihood(X), expected) <= 1e-10
+    some = ~np.isnan(X).all(axis=1)  # of nothing, the classes are equally likely
+    assert np.array_equal(classifier.predict(X[some]), np.argmax(expected[some], axis=1))
+    assert np.allclose(classifier.predict_proba(X).sum(axis=1), 1)
+
+
+def test_attacks_take_no_missing_values():
+    mixtures = [ref.random_parameters(2, 7, 2, seed=seed) for seed in (1, 2)]
+    classifier = MFAClassifier.from_mixtures([_model(m) for m in mixtures])
+    assert [m.missing for m in classifier.symmetric().mixtures_] == ["marginal", "marginal"]
+    for attack in (attacks.ld_grad, attacks.nearest):
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            attack(classifier, _hide(ref.random_samples(mixtures[0], 10)))
+
+
+def test_classifier_fits_incomplete_digits():
+    X, y = load_digits(n_class=3, return_X_y=True)
+    X = X / 16
+    X[np.random.default_rng(0).uniform(size=X.shape) < 0.3] = np.nan
+    X[:, 0] = 0.0  # a corner that is always seen
+    classifier = _fit_classifier(MFAClassifier(2, 3, missing="marginal", random_state=0), X[:400], y[:400])
+    assert classifier.score(X[400:], y[400:]) > 0.95
+
+
+def _fit_classifier(classifier, X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return classifier.fit(X, y)
+
+
+# -------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("estimator", [MFA, MFAClassifier])
+def test_tags_say_whether_nan_is_taken(estimator):
+    assert estimator(missing="marginal").__sklearn_tags__().input_tags.allow_nan
+    assert not estimator().__sklearn_tags__().input_tags.allow_nan
+    assert clone(estimator(missing="marginal")).missing == "marginal"
+
+
+@pytest.mark.parametrize("method", ["score_samples", "predict", "weighted_log_prob", "reconstruct", "e_step"])
+def test_nan_is_an_error_unless_asked_for(method):
+    p, X = _problem()
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        getattr(MFA.from_parameters(*p), method)(X)
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        MFA(2, 1).fit(X)
+
+
+@pytest.mark.parametrize("value", [None, "ignore", True])
+def test_bad_missing(value):
+    with pytest.raises(ValueError, match="missing must be one of 'error', 'marginal'"):
+        MFA(missing=value).fit(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="missing must be one of 'error', 'marginal'"):
+        MFAClassifier(missing=value).fit(np.eye(4), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("row", [2, 5])  # complete, and not
+@pytest.mark.parametrize("method", ["score_samples", "weighted_log_prob", "impute", "conditional", "fit"])
+def test_infinite_numbers_are_named(method, row):
+    p, X = _problem()
+    X[row, np.flatnonzero(~np.isnan(X[row]))[0]] = np.inf
+    with pytest.raises(ValueError, match="Input X contains infinity"):
+        getattr(_model(p), method)(X)
+
+
+def test_a_row_out_of_range_is_named():
+    p, X = _problem(dtype=np.float32)
+    for row in (2, 5):
+        far = X.copy()
+        far[row, np.flatnonzero(~np.isnan(X[row]))[0]] = 1e30
+        with pytest.raises(ValueError, match=f"row {row} of X"):
+            _model(p).score_samples(far)
+
+
+def test_a_feature_that_is_never_observed_is_named():
+    _, X = _problem()
+    X[:, 3] = np.nan
+    with pytest.raises(ValueError, match="feature 3 of X is NaN in all 90 samples"):
+        MFA(2, 1, missing="marginal").fit(X)
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    with pytest.raises(ValueError, match=r"feature 3 \('d'\) of X"):
+        MFA(2, 1, missing="marginal").fit(pd.DataFrame(X, columns=list("abcdefg")))
+
+
+def test_too_few_samples_with_a_feature():
+    X = np.full((10, 3), np.nan)
+    X[:2] = np.eye(2, 3)
+    with pytest.raises(ValueError, match="n_components=3 needs at least as many samples with an observed feature"):
+        MFA(3, 1, missing="marginal").fit(X)
+
+
+def test_an_ill_conditioned_part_of_a_model_is_refused():
+    # Together with the third feature the two factors are told apart; without it, not to double precision.
+    loadings = [[[1e9, 1e9, 1e9], [1e9, 1e9, -1e9]]]
+    model = _model(ref.Parameters(np.ones(1), np.zeros((1, 3)), np.array(loadings), np.ones((1, 3))))
+    with pytest.raises(ValueError, match="component 0"):
+        model.score_samples([[0.0, 0.0, np.nan]])

@@ -472,6 +472,17 @@ def random_samples(parameters: Parameters, n_samples, *, seed=0, stray=0.2):
     return X + moved[:, None] * rng.normal(size=(n_samples, n_features))
 
 
+def hide(X, rate=0.4, *, seed=0):
+    """Values missing at random; one row has nothing left, one lacks nothing, and some lack the same."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.uniform(size=X.shape) < rate
+    hidden[::4] = hidden[0]
+    hidden[1], hidden[2] = True, False
+    X = X.copy()
+    X[hidden] = np.nan
+    return X
+
+
 # The nearest adversarial example, by looking everywhere.
 
 

@@ -102,7 +102,7 @@ def e_step(
 
 
 class Expectation:
-    """The E-step on samples that are here, iteration after iteration.
+    """The E-step on samples that are here, or read from here, iteration after iteration.
 
     What screening found for the parameters of one is carried on to the next.
     """

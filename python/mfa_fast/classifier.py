@@ -176,14 +176,9 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             # A copy: if the fit fails, the classifier is to stay what it was.
             mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
             members = indices == c
-            try:
-                mixtures.append(
-                    mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
-                )
-            except ValueError as error:
-                name = label.item() if isinstance(label, np.generic) else label
-                msg = f"class {name!r} ({np.count_nonzero(members)} sample(s)) cannot be fitted: {error}"
-                raise ValueError(msg) from error
+            shares = None if weights is None else weights[members]
+            with _naming_class(label, int(np.count_nonzero(members))):
+                mixtures.append(mixture.fit(select(data, members), sample_weight=shares))
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.class_count_ = counts.astype(np.float64)
         self.n_iter_ = max(m.n_iter_ for m in mixtures)

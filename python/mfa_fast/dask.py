@@ -139,8 +139,7 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
         del model.feature_names_in_
     cluster = _Cluster(workers, model, X)
     return model._fit(
-        model._check_shape(d, n, weighted=False),
-        n,
+        (n, d),
         np.float32 if X.dtype == np.float32 else np.float64,
         find_samples=lambda rng: model._completed(_pull(workers, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,

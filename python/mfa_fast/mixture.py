@@ -242,8 +242,7 @@ class MFA(DensityMixin, BaseEstimator):
         shape = self._check_shape(data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
         return self._fit(
-            shape,
-            n_samples,
+            (n_samples, data.n_features),
             data.dtype,
             find_samples=lambda rng: self._samples_to_start_from(data, weights, n_samples, shape, rng),
             expectation=lambda: Expectation(
@@ -253,25 +252,28 @@ class MFA(DensityMixin, BaseEstimator):
 
     def _fit(
         self,
-        shape: tuple[int, int, int],
-        n_samples: int,
+        data_shape: tuple[int, int],
         dtype: Any,
         find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
         expectation: Callable[[], Callable[[Parameters], Statistics]],
     ) -> Self:
-        """Do what `fit` does for a model of shape (K, L, d), of samples that may be elsewhere.
+        """Do what `fit` does, for samples that may be elsewhere.
 
-        `find_samples` gives those that the first parameters are made of, with their weights; `expectation` an E-step
-        for each start.
+        `find_samples` gives those that the first parameters are made of, with their weights if they have any, and
+        `expectation` an E-step for each start.
         """
+        n_samples, n_features = data_shape
+        shape = self._check_shape(int(n_features), n_samples)
+
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
         best: tuple[Parameters, list[float], bool] | None = None
-        some = None if going_on else find_samples(rng)
         for start in range(1 if going_on else self.n_init):
             if self.verbose:
                 print(f"Initialization {start}")
-            first = self._parameters().astype(np.float64) if some is None else self._first_parameters(*some, shape, rng)
+            first = (
+                self._parameters().astype(np.float64) if going_on else self._first_parameters(find_samples, shape, rng)
+            )
             run = self._run_em(first, expectation())
             if best is None or run[1][-1] > best[1][-1]:
                 best = run
@@ -351,8 +353,9 @@ class MFA(DensityMixin, BaseEstimator):
         if fresh:
             shape = self._check_shape(samples.n_features, n_samples, weighted=weights is not None)
             rng = as_random_state(self.random_state)
-            some = self._samples_to_start_from(samples, weights, n_samples, shape, rng)
-            parameters = self._first_parameters(*some, shape, rng)
+            parameters = self._first_parameters(
+                lambda rng: self._samples_to_start_from(samples, weights, n_samples, shape, rng), shape, rng
+            )
             packed, dtype = parameters.pack(), samples.dtype
         else:
             parameters = self._parameters().astype(np.float64)
@@ -503,7 +506,7 @@ class MFA(DensityMixin, BaseEstimator):
     def _is_marginal(self) -> bool:
         return bool(self.missing == "marginal")
 
-    def _check_shape(self, n_features: int, n_samples: int, *, weighted: bool) -> tuple[int, int, int]:
+    def _check_shape(self, n_features: int, n_samples: int, *, weighted: bool = False) -> tuple[int, int, int]:
         """Return (K, L, d) if so many samples are enough for it."""
         check_factors(self.n_factors, n_features)
         if n_samples < self.n_components:
@@ -542,8 +545,7 @@ class MFA(DensityMixin, BaseEstimator):
 
     def _first_parameters(
         self,
-        samples: Samples,
-        sample_weight: FloatArray | None,
+        find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
         shape: tuple[int, int, int],
         rng: np.random.RandomState,
     ) -> Parameters:
@@ -560,6 +562,7 @@ class MFA(DensityMixin, BaseEstimator):
         }
         if all(value is not None for value in given.values()):
             return Parameters(**given)  # type: ignore[arg-type]
+        samples, sample_weight = find_samples(rng)
         found = initial_parameters(
             samples,
             self.init_params,

@@ -7,7 +7,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from mfa_fast import MFA, MFAClassifier, _core
 from tolerances import EM_PARAMETERS, scaled_error
 
 KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
@@ -175,3 +175,15 @@ def test_samples_have_to_be_finite_without_weight_too():
     X[np.argmin(w)] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         MFA(3, 2, random_state=0).fit(X, sample_weight=w)
+
+
+def test_the_core_refuses_weights_of_another_shape_or_type():
+    X, start, _ = _problem()
+    packed = _core.Model(*(np.ascontiguousarray(a) for a in start))
+    sums = MFA.from_parameters(*start).e_step(X).sums()
+    outputs = tuple(a.copy() for a in sums)
+    for wrong, error in [(np.ones(299), ValueError), (np.ones(300, np.float32), TypeError), (1.0, TypeError)]:
+        with pytest.raises(error, match="sample_weight"):
+            _core.expectation(
+                packed, X, outputs, np.zeros(300), sample_weight=wrong, screening=False, n_threads=1
+            )  # fmt: skip

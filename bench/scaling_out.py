@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import pickle
+import textwrap
 import time
 import warnings
 from copy import copy
@@ -303,7 +304,7 @@ def page(name, result):
         for gigabits, M in half.items()
     )
     read = CORES / rate["row_seconds"] * d
-    return TEXT.format(
+    text = TEXT.format(
         name=name,
         processor=result["processor"],
         isa=result["machine"]["instruction_set"],
@@ -329,6 +330,7 @@ def page(name, result):
         load=dask["load"],
         worker=dask["worker_seconds"],
         worker_predicted=dask["predicted_worker_seconds"],
+        overhead=1e3 * (dask["worker_seconds"] - dask["predicted_worker_seconds"]) / CHECK_BLOCKS,
         check_seconds=dask["seconds"],
         check_predicted=dask["predicted_seconds"],
         check=CHECK,
@@ -343,6 +345,15 @@ def page(name, result):
         least_rows=4 * K * (L + 2),
         picture=PICTURE,
     )
+    return "\n\n".join(wrap(paragraph) for paragraph in text.split("\n\n"))
+
+
+def wrap(paragraph):
+    """Break the lines of text anew, now that the numbers are in it; tables, headings and lists stay as they are."""
+    if paragraph.startswith(("|", "#", "!", "- ")):
+        return paragraph
+    end = "\n" if paragraph.endswith("\n") else ""
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False) + end
 
 
 TEXT = """# Scaling out
@@ -374,7 +385,8 @@ have lost all of theirs: one for each such component, mostly none.
 ## What it takes
 
 Samples of a smooth mixture (`smooth_mixture` of the benchmarks) with a noise of {noise}, for pixels in [0, 1], under
-the mixture itself. "None" evaluates all components of all samples, and holds for any data. What screening saves depends
+the mixture itself. "None" evaluates all components of all samples, and in float64 depends little on the data. What
+screening saves depends
 on the data: a great deal here, where few components come into question; [performance.md](performance.md) has it on
 digits. uint8 is read in place, with arithmetic in float64; float32 is what `X.astype("float32")` makes of it, block by
 block, with half the arithmetic.
@@ -393,8 +405,9 @@ block, with half the arithmetic.
 
 Assumed: machines of {cores} such cores that share a block without loss (`n_threads={cores}`, workers with one Dask
 thread); a network that gives every machine 10 Gbit/s each way whatever the others do, with a latency of 0.1 ms; blocks
-whose times differ by 5 % (standard deviation); 8 blocks per machine, neighbours on the same machine; samples in memory,
-or read as fast as they are needed, {read:.2f} GB/s per machine, of {size:.1f} TB of uint8 in all. No failures.
+whose times differ by 5 % (standard deviation); 8 blocks per machine, neighbours on the same machine (on a few machines
+there would have to be more; the second table says that this costs little); samples in memory, or read as fast as they
+are needed, {read:.2f} GB/s per machine, of {size:.1f} TB of uint8 in all. No failures.
 Simulated, for the {rate:.0f} rows per second and core of uint8 with none left out:
 
 {machine_table}
@@ -421,7 +434,7 @@ machines with 10 Gbit/s:
 {block_table}
 
 Where neighbours lie is up to Dask; these are the extremes. A block of uint8 has half as many bytes as its statistics
-at 4 K (L + 2) = {least_rows:,} rows, and should have many more: for models like this one some hundred MB to a few GB.
+at 4 K (L + 2) = {least_rows:,} rows, and should have many more: for models like this one a GB or more.
 
 ## Is the simulation any good?
 
@@ -430,7 +443,8 @@ It was held against two worker processes of one core each on the machine above: 
 the workers kept. For an iteration
 
 - the workers took {worker:.2f} s of processor time (measured); what the same rows, blocks and sums take outside of Dask
-  (measured on one core) makes {worker_predicted:.2f} s. The rest is Dask's own work in the workers;
+  (measured on one core) makes {worker_predicted:.2f} s. The rest, {overhead:.0f} ms a block, is Dask's own work in the
+  workers and what cores lose that are shared with other programs; blocks of $10^9$ images take a minute and more;
 - {check_seconds:.2f} s went by on the clock (measured, at a load average of {load:.0f}, most of it other programs');
   the simulation says {check_predicted:.2f} s, for cores that have nothing else to do. On a machine that has, as this
   one had, the comparison says little.

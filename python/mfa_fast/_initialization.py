@@ -167,6 +167,7 @@ def initial_parameters(
         subspace = Subspace(samples, max(16, 2 * n_factors), sample_weight, rng)
         labels = _fill_empty(_cluster(subspace, method, n_components, means, sample_weight, rng), n_components, rng)
         z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, sample_weight, rng)
+    # In one memory order, as a mean's rounding depends on it.
     center = np.array(samples.data[:SUBSAMPLE], dtype=np.float64, order="C").mean(axis=0)
     about = np.tile(center, (n_components, 1))
     return regress(about, assigned_sums(samples, about, labels, z, sample_weight, n_threads), noise)

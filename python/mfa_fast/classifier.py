@@ -20,6 +20,7 @@ from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._missing import scorer_of
+from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._streams import as_data, by_blocks, select
 from mfa_fast._validation import (
     check_flag,
@@ -32,7 +33,7 @@ from mfa_fast._validation import (
 from mfa_fast.mixture import MFA, arrays_of, header_of, restore
 
 
-class MFAClassifier(ClassifierMixin, BaseEstimator):
+class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """One mixture of factor analyzers per class, and Bayes' rule.
 
     Where the data come from such mixtures, this is the best classifier there is: no other makes fewer errors.
@@ -70,6 +71,9 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
+    Callbacks of scikit-learn (1.9 on) see the fit of each class, and those that are propagated, as progress bars are,
+    also what `MFA` tells them of it.
+
     Richardson & Weiss, A Bayes-optimal view on adversarial examples, JMLR 22(221), 2021.
 
     Examples
@@ -133,6 +137,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ fitting
 
+    @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit one mixture to the samples of each class.
 
@@ -170,6 +175,7 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
         rng = as_random_state(self.random_state)
         shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
         MFA(**shared)._check_hyperparameters()
+        task = Task.fit(self, len(classes), X, y, sample_weight)
         mixtures = []
         for c, label in enumerate(classes):
             shared["random_state"] = int(rng.randint(2**31))
@@ -177,11 +183,13 @@ class MFAClassifier(ClassifierMixin, BaseEstimator):
             mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
             members = indices == c
             shares = None if weights is None else weights[members]
-            with _naming_class(label, int(np.count_nonzero(members))):
+            name = label.item() if isinstance(label, np.generic) else label
+            with _naming_class(name, int(np.count_nonzero(members))), task.fit_of(f"class {name!r}", mixture):
                 mixtures.append(mixture.fit(select(data, members), sample_weight=shares))
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.class_count_ = counts.astype(np.float64)
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
+        task.end(dict)
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:

@@ -43,6 +43,7 @@ from mfa_fast._dask_blocks import (
 )
 from mfa_fast._em import e_step
 from mfa_fast._kernels import Parameters
+from mfa_fast._progress import Task
 from mfa_fast._statistics import Statistics
 from mfa_fast._validation import check_integer
 from mfa_fast.attacks import AttackResult
@@ -143,6 +144,7 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
         np.float32 if X.dtype == np.float32 else np.float64,
         find_samples=lambda rng: model._completed(_pull(workers, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,
+        begin=lambda n_starts: Task(None, model, X, None, {}),  # callbacks are for fits here
     )
 
 

@@ -6,6 +6,8 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from copy import copy
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -22,6 +24,7 @@ from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._memory import scoring_rows, start_rows
 from mfa_fast._missing import MarginalScorer, filled, scorer_of
+from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._statistics import Statistics, Sums
 from mfa_fast._stepwise import implied_sums, step, step_size
 from mfa_fast._streams import Stream, as_data, by_blocks
@@ -39,8 +42,11 @@ from mfa_fast._validation import (
 )
 from mfa_fast.conditional import Conditional
 
+# Parameters, the mean log-likelihood before each iteration, and whether these have come to rest.
+_Run = tuple[Parameters, list[float], bool]
 
-class MFA(DensityMixin, BaseEstimator):
+
+class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     """Mixture of factor analyzers.
 
     Sample x comes from component k with probability ``weights_[k]``, and then
@@ -124,6 +130,11 @@ class MFA(DensityMixin, BaseEstimator):
     say. First parameters are found with features' means in place of what is missing. `impute` and `conditional` take
     NaN whatever `missing` is. Ghahramani & Jordan, Supervised learning from incomplete data via an EM approach, 1994.
 
+    Where scikit-learn has callbacks (1.9 on), `set_callbacks` takes them, a progress bar for one. The parts of a fit
+    are its starts, and of a start its iterations. A callback whose ``on_fit_task_end`` returns true after an iteration
+    ends that start; after a start, it lets no other begin. What was fitted until then is kept, with `converged_` false
+    and without a warning.
+
     Ghahramani & Hinton, The EM algorithm for mixtures of factor analyzers, CRG-TR-96-1, 1996. Tipping & Bishop,
     Mixtures of probabilistic principal component analyzers, Neural Computation 11(2), 1999. Richardson & Weiss, On
     GANs and GMMs, NeurIPS 2018.
@@ -191,6 +202,7 @@ class MFA(DensityMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ fitting
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Estimate the parameters by expectation-maximisation.
 
@@ -248,6 +260,7 @@ class MFA(DensityMixin, BaseEstimator):
             expectation=lambda: Expectation(
                 data, weights, marginal=self._is_marginal(), screening=self.screening, n_threads=n_threads
             ),
+            begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
         )
 
     def _fit(
@@ -256,40 +269,44 @@ class MFA(DensityMixin, BaseEstimator):
         dtype: Any,
         find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
         expectation: Callable[[], Callable[[Parameters], Statistics]],
+        begin: Callable[[int], Task],
     ) -> Self:
         """Do what `fit` does, for samples that may be elsewhere.
 
-        `find_samples` gives those that the first parameters are made of, with their weights if they have any, and
-        `expectation` an E-step for each start.
+        `find_samples` gives those that the first parameters are made of, with their weights if they have any,
+        `expectation` an E-step for each start, and `begin` what is told of so many starts.
         """
         n_samples, n_features = data_shape
         shape = self._check_shape(int(n_features), n_samples)
 
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
-        best: tuple[Parameters, list[float], bool] | None = None
-        for start in range(1 if going_on else self.n_init):
+        n_starts = 1 if going_on else int(self.n_init)
+        task = begin(n_starts)
+        best: _Run | None = None
+        for start in range(n_starts):
             if self.verbose:
                 print(f"Initialization {start}")
+            part = task.part("start", int(self.max_iter))
             first = (
                 self._parameters().astype(np.float64) if going_on else self._first_parameters(find_samples, shape, rng)
             )
-            run = self._run_em(first, expectation())
+            run = self._run_em(first, expectation(), dtype, part)
             if best is None or run[1][-1] > best[1][-1]:
                 best = run
+            if part.end(partial(self._attributes_after, run, dtype)):
+                break
         assert best is not None
-        parameters, self.lower_bounds_, self.converged_ = best
-        self.lower_bound_ = self.lower_bounds_[-1]
-        self.n_iter_ = len(self.lower_bounds_)
+        self._set_run(best, dtype)
         self.n_samples_seen_: int = n_samples
-        if not self.converged_:
+        task.end(dict)
+        if not self.converged_ and self.n_iter_ == self.max_iter:
             warnings.warn(
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
                 "tol, or try another init_params.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        self._set_parameters(parameters.astype(dtype))
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -484,12 +501,13 @@ class MFA(DensityMixin, BaseEstimator):
         return self
 
     def _run_em(
-        self, parameters: Parameters, expect: Callable[[Parameters], Statistics]
-    ) -> tuple[Parameters, list[float], bool]:
+        self, parameters: Parameters, expect: Callable[[Parameters], Statistics], dtype: Any, task: Task
+    ) -> _Run:
         noise = self._noise_model()
         bounds: list[float] = []
         started = time.perf_counter()
         for iteration in range(1, self.max_iter + 1):
+            part = task.part("iteration")
             statistics = expect(parameters)
             bound = statistics.mean_log_likelihood
             parameters = m_step(parameters, statistics, noise)
@@ -499,9 +517,22 @@ class MFA(DensityMixin, BaseEstimator):
             if self.verbose and iteration % self.verbose_interval == 0:
                 elapsed = f"\t {time.perf_counter() - started:.2f} s" if self.verbose > 1 else ""
                 print(f"  Iteration {iteration}\t mean log-likelihood {bound:.6f}{elapsed}")
-            if converged:
-                return parameters, bounds, True
+            stop = part.end(partial(self._attributes_after, (parameters, bounds, converged), dtype))
+            if converged or stop:
+                return parameters, bounds, converged
         return parameters, bounds, False
+
+    def _set_run(self, run: _Run, dtype: type[np.floating[Any]]) -> Self:
+        parameters, bounds, self.converged_ = run
+        self.lower_bounds_ = list(bounds)
+        self.lower_bound_ = bounds[-1]
+        self.n_iter_ = len(bounds)
+        self._set_parameters(parameters.astype(dtype))
+        return self
+
+    def _attributes_after(self, run: _Run, dtype: type[np.floating[Any]]) -> dict[str, Any]:
+        """Return the attributes that the model would have with this run as its result."""
+        return dict(vars(copy(self)._set_run(run, dtype)))
 
     def _is_marginal(self) -> bool:
         return bool(self.missing == "marginal")

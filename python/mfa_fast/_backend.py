@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_array, validate_data
 
+from mfa_fast import _array_api
+
 Array = NDArray[Any]
 
 
@@ -75,7 +77,7 @@ def identity(array: Array) -> Any:
 
 
 def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
-    """NumPy's view of a torch tensor in host memory; everything else is left to scikit-learn's checks."""
+    """NumPy's view of another library's array in host memory; everything else is left to scikit-learn's checks."""
     if hasattr(X, "__cuda_array_interface__") or getattr(X, "is_cuda", False):
         msg = (
             f"X is a CUDA array ({type(X).__module__}.{type(X).__qualname__}), but this build of mfa_fast has no "
@@ -91,7 +93,7 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
             except (RuntimeError, TypeError) as error:
                 msg = f"X must be a dense torch tensor of a dtype that NumPy has, got {X.dtype}, {X.layout} ({error})."
                 raise TypeError(msg) from error
-    return X, identity
+    return _array_api.borrow(X) if _array_api.is_standard(X) else (X, identity)
 
 
 def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_samples: int = 1) -> Samples:

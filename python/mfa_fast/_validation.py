@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_array, check_scalar
 
+from mfa_fast._array_api import as_numpy
 from mfa_fast._backend import raise_named
 from mfa_fast._kernels import FloatArray, Parameters
 
@@ -48,7 +49,9 @@ def check_flag(name: str, value: Any) -> bool:
 def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None, ...] | None = None) -> FloatArray:
     """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
     try:
-        array = np.asarray(check_array(value, dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name))
+        array = np.asarray(
+            check_array(as_numpy(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
+        )
     except (TypeError, ValueError) as error:
         raise_named(name, error)
     wrong = array.ndim != ndim or (
@@ -102,7 +105,7 @@ def check_noise_variance(
     noise_variance: Any, n_components: int, n_features: int, name: str = "noise_variance"
 ) -> FloatArray:
     """Return noise variances as (K, d), from a scalar, (d,), (K, 1) or (K, d)."""
-    array = np.atleast_1d(noise_variance)
+    array = np.atleast_1d(as_numpy(noise_variance, name))
     checked = check_finite_array(name, array, array.ndim)
     try:
         full = np.broadcast_to(checked, (n_components, n_features))

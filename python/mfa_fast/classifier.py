@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from mfa_fast import _persistence
+from mfa_fast._array_api import as_numpy
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._missing import scorer_of
@@ -639,7 +640,7 @@ def check_labels(y: Any, n_samples: int) -> Array:
     if y is None:
         msg = "requires y to be passed, but the target y is None: pass the class labels."
         raise ValueError(msg)
-    labels = column_or_1d(y.detach().cpu().numpy() if hasattr(y, "detach") else y, warn=True)
+    labels = column_or_1d(y.detach().cpu().numpy() if hasattr(y, "detach") else as_numpy(y, "y"), warn=True)
     check_classification_targets(labels)
     if len(labels) != n_samples:
         msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."

@@ -664,7 +664,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         array([-2.9892])
         """
         parameters = check_parameters(weights, means, loadings, noise_variance)
-        dtype = np.float32 if getattr(means, "dtype", None) == np.float32 else np.float64
+        # By name: other libraries' arrays have dtypes of their own.
+        dtype = np.float32 if str(getattr(means, "dtype", "")).endswith("float32") else np.float64
         variance = check_noise_variance(parameters.noise_variance.astype(dtype), *parameters.means.shape)
         spherical = bool(np.all(variance == variance[:, :1]))
         K, L, d = parameters.loadings.shape

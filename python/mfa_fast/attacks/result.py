@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mfa_fast._array_api import as_numpy
+
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -46,12 +48,12 @@ class AttackResult:
 
     def _was_right(self) -> Any:
         """Which samples were classified correctly."""
-        return ~(np.asarray(self.success) & (np.asarray(self.n_steps) == 0))
+        return ~(_host(self.success) & (_host(self.n_steps) == 0))
 
     def _attacked(self) -> tuple[Any, Any]:
         """Distances and success of the samples that were classified correctly."""
         was_right = self._was_right()
-        return np.asarray(self.l2)[was_right], np.asarray(self.success)[was_right]
+        return _host(self.l2)[was_right], _host(self.success)[was_right]
 
     def summary(self) -> dict[str, float | int]:
         """Return the figures by which attacks are compared.
@@ -65,8 +67,8 @@ class AttackResult:
             classified correctly and ``certified_rate`` among them (nan and 0 where nothing is known).
         """
         l2, success = self._attacked()
-        lower_bound, certified = (np.asarray(a)[self._was_right()] for a in (self.lower_bound, self.certified))
-        n = len(np.asarray(self.l2))
+        lower_bound, certified = (_host(a)[self._was_right()] for a in (self.lower_bound, self.certified))
+        n = len(_host(self.l2))
         distances = np.where(success, l2, np.inf)
         return {
             "n_samples": n,
@@ -96,7 +98,7 @@ class AttackResult:
         l2, success = self._attacked()
         distances = np.sort(np.where(success, l2, np.inf))
         within = np.searchsorted(distances, np.atleast_1d(np.asarray(radii, dtype=float)), side="right")
-        return (len(distances) - within) / len(np.asarray(self.l2))
+        return (len(distances) - within) / len(_host(self.l2))
 
     def certified_curve(self, radii: Any) -> Any:
         """Return the accuracy that is certainly left when an adversary may move samples this far.
@@ -114,6 +116,11 @@ class AttackResult:
             Fraction of all samples that are classified correctly and whose `lower_bound` is beyond the radius; 0 where
             no bounds are known.
         """
-        bounds = np.nan_to_num(np.asarray(self.lower_bound)[self._was_right()], nan=-np.inf, posinf=np.inf)
+        bounds = np.nan_to_num(_host(self.lower_bound)[self._was_right()], nan=-np.inf, posinf=np.inf)
         beyond = len(bounds) - np.searchsorted(np.sort(bounds), np.atleast_1d(np.asarray(radii, float)), side="right")
-        return beyond / len(np.asarray(self.l2))
+        return beyond / len(_host(self.l2))
+
+
+def _host(array: Any) -> Any:
+    """Return an array of any library as NumPy's."""
+    return np.asarray(as_numpy(array))

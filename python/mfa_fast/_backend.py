@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -50,6 +50,10 @@ class Samples:
     def entries(self, row: int) -> Array:
         """Return one row (1, d), of what has to be finite."""
         return np.asarray(self.data[row : row + 1])
+
+    def unwrapped(self) -> Samples:
+        """Return the same samples, of which NumPy arrays are made: for a call from within another."""
+        return replace(self, wrap=identity)
 
     @property
     def row_bytes(self) -> int:
@@ -102,7 +106,7 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Real numbers of any dtype, in any memory order.
+        Real numbers of any dtype, in any memory order. `Samples` were checked before, and pass.
     estimator : estimator, optional
         Its ``n_features_in_`` is checked, or set where `reset` is true.
     reset : bool

@@ -190,6 +190,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.class_count_ = counts.astype(np.float64)
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
+        self._name_features()
         task.end(dict)
         return self
 
@@ -254,12 +255,21 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 mixture = MFA(**shared | {"random_state": int(rng.randint(2**31))})
             if fresh or counts[c] > 0:
                 shares = None if weights is None else weights[members]
-                with _naming_class(label, int(np.count_nonzero(members))):
-                    mixture.partial_fit(samples.data[members], sample_weight=shares)
+                batch = samples.take(np.flatnonzero(members))
+                with _naming_class(label, len(batch)):
+                    # A mixture that knows the names of features would miss them in an array.
+                    mixture.partial_fit(batch.data if fresh else batch, sample_weight=shares)
             mixtures.append(mixture)
         self.classes_, self.priors_, self.mixtures_ = labels, priors, mixtures
         self.class_count_ = total
+        self._name_features()
         return self
+
+    def _name_features(self) -> None:
+        """Let the mixtures know the names of the features: they were fitted to what had none left."""
+        if hasattr(self, "feature_names_in_"):
+            for mixture in self.mixtures_:
+                mixture.feature_names_in_ = self.feature_names_in_
 
     def _fit_priors(self, counts: NDArray[np.generic]) -> FloatArray:
         if self.priors is None:
@@ -330,6 +340,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         classifier.classes_ = labels
         classifier.priors_ = check_priors("uniform" if priors is None else priors, len(models))
         classifier.n_features_in_ = widths.pop()
+        if hasattr(first, "feature_names_in_"):
+            classifier.feature_names_in_ = first.feature_names_in_
         return classifier
 
     def __sklearn_tags__(self) -> Any:
@@ -556,6 +568,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening, missing=m.missing)
             for p, m in zip(parameters, self.mixtures_, strict=True)
         ]
+        changed._name_features()
         return changed
 
     # ------------------------------------------------------------------------------------------------ persistence
@@ -607,8 +620,6 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         iterations = [m.n_iter_ for m in mixtures if hasattr(m, "n_iter_")]
         if iterations:
             classifier.n_iter_ = max(iterations)
-        if hasattr(mixtures[0], "feature_names_in_"):
-            classifier.feature_names_in_ = mixtures[0].feature_names_in_
         return classifier
 
 

@@ -142,3 +142,14 @@ def test_cached_models_follow_the_parameters():
     assert np.array_equal(model.score_samples(X), moved.score_samples(X))
     model.fit(X)
     assert np.array_equal(model.score_samples(X), pickle.loads(pickle.dumps(model)).score_samples(X))
+
+
+@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted"])
+@pytest.mark.parametrize("make", [MFA, MFAClassifier])
+def test_the_html_names_the_parameters_and_links_nowhere(make, fitted):
+    model = make(2, 1, noise_type="diag")
+    page = (model.fit(X, Y) if fitted else model)._repr_html_()
+    assert make.__name__ in page
+    assert "noise_type" in page
+    # scikit-learn would link to its own documentation, which has nothing on these.
+    assert "href=" not in page

@@ -166,16 +166,6 @@ def test_lists():
     assert np.array_equal(_model().score_samples(X.tolist()), _model().score_samples(X))
 
 
-def test_pandas_feature_names():
-    pd = pytest.importorskip("pandas")
-    frame = pd.DataFrame(_data(), columns=list("abcdef"))
-    model = MFA(1, 1, tol=1e-1).fit(frame)
-    assert list(model.feature_names_in_) == list("abcdef")
-    assert np.array_equal(model.score_samples(frame), MFA(1, 1, tol=1e-1).fit(_data()).score_samples(_data()))
-    with pytest.raises(ValueError, match="feature names"):
-        model.score_samples(frame[list("fedcba")])
-
-
 def test_torch_in_torch_out(dtype):
     torch = pytest.importorskip("torch")
     X = _data(dtype)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mfa_fast._backend import Array, as_samples
 from mfa_fast._validation import check_clip, check_integer
 from mfa_fast.attacks._modules import as_module
+from mfa_fast.attacks.ld_grad import own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.classifier import class_indices
 from mfa_fast.torch import MFAModule
@@ -74,7 +75,7 @@ def attack(
         found = victim.classify(X_adv, batch_size) != labels
     if not is_module and hasattr(model, "predict"):
         # A module in torch and the model may differ in the last digit; it is the model that is to be fooled.
-        found = class_indices(victim.classes(data), model.predict(X_adv), len(data)) != labels
+        found = class_indices(victim.classes(data), own_labels(model, X_adv, as_samples(X_adv)), len(data)) != labels
     # What Foolbox gives back where it found nothing is not where it ended, but all zeros.
     found &= (before != labels) | X_adv.reshape(len(data), -1).any(axis=1)
     X_adv[~found] = data[~found]

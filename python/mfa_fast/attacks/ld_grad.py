@@ -98,11 +98,10 @@ def ld_grad(
         if source is not None or target is not None:
             msg = f"source and target are components of an MFAClassifier's mixtures; {type(model).__name__} has none."
             raise ValueError(msg)
-        samples = as_samples(X)
-        machine.check_width(samples.data.shape[1])
+        samples = as_samples(X, estimator=machine.first)
         attack = _MachineAttack(machine, samples, n_threads)
 
-    labels = class_indices(attack.classes, np.asarray(model.predict(samples.data)) if y is None else y, len(samples))
+    labels = class_indices(attack.classes, own_labels(model, X, samples) if y is None else y, len(samples))
     n = len(samples)
     out: _Outputs = (
         np.empty(samples.data.shape, samples.dtype),
@@ -124,6 +123,14 @@ def ld_grad(
         np.zeros(n, np.bool_),
     )
     return AttackResult(*(samples.wrap(a) for a in arrays))
+
+
+def own_labels(model: Any, X: Any, samples: Samples) -> Array:
+    """Return the classes that the model itself gives to samples, which came as X."""
+    if isinstance(model, MFAClassifier):
+        return np.asarray(model.predict(samples.unwrapped()))
+    # A frame as it is: its column names are what scikit-learn would miss.
+    return np.asarray(model.predict(X if hasattr(X, "columns") else samples.data))
 
 
 class _MixtureAttack:

@@ -12,7 +12,7 @@ from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row
 from mfa_fast._kernels import FloatArray
 from mfa_fast._validation import check_integer, check_real
-from mfa_fast.attacks.ld_grad import ld_grad
+from mfa_fast.attacks.ld_grad import ld_grad, own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier, class_indices
@@ -97,15 +97,16 @@ def nearest(
     check_integer("steps", steps, 0)
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
-        labels = model.predict(samples.data) if y is None else y
-        start = ld_grad(model, samples.data, labels, steps=steps, n_threads=n_threads)
+        labels = own_labels(model, X, samples) if y is None else y
+        start = ld_grad(model, samples.unwrapped(), labels, steps=steps, n_threads=n_threads)
         arrays = _of_mixture(model, samples, labels, start, float(rtol), n_threads)
     else:
         machine = as_machine(model)
-        samples = as_samples(X)
+        samples = as_samples(X, estimator=machine.first)
+        labels = own_labels(model, X, samples) if y is None else y
         # The step to a plane is exact but for the overshoot; elsewhere it is to be LD-Grad as it is called.
         overshoot = 0.1 * float(rtol) if isinstance(machine, LinearMachine) else 1e-6
-        start = ld_grad(model, samples.data, y, steps=steps, overshoot=overshoot, n_threads=n_threads)
+        start = ld_grad(model, samples.unwrapped(), labels, steps=steps, overshoot=overshoot, n_threads=n_threads)
         arrays = _of_machine(machine, samples, start, float(rtol))
     return AttackResult(*(samples.wrap(a) for a in arrays))
 

@@ -23,6 +23,8 @@ _ROUNDING = 1e-9
 class Machine:
     """A binary machine on ``(x - shift) * scale``; a positive decision is for ``classes[1]``."""
 
+    # What sees samples first, and knows their features: the machine itself or a scaler before it.
+    first: Any
     classes: Array
     shift: FloatArray
     scale: FloatArray
@@ -158,7 +160,8 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
         msg = f"model must have kernel 'rbf' or 'linear', got {machine.kernel!r}."
         raise ValueError(msg)
     shift, scale = _compose(steps, machine.n_features_in_)
-    shared = (machine.classes_, shift, scale, float(np.ravel(machine.intercept_)[0]))
+    first = next(step for step in [*steps, machine] if hasattr(step, "n_features_in_"))
+    shared = (first, machine.classes_, shift, scale, float(np.ravel(machine.intercept_)[0]))
     if isinstance(machine, LinearSVC) or machine.kernel == "linear":
         return LinearMachine(*shared, weights=np.array(machine.coef_[0], dtype=np.float64))
     return RbfMachine(

@@ -1,0 +1,122 @@
+"""Data frames: the names of their columns are learnt, checked, kept, and never missed without need."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier, attacks
+
+pd = pytest.importorskip("pandas")
+
+NAMES = list("abcdef")
+P = ref.random_parameters(3, 6, 2)
+FRAME = pd.DataFrame(ref.random_samples(P, 120), columns=NAMES)
+# In the frame's memory order, which decides in which order the start's sums are added up.
+X = FRAME.to_numpy()
+Y = (X[:, 0] > np.median(X[:, 0])).astype(int)
+TURNED = FRAME[NAMES[::-1]]
+
+pytestmark = pytest.mark.filterwarnings("error::UserWarning")
+
+
+def _mixture():
+    return MFA(2, 1, random_state=0, tol=1e-1).fit(FRAME)
+
+
+def _classifier():
+    return MFAClassifier(2, 1, random_state=0, tol=1e-1).fit(FRAME, Y)
+
+
+METHODS = {
+    _mixture: (
+        "score_samples",
+        "score",
+        "weighted_log_prob",
+        "predict",
+        "predict_proba",
+        "posterior_factors",
+        "reconstruct",
+        "bic",
+        "aic",
+    ),
+    _classifier: ("predict", "predict_proba", "predict_log_proba", "decision_function", "class_log_likelihood"),
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "method"), [(make, method) for make, methods in METHODS.items() for method in methods]
+)
+def test_names_are_checked(make, method):
+    model = make()
+    assert list(model.feature_names_in_) == NAMES
+    named = getattr(model, method)(FRAME)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an array without names is taken as it is, with scikit-learn's warning
+        plain = getattr(model, method)(X)
+    for a, b in zip(named, plain, strict=True) if isinstance(named, tuple) else [(named, plain)]:
+        assert np.array_equal(a, b)
+    with pytest.raises(ValueError, match="feature names"):
+        getattr(model, method)(TURNED)
+
+
+def test_a_fit_to_an_array_forgets_the_names():
+    model = _mixture().fit(X)
+    assert not hasattr(model, "feature_names_in_")
+
+
+VARIANTS = {
+    "fitted": _classifier,
+    "symmetric": lambda: _classifier().symmetric(0.1),
+    "asymmetric": lambda: _classifier().asymmetric(FRAME, component=2),
+    "from_mixtures": lambda: MFAClassifier.from_mixtures(_classifier().mixtures_),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_classifier_and_its_mixtures_know_the_names(variant, tmp_path):
+    model = VARIANTS[variant]()
+    model.save(tmp_path / "model")
+    for copy in (model, MFAClassifier.load(tmp_path / "model")):
+        for estimator in (copy, *copy.mixtures_):
+            assert list(estimator.feature_names_in_) == NAMES
+            assert estimator.predict(FRAME).shape == Y.shape
+            with pytest.raises(ValueError, match="feature names"):
+                estimator.predict(TURNED)
+
+
+def test_a_saved_mixture_knows_the_names(tmp_path):
+    _mixture().save(tmp_path / "model")
+    assert list(MFA.load(tmp_path / "model").feature_names_in_) == NAMES
+
+
+ATTACKED = {
+    "MFAClassifier": _classifier,
+    "LinearSVC": lambda: LinearSVC(random_state=0).fit(FRAME, Y),
+    "SVC": lambda: SVC().fit(FRAME, Y),
+    "Pipeline": lambda: make_pipeline("passthrough", StandardScaler(), SVC()).fit(FRAME, Y),
+}
+
+
+@pytest.mark.parametrize("y", [None, Y], ids=["predicted", "given"])
+@pytest.mark.parametrize("attack", [attacks.ld_grad, attacks.nearest], ids=lambda a: a.__name__)
+@pytest.mark.parametrize("name", ATTACKED)
+def test_attacks_check_the_names(name, attack, y):
+    model = ATTACKED[name]()
+    result = attack(model, FRAME, y)
+    assert isinstance(result.X_adv, np.ndarray)
+    assert result.success.any()
+    with pytest.raises(ValueError, match="feature names"):
+        attack(model, TURNED, y)
+
+
+def test_frames_out_of_a_scaler():
+    pipeline = make_pipeline(StandardScaler(), MFAClassifier(2, 1, random_state=0, tol=1e-1))
+    pipeline.set_output(transform="pandas").fit(FRAME, Y)
+    assert list(pipeline[-1].feature_names_in_) == NAMES
+    plain = make_pipeline(StandardScaler(), MFAClassifier(2, 1, random_state=0, tol=1e-1)).fit(FRAME, Y)
+    assert np.array_equal(pipeline.predict(FRAME), plain.predict(FRAME))

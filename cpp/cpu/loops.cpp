@@ -11,7 +11,7 @@
 #include "cpu/loops/selection.hpp"
 #include "cpu/loops/statistics.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 
 #define MFA_STRING(name) #name
 #define MFA_NAME(name) MFA_STRING(name)

@@ -25,15 +25,18 @@ struct VectorOf<T, 1> {
 template <class T, std::size_t W>
 using Vector = typename VectorOf<T, W>::type;
 #else
-// No vector extension: an array that the compiler may keep in registers.
+// No vector extension: an array that the compiler may keep in registers. Which products it would contract into FMA could
+// then differ between kernels for one row and for more, and a row's result has to be the same in all of them.
+#pragma fp_contract(off)
 template <class T, std::size_t W>
 struct Vector {
   T lane[W];
   Vector& operator+=(const Vector& o) { for (std::size_t i = 0; i < W; ++i) lane[i] += o.lane[i]; return *this; }
   Vector& operator-=(const Vector& o) { for (std::size_t i = 0; i < W; ++i) lane[i] -= o.lane[i]; return *this; }
+  Vector& operator*=(const Vector& o) { for (std::size_t i = 0; i < W; ++i) lane[i] *= o.lane[i]; return *this; }
   friend Vector operator+(Vector a, const Vector& b) { return a += b; }
   friend Vector operator-(Vector a, const Vector& b) { return a -= b; }
-  friend Vector operator*(Vector a, const Vector& b) { for (std::size_t i = 0; i < W; ++i) a.lane[i] *= b.lane[i]; return a; }
+  friend Vector operator*(Vector a, const Vector& b) { return a *= b; }
   T operator[](std::size_t i) const { return lane[i]; }
 };
 #endif

@@ -7,7 +7,7 @@
 #include "cpu/loops/products.hpp"
 #include "cpu/prefetch.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // What rows of T, about a mean and in the precision A, are multiplied with: columns, and if Squared themselves.

@@ -5,7 +5,7 @@
 
 #include "cpu/loops/registers.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // |a - b|^2, or |a|^2 where b is null; in double.

@@ -7,7 +7,7 @@
 #include "cpu/loops/registers.hpp"
 #include "cpu/prefetch.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // Features that are multiplied in one go: some hundred rows of them stay in the second-level cache, one tile of them in the first.

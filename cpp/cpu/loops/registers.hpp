@@ -5,7 +5,7 @@
 
 #include "cpu/simd.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // Bytes of a vector register, and rows of the matrix product whose accumulators fit the register file.

@@ -8,7 +8,7 @@
 #include "cpu/loops/products.hpp"
 #include "cpu/prefetch.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // Features that are walked twice while they are in the first-level cache.

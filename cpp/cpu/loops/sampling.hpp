@@ -10,7 +10,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/loops/registers.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // Normal numbers come in batches of this many blocks of Philox, of four words each.

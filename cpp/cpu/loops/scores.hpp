@@ -8,7 +8,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/loops/registers.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // One vector of a centred row; a part of one at the end of the row.

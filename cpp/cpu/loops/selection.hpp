@@ -5,7 +5,7 @@
 
 #include "cpu/loops/registers.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // Numbers that are compared before anyone looks at one of them.

@@ -6,7 +6,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/loops/registers.hpp"
 
-namespace mfa::cpu::MFA_ISA {
+namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
 // N vectors of W features: a factor is broadcast once for all of them.

@@ -206,3 +206,22 @@ def test_scores_are_monitored():
     assert len(scores) == model.n_iter_
     assert scores[-1] == model.score(X)
     assert np.all(np.diff(scores) > -1e-9)  # EM never lowers it
+
+
+class Metadata(Recorder):
+    """Keeps what the fit was given beside X and y."""
+
+    def on_fit_task_end(self, estimator, context, *, metadata=None):
+        self.models.append(metadata)
+
+
+@pytest.mark.parametrize("make", [MFA, MFAClassifier], ids=lambda c: c.__name__)
+def test_callbacks_see_the_weights(make):
+    weights = np.ones(len(X))
+    for given in ({}, {"sample_weight": weights}):
+        recorder = Metadata()
+        make(random_state=0).set_callbacks(recorder).fit(X, Y, **given)
+        assert recorder.models
+        for seen in recorder.models:
+            assert seen.keys() == given.keys()
+            assert seen.get("sample_weight") is given.get("sample_weight")

@@ -47,14 +47,15 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Probabilities of the classes; None for their frequencies in `fit`.
     rule : {"max", "sum"}, default="max"
         The score of a class is the density of its best component, or that of its whole mixture (log-sum-exp).
-    noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params, warm_start, n_threads, screening
-        As in `MFA`; `tied_noise` ties the components of a class.
-    learning_decay, learning_offset
-        As in `MFA`, for `partial_fit`.
-    missing : {"error", "marginal"}, default="error"
-        As in `MFA`: with "marginal", NaN is a missing value, and scores are of what is observed. Attacks take none.
+    noise_type, tied_noise, tol, min_noise_variance, max_iter, n_init, init_params : as in `MFA`
+        `tied_noise` ties the components of a class.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
+    warm_start, verbose, verbose_interval, n_threads, screening : as in `MFA`
+    learning_decay, learning_offset : as in `MFA`
+        For `partial_fit`.
+    missing : {"error", "marginal"}, default="error"
+        As in `MFA`: with "marginal", NaN is a missing value, and scores are of what is observed. Attacks take none.
 
     Attributes
     ----------
@@ -364,7 +365,12 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return as_samples(X, estimator=self)
 
     def log_priors(self) -> FloatArray:
-        """Return the logarithms of `priors_`; -inf where one is 0."""
+        """Return the logarithms of `priors_`; -inf where one is 0.
+
+        Returns
+        -------
+        log_priors : ndarray of shape (n_classes,)
+        """
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(self.priors_, dtype=np.float64))
 
@@ -395,6 +401,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> Any:
         """Return the scores of the classes, log prior included.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
         Returns
         -------
         scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
@@ -410,6 +420,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> Any:
         """Return the classes' posterior probabilities under the rule.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
@@ -421,6 +435,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithms of `predict_proba`, which do not underflow.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
@@ -431,6 +449,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @by_blocks
     def class_log_likelihood(self, X: Any) -> Any:
         """Return log p(x | class) under the rule, in nats.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
 
         Returns
         -------
@@ -489,6 +511,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             In units of X.
         uniform_weights : bool, default=False
             Whether the components of a class also get the same weight.
+
+        Returns
+        -------
+        classifier : MFAClassifier
         """
         variance = _check_noise_std("noise_std", noise_std) ** 2
 
@@ -525,6 +551,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Of an outlier component in its class; None for 1 / (K + 1).
         base_noise_std : float, default=1e-3
             Noise of all other components.
+
+        Returns
+        -------
+        classifier : MFAClassifier
         """
         symmetric = self.symmetric(_check_noise_std("base_noise_std", base_noise_std))
         variance = _check_noise_std("noise_std", noise_std) ** 2
@@ -576,6 +606,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted classifier as a safetensors file.
 
+        Parameters
+        ----------
+        path : path
+            Of the file, which is replaced if there is one.
+
         Raises
         ------
         TypeError
@@ -604,6 +639,15 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a classifier that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            Of the file.
+
+        Returns
+        -------
+        classifier : MFAClassifier
 
         Raises
         ------

@@ -408,7 +408,20 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Estimate the parameters and return each sample's best component, as `fit` and `predict` do."""
+        """Estimate the parameters and return each sample's best component, as `fit` and `predict` do.
+
+        Parameters
+        ----------
+        X : array-like or stream of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int64
+        """
         return self.fit(X, y, sample_weight).predict(X)
 
     def e_step(self, X: Any, sample_weight: Any = None) -> Statistics:
@@ -699,7 +712,12 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.noise_variance_: Array = parameters.noise_variance
 
     def n_parameters(self) -> int:
-        """Return the number of free parameters; rotations of the factors do not count."""
+        """Return the number of free parameters; rotations of the factors do not count.
+
+        Returns
+        -------
+        n_parameters : int
+        """
         check_is_fitted(self)
         K, L, d = self.loadings_.shape
         noise = (d if self.noise_type == "diag" else 1) * (1 if self.tied_noise else K)
@@ -735,7 +753,20 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         return samples.wrap(self._scorer().log_sums(samples)[:, 0].astype(samples.dtype))
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the mean of log p(x) over the samples, in nats per sample; weighted if they have weights."""
+        """Return the mean of log p(x) over the samples, in nats per sample.
+
+        Parameters
+        ----------
+        X : array-like or stream of shape (n_samples, n_features)
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts.
+
+        Returns
+        -------
+        mean_log_density : float
+        """
         total, weight = self._log_likelihood(X, sample_weight)
         return total / weight
 
@@ -773,6 +804,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     def predict(self, X: Any) -> Any:
         """Return the index of each sample's best component; the lowest on a tie.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
         Returns
         -------
         labels : ndarray of shape (n_samples,), int64
@@ -784,6 +819,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> Any:
         """Return the components' posterior probabilities, the responsibilities.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
         Returns
         -------
         responsibilities : ndarray of shape (n_samples, n_components)
@@ -794,6 +833,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     @by_blocks
     def posterior_factors(self, X: Any) -> tuple[Any, Any]:
         """Return each sample's best component and the mean of its factors given the sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
 
         Returns
         -------
@@ -807,6 +850,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     @by_blocks
     def reconstruct(self, X: Any) -> Any:
         """Return each sample's projection onto its best component: ``loadings.T @ z + mean`` at the posterior mean z.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
 
         Returns
         -------
@@ -884,12 +931,34 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         )
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return the Bayesian information criterion on X; the lower the better. Weights stand for repetition."""
+        """Return the Bayesian information criterion on X; the lower the better.
+
+        Parameters
+        ----------
+        X : array-like or stream of shape (n_samples, n_features)
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts: weights stand for repetition.
+
+        Returns
+        -------
+        bic : float
+        """
         total, n = self._log_likelihood(X, sample_weight)
         return float(-2.0 * total + self.n_parameters() * np.log(n))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return the Akaike information criterion on X; the lower the better. Weights stand for repetition."""
+        """Return the Akaike information criterion on X; the lower the better.
+
+        Parameters
+        ----------
+        X : array-like or stream of shape (n_samples, n_features)
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts: weights stand for repetition.
+
+        Returns
+        -------
+        aic : float
+        """
         return float(-2.0 * self._log_likelihood(X, sample_weight)[0] + 2.0 * self.n_parameters())
 
     # ------------------------------------------------------------------------------------------------ sampling
@@ -940,13 +1009,28 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     # ------------------------------------------------------------------------------------------------ persistence
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model as a safetensors file."""
+        """Write the fitted model as a safetensors file.
+
+        Parameters
+        ----------
+        path : path
+            Of the file, which is replaced if there is one.
+        """
         check_is_fitted(self)
         _persistence.write(path, "mfa_fast.MFA", arrays_of(self), header_of(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a model that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            Of the file.
+
+        Returns
+        -------
+        model : MFA
 
         Raises
         ------

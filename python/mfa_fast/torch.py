@@ -180,7 +180,12 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         raise ValueError(msg)
 
     def extra_repr(self) -> str:
-        """Return what the module's representation says beside its name."""
+        """Return what the module's representation says beside its name.
+
+        Returns
+        -------
+        text : str
+        """
         return f"{self.classifier!r}, image_shape={self.image_shape}, temperature={self.temperature:g}"
 
 

@@ -128,13 +128,13 @@ def ddn(
 
     Parameters
     ----------
-    model, X, y, clip, batch_size
-        As in `cw_l2`.
+    model, X, y : as in `cw_l2`
     steps : int, default=100
     init_epsilon : float, default=1.0
         The first radius, in units of X.
     gamma : float, default=0.05
         By what fraction the radius changes in each step.
+    clip, batch_size : as in `cw_l2`
 
     Returns
     -------

@@ -35,6 +35,16 @@ class AttackResult:
     -----
     In every figure below a sample counts that y gives the right class of: what was misclassified from the start needs
     no attack, and says nothing of one.
+
+    Examples
+    --------
+    >>> from mfa_fast import attacks
+    >>> from mfa_fast.datasets import gaussian_toy
+    >>> classifier = gaussian_toy("spherical", robust=True)  # the boundary is 4 away from either mean
+    >>> X, y = classifier.sample(1000, random_state=0)
+    >>> result = attacks.ld_grad(classifier, X, y)
+    >>> result.security_curve([0, 4, 8]).round(1)
+    array([1. , 0.5, 0. ])
     """
 
     X_adv: Any

@@ -125,11 +125,26 @@ class SampleStream(Iterator[tuple[Array, Array]]):
         return batch
 
     def draw(self, start: int) -> tuple[Array, Array]:
-        """Return the batch that begins at sample `start`, and leave the position as it is."""
+        """Return the batch that begins at sample `start`, and leave the position as it is.
+
+        Parameters
+        ----------
+        start : int
+
+        Returns
+        -------
+        X : ndarray of shape (batch_size, n_features)
+        y : ndarray of shape (batch_size,)
+        """
         return self.classifier.sample(self.batch_size, noise=self.noise, random_state=self.seed, start=start)
 
     def state_dict(self) -> dict[str, int | bool]:
-        """Return what `load_state_dict` needs to go on from here: plain numbers, no arrays."""
+        """Return what `load_state_dict` needs to go on from here: plain numbers, no arrays.
+
+        Returns
+        -------
+        state_dict : dict
+        """
         return {"position": self._position, "seed": self.seed, "noise": self.noise}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -114,18 +114,47 @@ class DiscreteToy:
         Of each pair of levels, in each class.
     levels : ndarray of shape (100,)
         The values that the levels stand for.
+
+    Examples
+    --------
+    >>> from mfa_fast.datasets import discrete_toy
+    >>> toy = discrete_toy(robust=True)
+    >>> features, y = toy.sample(1000, random_state=0)
+    >>> bool((toy.predict(features) == y).mean() > 0.95)
+    True
     """
 
     probabilities: Array
     levels: Array
 
     def predict(self, features: Any) -> Array:
-        """Return the Bayes-optimal class, 0 or 1, of pairs of levels (n, 2)."""
+        """Return the Bayes-optimal class, 0 or 1.
+
+        Parameters
+        ----------
+        features : array-like of shape (n, 2)
+            Pairs of levels, from 0 to 99.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,)
+        """
         first, second = np.asarray(features).T
         return cast(Array, np.argmax(self.probabilities[:, first, second], axis=0))
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> tuple[Array, Array]:
-        """Draw pairs of levels (n, 2) and their classes (n,)."""
+        """Draw pairs of levels and their classes.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, 2)
+        y : ndarray of shape (n_samples,)
+        """
         n_samples = check_integer("n_samples", n_samples, 1)
         random = as_random_state(random_state)
         y = random.randint(2, size=n_samples)

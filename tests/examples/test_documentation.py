@@ -1,0 +1,66 @@
+"""The documentation is whole: docstrings have the sections that they should, and nothing public is without a page."""
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import public_api
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+# numpydoc's checks that are not asked for, and why.
+NOT_ASKED = {
+    "ES01": "the summary often says it all",
+    "SA01": "there is not always something else to see",
+    "RT02": "what is returned has a name, as in scikit-learn",
+    "RT03": "of many a result name, type and shape say enough",
+    "PR07": "and so they do of many a parameter",
+    "PR08": "a description may begin with a name, such as float32",
+}
+
+
+@pytest.mark.parametrize("module", public_api.modules())
+def test_docstrings_have_their_sections(module):
+    validate = pytest.importorskip("numpydoc.validate").validate
+    complaints = []
+    for name, value in public_api.exports(module):
+        complaints += _complaints(validate, f"{module}.{name}", _excused(value))
+        if inspect.isclass(value):
+            for member in public_api.members(value):
+                # A class has an example for all of its methods.
+                complaints += _complaints(validate, f"{module}.{name}.{member}", {*NOT_ASKED, "EX01"})
+    assert not complaints, "\n".join(complaints)
+
+
+def _excused(value):
+    excused = set(NOT_ASKED)
+    if dataclasses.is_dataclass(value):
+        excused.add("PR01")  # its parameters are its attributes
+    if inspect.isclass(value) and issubclass(value, Exception):
+        excused.add("EX01")
+    return excused
+
+
+def _complaints(validate, path, excused):
+    return [f"{path}: {code} {text}" for code, text in validate(path)["errors"] if code not in excused]
+
+
+@pytest.mark.parametrize("module", public_api.modules())
+def test_every_public_name_has_a_page(module):
+    listed = _autosummaries((DOCS / "api" / "index.rst").read_text(encoding="utf-8"))
+    missing = {name for name, _ in public_api.exports(module)} - listed.get(module, set())
+    assert not missing, f"docs/api/index.rst lacks, of {module}: {', '.join(sorted(missing))}"
+
+
+def _autosummaries(text):
+    """Return the names in the page's lists, by module."""
+    listed, module = {}, None
+    for line in text.splitlines():
+        if match := re.fullmatch(r"\.\. currentmodule:: (\S+)", line):
+            module = match[1]
+        elif match := re.fullmatch(r" {3}(\w+)", line):
+            listed.setdefault(module, set()).add(match[1])
+    return listed

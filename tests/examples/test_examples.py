@@ -1,4 +1,4 @@
-"""What the documentation shows runs as it stands: the README's Python and every docstring."""
+"""What the documentation shows runs as it stands: the README's Python, the user guide's and every docstring."""
 
 import doctest
 import importlib
@@ -11,6 +11,7 @@ import pytest
 import mfa_fast
 
 README = Path(__file__).parents[2] / "README.md"
+GUIDE = sorted((README.parent / "docs" / "guide").glob("*.md"))
 
 # Modules that need more than the library's own dependencies, which the tests' environment has.
 MODULES = sorted(
@@ -37,10 +38,21 @@ def test_docstrings(name):
     assert doctest.testmod(module, optionflags=flags).failed == 0
 
 
+def _blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
 def test_readme(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = _blocks(README)
     assert blocks
     for block in blocks:
         assert len(block.strip().splitlines()) <= 10
         exec(compile(block, str(README), "exec"), {})
     assert "1.0 {" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDE if _blocks(page)], ids=lambda page: page.stem)
+def test_guide(page):
+    names = {}
+    for block in _blocks(page):  # each goes on where the last one ended
+        exec(compile(block, str(page), "exec"), names)

@@ -37,7 +37,7 @@ model = MFA(n_components=4, n_factors=4, random_state=0).fit(digits.X_train)
 # out of which the model has taken what it holds to be noise: their projections onto their best component.
 
 inliers = digits.X_test
-noise = 0.15 * np.random.RandomState(0).standard_normal(inliers.shape)
+noise = 0.25 * np.random.RandomState(0).standard_normal(inliers.shape)
 outliers = {
     "other digits": np.concatenate([load(1, 7).X_test, load(4, 9).X_test]),
     "noisy": np.clip(inliers + noise, 0, 1).astype(np.float32),

@@ -23,7 +23,9 @@ from mfa_fast.datasets import SampleStream, load_digits_pair, load_mnist_pair
 
 data = os.environ.get("MFA_FAST_DATA")
 digits = load_mnist_pair(3, 8, data) if data else load_digits_pair(3, 8)
-fitted = MFAClassifier(n_components=5, n_factors=4, rule="sum", random_state=0).fit(digits.X_train, digits.y_train)
+fitted = MFAClassifier(n_components=5, n_factors=4, rule="sum", tol=1e-2, random_state=0).fit(
+    digits.X_train, digits.y_train
+)
 bayes = fitted.symmetric(noise_std=0.4 if data is None else 0.8)
 
 X_test, y_test = bayes.sample(20_000, random_state=0)

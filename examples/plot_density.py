@@ -57,20 +57,20 @@ _ = axes.legend()
 # %%
 # The best of them, asked for images
 # ----------------------------------
-# The means of its heaviest components; a new sample of each, without the noise; and one of the held-out images that
-# belong to it.
+# The means of its heaviest components; a new sample of each, without the noise; and the held-out image that is most
+# probable in it.
 
 K, L = max(scores, key=scores.get)
 model = models[K, L]
 print(f"{K} components of {L} factors, {model.n_parameters():,} parameters: {scores[K, L]:.1f} nats per image")
 
 samples, components_of_samples = model.sample(5000, noise=False, random_state=0)
-components_of_images = model.predict(X_test)
+log_prob = model.weighted_log_prob(X_test)
 shown = np.argsort(-model.weights_)[:10]
 rows = {
     "means": model.means_[shown],
     "samples": [samples[components_of_samples == k][0] for k in shown],
-    "held out": [X_test[components_of_images == k][0] for k in shown],
+    "held out": X_test[np.argmax(log_prob[:, shown], axis=0)],
 }
 
 fig, grid = plt.subplots(len(rows), len(shown), figsize=(8, 2.6), layout="constrained")

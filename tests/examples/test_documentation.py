@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import mfa_fast
 import public_api
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 # numpydoc's checks that are not asked for, and why.
 NOT_ASKED = {
@@ -64,3 +66,13 @@ def _autosummaries(text):
         elif match := re.fullmatch(r" {3}(\w+)", line):
             listed.setdefault(module, set()).add(match[1])
     return listed
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [("CITATION.cff", r"^version: (\S+)$"), ("CHANGELOG.md", r"^## \[(\d\S*)\]")],
+    ids=["citation", "changelog"],
+)
+def test_version_is_that_of_the_package(file, pattern):
+    stated = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert stated[1] == mfa_fast.__version__

@@ -1,4 +1,4 @@
-"""How the pages are built: sphinx-build -W -b html docs build/docs (CONTRIBUTING.md).
+"""How the pages are built: sphinx-build -W --keep-going docs build/docs (CONTRIBUTING.md).
 
 The build needs no network. The pages that it makes ask a public server for MathJax, which draws the formulas.
 """
@@ -26,7 +26,6 @@ extensions = [
 ]
 smartquotes = False  # they would make dashes of the options of commands
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
 nitpicky = True
 # Single backticks in docstrings name parameters and packages as well as things that have a page: what has one becomes
 # a link, the rest is set as code.
@@ -42,14 +41,11 @@ html_show_copyright = False
 # Markdown as GitHub reads it: the pages in docs/ are read in both places.
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 3
-myst_dmath_double_inline = False
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"  # the docstrings tell types, and shapes too
 autosummary_generate = True
 numpydoc_show_class_members = False  # the template does
-numpydoc_class_members_toctree = False
-numpydoc_xref_param_type = False
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

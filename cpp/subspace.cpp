@@ -74,6 +74,8 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
     std::fill_n(noise.data() + k * R, R, model.largest_noise(k));
   }
   rotations_.resize(K * L * L);
+  mean_lengths_.resize(K);
+  loading_lengths_.resize(K);
   Rounded<double> exact;
   exact.means_left.resize(K);
   exact.spreads.assign(K, 0.0);
@@ -89,6 +91,8 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
     exact.means_left[k] = std::sqrt(core::positive(left(L, L)) + rounding * mean_square);
     double loadings_square = 0.0;
     for (std::size_t l = 0; l < L; ++l) loadings_square += from.product(k, l, l);
+    mean_lengths_[k] = std::sqrt(mean_square);
+    loading_lengths_[k] = std::sqrt(loadings_square);
     for (std::size_t l = 0; l < L; ++l)
       for (std::size_t m = 0; m < L; ++m)
         outside[l * L + m] = left(l, m) + (l == m ? rounding * loadings_square : 0.0);
@@ -173,6 +177,25 @@ void Subspace::to_model_factors(std::size_t k, double* z) const {
     z[l] = 0.0;
     for (std::size_t m = 0; m < L; ++m) z[l] += rotation[m * L + l] * rotated[m];
   }
+}
+
+void Subspace::add_precision_product(std::size_t k, const double* y, const double* z, double share, double* out) const {
+  const ComponentView shadow = shadow_->component(k);
+  const std::size_t R = n_directions_;
+  const std::size_t L = shadow.n_factors;
+  const double* rotation = rotations_.data() + k * L * L;
+  const double weight = share * shadow.inverse_noise_scalar;
+  for (std::size_t r = 0; r < R; ++r) out[r] += weight * (y[r] - shadow.mean[r]);
+  for (std::size_t l = 0; l < L; ++l) {
+    const double rotated = core::dot(rotation + l * L, z, L);
+    for (std::size_t r = 0; r < R; ++r) out[r] -= weight * rotated * shadow.loadings[l * R + r];
+  }
+}
+
+double Subspace::precision_product_size(std::size_t k, double x_length, const double* z) const {
+  const ComponentView shadow = shadow_->component(k);
+  const double moved = loading_lengths_[k] * std::sqrt(core::squared_norm(shadow.n_factors, z));
+  return (x_length + mean_lengths_[k] + moved) * shadow.inverse_noise_scalar;
 }
 
 template <>

@@ -32,6 +32,13 @@ class Subspace {
   // The shadow's factors are rotated: z (L) of component k becomes the model's.
   void to_model_factors(std::size_t k, double* z) const;
 
+  // Computes  out (R) += share * U^T S_k^-1 (x - mu_k), from the coordinates y (R) of x and the posterior mean z (L) of its
+  //           factors: what a step along it moves y by. Spherical noise only.
+  // Cost      2 R L flops.
+  void add_precision_product(std::size_t k, const double* y, const double* z, double share, double* out) const;
+  // A bound on the terms that S_k^-1 (x - mu_k) is the sum of; `x_length` is |x|, about the centre.
+  double precision_product_size(std::size_t k, double x_length, const double* z) const;
+
  private:
   // What terms() points to, rounded to the side on which the bounds stay bounds.
   template <class T>
@@ -48,6 +55,7 @@ class Subspace {
   std::vector<double> directions_;  // all that were found (count, d), for the next model
   std::unique_ptr<Model> shadow_;
   std::vector<double> rotations_;  // (K, L, L)
+  std::vector<double> mean_lengths_, loading_lengths_;  // (K), in all features
   Rounded<float> rounded_f32_;
   Rounded<double> rounded_f64_;
   cpu::Panel<float> basis_f32_;

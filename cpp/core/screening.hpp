@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
 
 #include "core/config.hpp"
@@ -34,6 +35,17 @@ struct Outside {
 // Computes  a bound on how far rounding moved the coordinates y of a vector of squared length x_norm, theory.md (22).
 // Numerics  every coordinate is a product with a unit vector, summed in short runs (docs/theory.md, table 1).
 MFA_HD inline double coordinate_error(double x_norm, double epsilon) { return 8.0 * epsilon * std::sqrt(x_norm); }
+
+// Computes  what a step x <- fl(x - a g) adds to that bound where y is moved by the step's own coordinates, which are made of
+//           the parameters' coordinates and not of x, theory.md (22a). `step_size` is a times what bounds the terms of g,
+//           `feedback` a times the factor of x in g, `x_length` that of x after the step, not centred.
+// Numerics  x is rounded to the samples' type, and y once more before it is used; g and its coordinates are sums of
+//           n_factors + 2 terms in double.
+MFA_HD inline double moved_coordinate_error(double before, double feedback, double x_length, double y_length,
+                                            double step_size, std::size_t n_factors, double epsilon) {
+  const double sums = 4.0 * (static_cast<double>(n_factors) + 16.0) * std::numeric_limits<double>::epsilon();
+  return before * (1.0 + feedback) + epsilon * (x_length + y_length) + sums * step_size;
+}
 
 // Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).
 // Numerics  x itself was centred, scaled and rounded: by less than 2 epsilon |x|, a quarter of what y is allowed.

@@ -83,8 +83,8 @@ class ActiveRows {
     return rows;
   }
 
-  // x <- clip(x - a g), and beyond that point by the overshoot; `norm` is |g|.
-  void step(std::size_t i, double a, const double* gradient, double norm) {
+  // x <- clip(x - a g), and beyond that point by the overshoot; `norm` is |g|. Returns the a that was taken.
+  double step(std::size_t i, double a, const double* gradient, double norm) {
     const std::size_t d = source_.n_features;
     T* x = row(i);
     const double x_norm = std::sqrt(loops_.squared_distance(x, nullptr, d));
@@ -97,6 +97,7 @@ class ActiveRows {
     for (std::size_t j = 0; j < d; ++j)
       x[j] = static_cast<T>(std::min(high, std::max(low, static_cast<double>(x[j]) - factor * gradient[j])));
     ++out_.n_steps[index_[i]];
+    return factor;
   }
 
   // To be called from the last row to the first, or the row that takes the place would be passed over.

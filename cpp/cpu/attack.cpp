@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/quadric.hpp"
 #include "core/reduce.hpp"
+#include "core/screening.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -23,14 +25,19 @@ struct Pair {
 constexpr double gap_tolerance = 1e-8;
 constexpr double small_gap = 1e-4;
 
-
 template <class T>
 class LdGrad {
+  using Place = typename BlockScorer<T>::Place;
   // What the gradient of a row is made of: a component's, times its share, negative for the class that is to be left.
   struct Term {
     std::size_t row, component;  // the row counted among those that take a step together
     double share;
     std::size_t factors;         // where its factors stand
+  };
+  // The gradient in the subspace, and what the rounding of a step along it is measured by.
+  struct Shift {
+    std::vector<double> coordinates;  // (R)
+    double feedback, size;
   };
 
  public:
@@ -47,15 +54,19 @@ class LdGrad {
         zeros_(model.n_features(), 0.0),
         factors_(refined_rows * model.n_factors()),
         products_(refined_rows * (model.n_factors() + 1)),
-        scratch_(residual_scratch(refined_rows, model.n_factors())) {}
+        scratch_(residual_scratch(refined_rows, model.n_factors())) {
+    if (model.noise() != Noise::spherical || options.step.clip_low || options.step.clip_high) return;
+    if (scorer_.subspace() == nullptr) return;
+    places_.resize(max_rows);
+    center_length_ = std::sqrt(typed<T>(model.loops()).squared_distance(model.center<T>(), nullptr, model.n_features()));
+  }
 
   BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels, const PairOutput& pairs) {
     active_.load(first, count);
     std::fill_n(pairs.source + first, count, -1);
     std::fill_n(pairs.target + first, count, -1);
     for (std::size_t step = 0; !active_.empty(); ++step) {
-      scorer_.load(active_.view(), 0, active_.size());
-      if (const BadRow bad = scorer_.score_groups(groups_, gap_tolerance)) return active_.index(*bad);
+      if (const BadRow bad = score(step)) return active_.index(*bad);
       close_.clear();
       for (std::size_t i = 0; i < active_.size(); ++i) {
         pairs_[i] = choose(i, static_cast<std::size_t>(labels[active_.index(i)]));
@@ -72,6 +83,7 @@ class LdGrad {
         const std::size_t at = active_.index(i);
         if (!goes_on(i)) continue;
         standing_.push_back(i);
+        if (step == 0 && !places_.empty()) scorer_.read_place(i, places_[i]);
         pairs.source[at] = static_cast<std::int64_t>(pairs_[i].source) - groups_[pairs_[i].source_class];
         pairs.target[at] = static_cast<std::int64_t>(pairs_[i].target) - groups_[pairs_[i].target_class];
       }
@@ -79,12 +91,26 @@ class LdGrad {
       for (std::size_t s = 0; s < standing_.size(); s += at_once)
         take_steps(standing_.data() + s, std::min(at_once, standing_.size() - s));
       for (std::size_t i = active_.size(); i-- > 0;)
-        if (!goes_on(i)) active_.finish(i, !leads(pairs_[i]));
+        if (!goes_on(i)) finish(i);
     }
     return {};
   }
 
  private:
+  // Where the coordinates of a step can be had from the coordinates of the parameters, rows are screened by those that
+  // have been moved along: moved rows are not multiplied with the subspace again.
+  BadRow score(std::size_t step) {
+    scorer_.load(active_.view(), 0, active_.size());
+    if (step == 0 || places_.empty()) return scorer_.score_groups(groups_, gap_tolerance);
+    for (std::size_t i = 0; i < active_.size(); ++i) scorer_.place(i, places_[i]);
+    return scorer_.score_placed_groups(groups_, gap_tolerance);
+  }
+
+  void finish(std::size_t i) {
+    active_.finish(i, !leads(pairs_[i]));
+    if (!places_.empty()) std::swap(places_[i], places_[active_.size()]);
+  }
+
   // Gradients that are held at once, in numbers.
   static constexpr std::size_t gradient_numbers = std::size_t{1} << 20;
 
@@ -147,13 +173,48 @@ class LdGrad {
                      [](const Term& a, const Term& b) { return a.component < b.component; });
     for_each_component([&](const Term* terms, std::size_t n) { add_gradients(rows, terms, n); });
     for_each_component([&](const Term* terms, std::size_t n) { add_curvatures(terms, n); });
+    if (!places_.empty()) add_shifts(rows, count);
     for (std::size_t r = 0; r < count; ++r) {
       const double* gradient = gradients_.data() + r * d;
       const double b = model_.loops().f64.squared_distance(gradient, nullptr, d);
       const double gap = step_gap(rows[r]);
       if (!(b > 0.0) || !std::isfinite(gap)) continue;  // the two components are one and the same, or one has weight 0
-      active_.step(rows[r], core::step_to_zero(gap, b, curvatures_[r]), gradient, std::sqrt(b));
+      const double a = active_.step(rows[r], core::step_to_zero(gap, b, curvatures_[r]), gradient, std::sqrt(b));
+      if (!places_.empty()) move(rows[r], a, shifts_[r]);
     }
+  }
+
+  // The coordinates of the gradients, theory.md (14a).
+  void add_shifts(const std::size_t* rows, std::size_t count) {
+    const Subspace& subspace = *scorer_.subspace();
+    shifts_.resize(std::max(shifts_.size(), count));
+    for (std::size_t r = 0; r < count; ++r) {
+      shifts_[r].coordinates.assign(subspace.n_directions(), 0.0);
+      shifts_[r].feedback = shifts_[r].size = 0.0;
+    }
+    for (const Term& term : terms_) {
+      const Place& at = places_[rows[term.row]];
+      const double* z = term_factors_.data() + term.factors;
+      Shift& shift = shifts_[term.row];
+      subspace.add_precision_product(term.component, at.coordinates.data(), z, term.share, shift.coordinates.data());
+      shift.feedback += term.share * model_.inverse_noise_scalars()[term.component];
+      shift.size +=
+          std::abs(term.share) * subspace.precision_product_size(term.component, std::sqrt(at.norm), z);
+    }
+  }
+
+  // The place of a row that has taken the step x - a g.
+  void move(std::size_t i, double a, const Shift& shift) {
+    Place& at = places_[i];
+    double square = 0.0;
+    for (std::size_t j = 0; j < at.coordinates.size(); ++j) {
+      at.coordinates[j] -= a * shift.coordinates[j];
+      square += at.coordinates[j] * at.coordinates[j];
+    }
+    at.norm = typed<T>(model_.loops()).squared_distance(active_.row(i), model_.center<T>(), model_.n_features());
+    at.error = core::moved_coordinate_error(at.error, a * std::abs(shift.feedback), center_length_ + std::sqrt(at.norm),
+                                            std::sqrt(square), a * shift.size, model_.n_factors(),
+                                            std::numeric_limits<T>::epsilon());
   }
 
   // Calls visit(terms, count) for terms of one component, as many as are computed at once.
@@ -267,6 +328,9 @@ class LdGrad {
   const LdGradOptions& options_;
   BlockScorer<T> scorer_;
   ActiveRows<T> active_;
+  std::vector<Place> places_;             // (rows); empty where all rows go through the whole of screening in every step
+  std::vector<Shift> shifts_;             // (rows at once)
+  double center_length_ = 0.0;
   std::vector<Pair> pairs_;               // (rows)
   std::vector<std::size_t> standing_;     // rows that take a step
   std::vector<std::size_t> close_;        // rows near the surface between the classes

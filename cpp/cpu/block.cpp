@@ -59,7 +59,8 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
   std::iota(all_rows_.begin(), all_rows_.end(), std::size_t{0});
   std::iota(all_components_.begin(), all_components_.end(), std::size_t{0});
   if (subspace_ == nullptr) return;
-  coordinates_ = AlignedBuffer<T>(tile_ * subspace_->template basis<T>().columns());
+  coordinates_ = AlignedBuffer<T>(max_rows * subspace_->n_directions() + tile_ * subspace_->template basis<T>().columns());
+  coordinate_errors_.resize(max_rows);
   shadow_product_ = AlignedBuffer<T>(tile_ * subspace_->shadow().template panels<T>().columns.columns());
   upper_.resize(max_rows * model.n_components());
   guess_.resize(model.n_components());
@@ -171,10 +172,30 @@ BadRow BlockScorer<T>::score_all(double tolerance) {
 template <class T>
 BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
   const BadRow bad = for_each_tile([&](std::size_t first, std::size_t count) {
-    if (subspace_ == nullptr) multiply(all_rows_.data() + first, count, first);
-    else screen(groups, tolerance, first, count);
+    if (subspace_ == nullptr) {
+      multiply(all_rows_.data() + first, count, first);
+      return;
+    }
+    project(first, count);
+    screen(groups, tolerance, first, count);
   });
   if (bad) return bad;
+  score_survivors(groups, tolerance);
+  return {};
+}
+
+template <class T>
+BadRow BlockScorer<T>::score_placed_groups(Groups groups, double tolerance) {
+  for (std::size_t i = 0; i < count_; ++i)
+    if (!std::isfinite(norms_[i])) return first_ + i;
+  for (std::size_t first = 0; first < count_; first += tile_)
+    screen(groups, tolerance, first, std::min(tile_, count_ - first));
+  score_survivors(groups, tolerance);
+  return {};
+}
+
+template <class T>
+void BlockScorer<T>::score_survivors(Groups groups, double tolerance) {
   if (subspace_ != nullptr) {
     evaluate();
     find_challengers(groups);
@@ -184,7 +205,6 @@ BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
     multiply_some();
   }
   sharpen({all_rows_.data(), count_}, groups, tolerance);
-  return {};
 }
 
 template <class T>

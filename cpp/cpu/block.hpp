@@ -52,6 +52,10 @@ class BlockScorer {
   //           all that may be are computed in residual form.
   BadRow score_groups(Groups groups, double tolerance);
 
+  // The same for rows that are known by their coordinates in the subspace, see `place`: they are not multiplied with it
+  // again. Every row that has been loaded must have been placed.
+  BadRow score_placed_groups(Groups groups, double tolerance);
+
   // The same to another tolerance, for some rows of the block after that.
   void sharpen(std::span<const std::size_t> rows, Groups groups, double tolerance);
 
@@ -61,6 +65,16 @@ class BlockScorer {
   const double* values(std::size_t i) const { return values_.data() + i * model_.n_components(); }
   // The posterior mean of the factors of row i under component k, which has been scored.
   void factors(std::size_t i, std::size_t k, double* z) const;
+
+  // What is known of a row in the subspace: its coordinates (R), how far off they may be, and |x|^2; about the centre.
+  struct Place {
+    std::vector<double> coordinates;
+    double error, norm;
+  };
+  // Null where scoring does without.
+  const Subspace* subspace() const { return subspace_; }
+  void read_place(std::size_t i, Place& out) const;
+  void place(std::size_t i, const Place& at);
 
  private:
   struct Entry {
@@ -92,7 +106,9 @@ class BlockScorer {
   void multiply_some();                                                            // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
+  void project(std::size_t first, std::size_t count);  // centred rows
   void screen(Groups groups, double tolerance, std::size_t first, std::size_t count);
+  void score_survivors(Groups groups, double tolerance);
   std::size_t select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor);
   void find_challengers(Groups groups);
   void find_survivors(Groups groups);
@@ -129,7 +145,9 @@ class BlockScorer {
 
   AlignedBuffer<T> centered_, squares_;           // (tile, d)
   AlignedBuffer<T> product_, square_product_;     // (rows), of rows that were multiplied; made when first wanted
-  AlignedBuffer<T> coordinates_, shadow_product_;  // (tile, R), and their product with the shadow
+  AlignedBuffer<T> coordinates_;                  // (rows, R), and room for a tile's padding
+  AlignedBuffer<T> shadow_product_;               // (tile), of coordinates
+  std::vector<double> coordinate_errors_;         // (rows)
   std::vector<double> norms_;                     // (rows)
   std::vector<double> values_, errors_;           // (rows, K)
   std::vector<std::int32_t> product_row_;         // (rows): its row of product_, or -1

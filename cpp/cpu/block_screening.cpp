@@ -16,33 +16,58 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
+// Coordinates in the subspace of a tile's rows.
+template <class T>
+void BlockScorer<T>::project(std::size_t first, std::size_t count) {
+  const Panel<T>& basis = subspace_->template basis<T>();
+  const std::size_t R = subspace_->n_directions();
+  T* coordinates = coordinates_.data() + first * R;
+  basis.multiply(centered_.data(), count, coordinates);
+  if (basis.columns() != R)  // the shadow's product wants them in a line
+    for (std::size_t r = 0; r < count; ++r)
+      std::copy_n(coordinates + r * basis.columns(), R, coordinates + r * R);
+  for (std::size_t i = first; i < first + count; ++i) coordinate_errors_[i] = core::coordinate_error(norms_[i], unit_);
+}
+
+template <class T>
+void BlockScorer<T>::read_place(std::size_t i, Place& out) const {
+  const std::size_t R = subspace_->n_directions();
+  const T* y = coordinates_.data() + i * R;
+  out.coordinates.assign(y, y + R);
+  out.error = coordinate_errors_[i];
+  out.norm = norms_[i];
+}
+
+template <class T>
+void BlockScorer<T>::place(std::size_t i, const Place& at) {
+  T* y = coordinates_.data() + i * subspace_->n_directions();
+  std::transform(at.coordinates.begin(), at.coordinates.end(), y, [](double v) { return static_cast<T>(v); });
+  coordinate_errors_[i] = at.error;
+  norms_[i] = at.norm;
+}
+
 // Upper bounds on all values of a tile's rows, from their coordinates in the subspace; and in every group of every row a
 // candidate, the component that seems to be the best.
 template <class T>
 void BlockScorer<T>::screen(Groups groups, double tolerance, std::size_t first, std::size_t count) {
   const std::size_t K = model_.n_components();
   const Model& shadow = subspace_->shadow();
-  const Panel<T>& basis = subspace_->template basis<T>();
   const Panel<T>& panel = shadow.template panels<T>().columns;
   const std::size_t R = subspace_->n_directions();
   const std::size_t n_groups = groups.size() - 1;
   candidates_.resize(norms_.size() * n_groups);
 
-  basis.multiply(centered_.data(), count, coordinates_.data());
-  if (basis.columns() != R)  // the shadow's product wants them in a line
-    for (std::size_t r = 0; r < count; ++r)
-      std::copy_n(coordinates_.data() + r * basis.columns(), R, coordinates_.data() + r * R);
-  panel.multiply(coordinates_.data(), count, shadow_product_.data());
+  panel.multiply(coordinates_.data() + first * R, count, shadow_product_.data());
 
   ScreenTerms<T> terms = subspace_->template terms<T>(unit_);
   constexpr double margin = 4.0 * std::numeric_limits<T>::epsilon();
   for (std::size_t r = 0; r < count; ++r) {
     const std::size_t i = first + r;
-    const T* y = coordinates_.data() + r * R;
+    const T* y = coordinates_.data() + i * R;
     const T* product = shadow_product_.data() + r * panel.columns();
     double y_norm = 0.0;
     for (std::size_t j = 0; j < R; ++j) y_norm += static_cast<double>(y[j]) * static_cast<double>(y[j]);
-    const double shift = core::coordinate_error(norms_[i], unit_);
+    const double shift = coordinate_errors_[i];
     terms.y_norm = static_cast<T>(y_norm);
     terms.shift = static_cast<T>(shift * (1.0 + margin));
     terms.outside = static_cast<T>(core::outside_length(norms_[i], y_norm, shift) * (1.0 - margin));
@@ -127,7 +152,10 @@ void BlockScorer<T>::find_survivors(Groups groups) {
   }
 }
 
-#define MFA_INSTANTIATE(T)                                            \
+#define MFA_INSTANTIATE(T)                                                        \
+  template void BlockScorer<T>::project(std::size_t, std::size_t);                \
+  template void BlockScorer<T>::read_place(std::size_t, Place&) const;            \
+  template void BlockScorer<T>::place(std::size_t, const Place&);                 \
   template void BlockScorer<T>::screen(Groups, double, std::size_t, std::size_t); \
   template void BlockScorer<T>::find_challengers(Groups);                         \
   template void BlockScorer<T>::find_survivors(Groups);

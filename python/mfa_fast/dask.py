@@ -139,13 +139,15 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
     if hasattr(model, "feature_names_in_"):  # of an earlier fit; Dask arrays have none
         del model.feature_names_in_
     cluster = _Cluster(workers, model, X)
-    return model._fit(
+    model._fit(
         (n, d),
         np.float32 if X.dtype == np.float32 else np.float64,
         find_samples=lambda rng: model._completed(_pull(workers, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,
         begin=lambda n_starts: Task(None, model, X, None, {}),  # callbacks are for fits here
     )
+    model._warn_unless_converged(stacklevel=3)
+    return model
 
 
 class _Cluster:
@@ -369,8 +371,7 @@ def sample(
     n_samples : int
     chunks : int, sequence of int or str, default="auto"
         Rows of a block, of each block, or Dask's choice.
-    noise, random_state, start
-        As in `MFA.sample`.
+    noise, random_state, start : as in `MFA.sample`
 
     Returns
     -------

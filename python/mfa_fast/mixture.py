@@ -253,7 +253,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         weights, n_samples = _in_units_of_samples(sample_weight, len(data))
         shape = self._check_shape(data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
-        return self._fit(
+        self._fit(
             (n_samples, data.n_features),
             data.dtype,
             find_samples=lambda rng: self._samples_to_start_from(data, weights, n_samples, shape, rng),
@@ -262,6 +262,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             ),
             begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
         )
+        self._warn_unless_converged(stacklevel=4)  # beyond what with_callbacks makes of this method
+        return self
 
     def _fit(
         self,
@@ -300,13 +302,6 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self._set_run(best, dtype)
         self.n_samples_seen_: int = n_samples
         task.end(dict)
-        if not self.converged_ and self.n_iter_ == self.max_iter:
-            warnings.warn(
-                f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
-                "tol, or try another init_params.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -512,6 +507,15 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         new = m_step(parameters.astype(np.float64), statistics, self._noise_model())
         self._set_parameters(new.astype(self.means_.dtype))
         return self
+
+    def _warn_unless_converged(self, stacklevel: int) -> None:
+        if not self.converged_ and self.n_iter_ == self.max_iter:
+            warnings.warn(
+                f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
+                "tol, or try another init_params.",
+                ConvergenceWarning,
+                stacklevel=stacklevel,
+            )
 
     def _run_em(
         self, parameters: Parameters, expect: Callable[[Parameters], Statistics], dtype: Any, task: Task

@@ -155,7 +155,10 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     if row is None:
         return
     bad = samples.entries(row)
-    assert_all_finite(bad, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
+    name = None if estimator is None else type(estimator).__name__
+    # Its first look is a sum, which infinities of both signs make a warning of.
+    with np.errstate(invalid="ignore", over="ignore"):
+        assert_all_finite(bad, input_name="X", estimator_name=name)
     msg = (
         f"row {samples.first + row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its "
         f"log-density is out of the range of {np.dtype(samples.dtype)}; scale the data"

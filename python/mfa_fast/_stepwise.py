@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast._backend import Array
+from mfa_fast._diagnosis import round_parameters
 from mfa_fast._em import NoiseModel, check_range, regress
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._statistics import EMPTY_COUNT, Statistics, Sums
@@ -75,7 +76,7 @@ def step(
     means = parameters.means
     if len(forgotten):
         means, sums = _place(forgotten, means, sums, batch.worst_samples, noise)
-    new = check_range(regress(means, sums, noise)).astype(dtype)
+    new = round_parameters(check_range(regress(means, sums, noise)), dtype)
     # About the means as they are kept: rounded to the type.
     return new, recentered(sums, new.means - means)
 

@@ -139,14 +139,14 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
     if hasattr(model, "feature_names_in_"):  # of an earlier fit; Dask arrays have none
         del model.feature_names_in_
     cluster = _Cluster(workers, model, X)
-    model._fit(
+    fitted = model._fit(
         (n, d),
         np.float32 if X.dtype == np.float32 else np.float64,
         find_samples=lambda rng: model._completed(_pull(workers, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,
         begin=lambda n_starts: Task(None, model, X, None, {}),  # callbacks are for fits here
     )
-    model._warn_unless_converged(stacklevel=3)
+    model._warn_of(fitted, stacklevel=3)
     return model
 
 

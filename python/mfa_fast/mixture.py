@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
+from mfa_fast._diagnosis import round_parameters, warn_of_degenerate
 from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
@@ -230,7 +231,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` iterations were not enough, or components lost all their samples.
+            If `max_iter` iterations were not enough, or components lost all their samples, kept a single one, or ended
+            with no noise above `min_noise_variance`; the message names the components and what to do.
 
         Notes
         -----
@@ -253,7 +255,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         weights, n_samples = _in_units_of_samples(sample_weight, len(data))
         shape = self._check_shape(data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
-        self._fit(
+        fitted = self._fit(
             (n_samples, data.n_features),
             data.dtype,
             find_samples=lambda rng: self._samples_to_start_from(data, weights, n_samples, shape, rng),
@@ -262,7 +264,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             ),
             begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
         )
-        self._warn_unless_converged(stacklevel=4)  # beyond what with_callbacks makes of this method
+        self._warn_of(fitted, stacklevel=4)  # beyond what with_callbacks makes of this method
         return self
 
     def _fit(
@@ -272,11 +274,12 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
         expectation: Callable[[], Callable[[Parameters], Statistics]],
         begin: Callable[[int], Task],
-    ) -> Self:
+    ) -> Parameters:
         """Do what `fit` does, for samples that may be elsewhere.
 
         `find_samples` gives those that the first parameters are made of, with their weights if they have any,
-        `expectation` an E-step for each start, and `begin` what is told of so many starts.
+        `expectation` an E-step for each start, and `begin` what is told of so many starts. Returns the parameters in
+        float64, for `_warn_of`.
         """
         n_samples, n_features = data_shape
         shape = self._check_shape(int(n_features), n_samples)
@@ -302,7 +305,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self._set_run(best, dtype)
         self.n_samples_seen_: int = n_samples
         task.end(dict)
-        return self
+        return best[0]
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Move the parameters by one step of stepwise EM, for a batch of samples that is seen once.
@@ -508,7 +511,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self._set_parameters(new.astype(self.means_.dtype))
         return self
 
-    def _warn_unless_converged(self, stacklevel: int) -> None:
+    def _warn_of(self, fitted: Parameters, stacklevel: int) -> None:
+        """Warn of a fit that has not come to rest, and of components that tell nothing."""
         if not self.converged_ and self.n_iter_ == self.max_iter:
             warnings.warn(
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
@@ -516,6 +520,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
+        warn_of_degenerate(fitted, float(self.min_noise_variance), self.n_samples_seen_, stacklevel=stacklevel)
 
     def _run_em(
         self, parameters: Parameters, expect: Callable[[Parameters], Statistics], dtype: Any, task: Task
@@ -540,11 +545,12 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         return parameters, bounds, False
 
     def _set_run(self, run: _Run, dtype: type[np.floating[Any]]) -> Self:
-        parameters, bounds, self.converged_ = run
+        rounded = round_parameters(run[0], dtype)
+        _, bounds, self.converged_ = run
         self.lower_bounds_ = list(bounds)
         self.lower_bound_ = bounds[-1]
         self.n_iter_ = len(bounds)
-        self._set_parameters(parameters.astype(dtype))
+        self._set_parameters(rounded)
         return self
 
     def _attributes_after(self, run: _Run, dtype: type[np.floating[Any]]) -> dict[str, Any]:

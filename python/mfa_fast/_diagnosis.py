@@ -50,15 +50,15 @@ def warn_of_degenerate(parameters: Parameters, floor: float, n_samples: int, sta
     single = parameters.weights * n_samples < _SINGLE
     if at_floor.all() and variance < floor:
         msg = (
-            f"X varies by less than min_noise_variance={floor:g} (a variance of {variance:.3g} per feature), so that all "
-            "components are noise alone: scale X, or lower min_noise_variance."
+            f"X varies by less than min_noise_variance={floor:g} (a variance of {variance:.3g} per feature), so that "
+            "all components are noise alone: scale X, or lower min_noise_variance."
         )
     elif collapsed.any():
         msg = (
             f"component(s) {_listed(collapsed)} ended with every noise variance at min_noise_variance={floor:g}: they "
             "explain their samples exactly, and the likelihood depends on that bound instead of on the samples. Raise "
-            f"min_noise_variance (the variance per feature is {variance:.3g}), or use fewer components (n_components) or "
-            "factors (n_factors)."
+            f"min_noise_variance (the variance per feature is {variance:.3g}), or use fewer components (n_components) "
+            "or factors (n_factors)."
         )
     elif len(single) > 1 and single.any():
         msg = (

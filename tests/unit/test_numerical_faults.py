@@ -1,0 +1,156 @@
+"""Data on which EM degenerates: fitted, or refused, with words that name the component and the remedy."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+
+KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
+kinds = pytest.mark.parametrize(("noise_type", "tied"), KINDS)
+D = 5
+
+
+def _normal(n=60, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, D))
+
+
+def _line():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(60, 1)) @ rng.normal(size=(1, D))
+
+
+def _with_row(value):
+    return np.vstack([_normal(), np.full((1, D), value)])
+
+
+# Data and (n_components, n_factors).
+FAULTS = {
+    "duplicated rows": (np.repeat(_normal(4), 15, axis=0), 3, 2),
+    "constant features": (np.where(np.arange(D) < 2, 3.0, _normal()), 2, 1),
+    "constant": (np.full((20, D), 3.0), 2, 1),
+    "a line, more factors": (_line(), 1, 3),
+    "a line, more factors and components": (_line(), 2, 3),
+    "a line, one factor": (_line(), 1, 1),
+    "fewer rows than factors": (_normal(3), 1, 4),
+    "a row per component": (_normal(4), 4, 1),
+    "fewer rows than components": (_normal(3), 4, 1),
+    "1e20": (1e20 * _normal(), 2, 1),
+    "1e38": (1e38 * np.clip(_normal(), -3, 3), 2, 1),
+    "one row of 1e20": (_with_row(1e20), 2, 1),
+    "1e-30": (1e-30 * _normal(), 2, 1),
+    "subnormal": (1e-310 * _normal(), 2, 1),
+    "a row of its own": (_with_row(50.0), 2, 1),
+    "a mean of 1e8": (1e8 + _normal(), 2, 1),
+    "an outlier": (_with_row(1e6), 1, 1),
+    "a far outlier": (_with_row(1e12), 2, 1),
+    "wildly different scales": (_normal() * np.array([1e-8, 1e-3, 1, 1e4, 1e9]), 2, 1),
+    "integers": (np.random.default_rng(0).integers(-5, 5, (60, D)), 2, 1),
+    "huge integers": (np.random.default_rng(0).integers(-(2**62), 2**62, (60, D)), 2, 1),
+    "truth values": (_normal() > 0, 2, 1),
+}
+
+
+def _fit(model, X):
+    """Return a fitted model and the texts of its warnings, which are to be convergence warnings."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model.fit(X)
+    assert all(issubclass(warning.category, ConvergenceWarning) for warning in seen), [str(w.message) for w in seen]
+    return model, [str(warning.message) for warning in seen]
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "random"])
+@kinds
+@pytest.mark.parametrize("fault", FAULTS)
+def test_is_fitted_or_refused(fault, noise_type, tied, init_params, dtype):
+    X, n_components, n_factors = FAULTS[fault]
+    if X.dtype == np.float64:
+        X = X.astype(dtype)
+    model = MFA(
+        n_components, n_factors, noise_type=noise_type, tied_noise=tied, init_params=init_params, random_state=0
+    )
+    try:
+        model, _ = _fit(model, X)
+    except ValueError as error:
+        # What EM itself cannot help.
+        assert fault in ("fewer rows than components", "1e20", "1e38"), str(error)
+        assert re.search(r"scale (X|the data)|use fewer components", str(error))
+        return
+    for value in (model.weights_, model.means_, model.loadings_, model.noise_variance_, model.lower_bounds_):
+        assert np.all(np.isfinite(value))
+    assert np.all(model.noise_variance_ >= np.float32(1e-6))
+    assert np.all(np.isfinite(model.score_samples(X)))
+    assert np.all(np.isfinite(model.sample(5, random_state=0)[0]))
+
+
+@pytest.mark.parametrize(("scale", "floor"), [(1e20, 1e-6), (1e-30, 1e-70)])
+def test_what_float32_cannot_hold_is_refused_by_the_names_of_the_components(scale, floor):
+    X = scale * _normal()
+    model = MFA(2, 1, min_noise_variance=floor, random_state=0)
+    with pytest.raises(ValueError, match=r"component\(s\) 0, 1 .*scale X, or pass float64"):
+        model.fit(X.astype(np.float32))
+    assert not hasattr(model, "lower_bounds_")
+    model, texts = _fit(model, X)
+    assert not texts
+    plain = MFA(2, 1, min_noise_variance=floor / scale**2, random_state=0).fit(_normal())
+    assert np.allclose(model.noise_variance_, scale**2 * plain.noise_variance_, rtol=1e-3)
+
+
+@kinds
+def test_a_huge_offset_keeps_the_variance(noise_type, tied):
+    X = ref.random_samples(ref.random_parameters(1, D, 2, seed=1), 500, stray=0)
+    options = {"noise_type": noise_type, "tied_noise": tied, "tol": 1e-8, "max_iter": 2000}
+    (here, _), (far, _) = (_fit(MFA(1, 2, **options), data) for data in (X, X + 1e8))
+    assert np.allclose(far.noise_variance_, here.noise_variance_, rtol=1e-3)
+    assert far.score(X + 1e8) == pytest.approx(here.score(X), abs=1e-5)
+
+
+# What is said of components that tell nothing.
+
+
+def test_a_component_on_a_subspace_is_named_with_the_remedy():
+    X = np.vstack([_normal(200), 40 + _line()])
+    model, texts = _fit(MFA(2, 1, random_state=0), X)
+    flat = int(np.argmax(model.means_[:, 0]))
+    assert len(texts) == 1
+    assert re.match(rf"component\(s\) {flat} ended .*Raise min_noise_variance .*fewer components", texts[0])
+    assert _fit(MFA(2, 1, random_state=0, min_noise_variance=1.0), X)[1] == []
+
+
+@kinds
+def test_a_component_of_one_row_is_named(noise_type, tied):
+    # With tied noise a factor of the row's component may reach over to the others, which it then has a share of.
+    model, texts = _fit(
+        MFA(2, 0 if tied else 1, noise_type=noise_type, tied_noise=tied, random_state=0), _with_row(50.0)
+    )
+    alone = int(np.argmin(model.weights_))
+    assert len(texts) == 1
+    assert re.match(rf"component\(s\) {alone} ended", texts[0])
+    assert "fewer components" in texts[0]
+
+
+@kinds
+def test_data_below_the_floor_are_said_so(noise_type, tied):
+    options = {"noise_type": noise_type, "tied_noise": tied, "random_state": 0}
+    _, texts = _fit(MFA(2, 1, **options), 1e-5 * _normal())
+    assert len(texts) == 1
+    assert re.match(r"X varies by less than min_noise_variance=1e-06 .*scale X, or lower", texts[0])
+    assert _fit(MFA(2, 1, min_noise_variance=1e-14, **options), 1e-5 * _normal())[1] == []
+
+
+@kinds
+def test_ordinary_images_are_fitted_without_a_word(noise_type, tied):
+    X, y = load_digits(return_X_y=True)  # whose border is constant
+    options = {"noise_type": noise_type, "tied_noise": tied, "random_state": 0, "max_iter": 1000}
+    _, texts = _fit(MFA(10, 4, **options), X / 16)
+    assert texts == []
+    assert _fit(MFA(10, 4, min_noise_variance=0.03, **options), X / 16)[1] == []  # a floor by choice
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MFAClassifier(5, 4, random_state=0, max_iter=1000).fit(X[y < 2] / 16, y[y < 2])

@@ -147,6 +147,13 @@ def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
     raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
 
 
+def reject_not_finite(X: Array, estimator: Any = None) -> None:
+    """Raise scikit-learn's error if there is a number that is not finite."""
+    # Its first look is a sum, which infinities of both signs make a warning of.
+    with np.errstate(invalid="ignore", over="ignore"):
+        assert_all_finite(X, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
+
+
 def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> None:
     """Raise scikit-learn's error for the row in which a kernel met a number that is not finite.
 
@@ -155,10 +162,7 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     if row is None:
         return
     bad = samples.entries(row)
-    name = None if estimator is None else type(estimator).__name__
-    # Its first look is a sum, which infinities of both signs make a warning of.
-    with np.errstate(invalid="ignore", over="ignore"):
-        assert_all_finite(bad, input_name="X", estimator_name=name)
+    reject_not_finite(bad, estimator)
     msg = (
         f"row {samples.first + row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its "
         f"log-density is out of the range of {np.dtype(samples.dtype)}; scale the data"

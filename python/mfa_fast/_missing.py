@@ -12,10 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row
+from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, reject_not_finite
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 
 # Complete rows are copied from between the others in parts of this size.
@@ -239,7 +238,7 @@ class MarginalScorer(Scorer):
         """Return a copy (n, d) of the samples, with conditional means for what is missing."""
         found = IncompleteSamples.of(samples, self.n_threads)
         for _, part in found.complete_parts():
-            assert_all_finite(part, input_name="X", estimator_name=type(self.owner).__name__)
+            reject_not_finite(part, self.owner)
         out = np.array(samples.data, dtype=samples.dtype, order="C")
         bad = _core.conditional(self.model, samples.data, found.patterns, mean=out, n_threads=self.n_threads)
         found.reject(bad, self.owner)

@@ -133,8 +133,10 @@ def own_labels(model: Any, X: Any, samples: Samples) -> Array:
     """Return the classes that the model itself gives to samples, which came as X."""
     if isinstance(model, MFAClassifier):
         return np.asarray(model.predict(samples.unwrapped()))
-    # A frame as it is: its column names are what scikit-learn would miss.
-    return np.asarray(model.predict(X if hasattr(X, "columns") else samples.data))
+    # A frame as it is: its column names are what scikit-learn would miss. Its machines add up infinities of both signs
+    # before they refuse them.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(model.predict(X if hasattr(X, "columns") else samples.data))
 
 
 class _MixtureAttack:

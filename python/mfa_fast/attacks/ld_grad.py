@@ -101,11 +101,7 @@ def ld_grad(
         samples = as_samples(X, estimator=machine.first)
         attack = _MachineAttack(machine, samples, n_threads)
 
-    if y is None:
-        # scikit-learn's machines add up infinities of both signs before they refuse them.
-        with np.errstate(invalid="ignore"):
-            y = own_labels(model, X, samples)
-    labels = class_indices(attack.classes, y, len(samples))
+    labels = class_indices(attack.classes, own_labels(model, X, samples) if y is None else y, len(samples))
     n = len(samples)
     out: _Outputs = (
         np.empty(samples.data.shape, samples.dtype),

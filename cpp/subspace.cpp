@@ -56,6 +56,7 @@ void rotate_factors(std::size_t n, const double* cholesky, double* outside, doub
 
 Subspace::Subspace(const Model& model, const Directions& from, std::size_t count)
     : n_directions_(count),
+      n_features_(model.n_features()),
       directions_(from.directions()),
       basis_f32_(model.loops().f32, model.n_features(), count),
       basis_f64_(model.loops().f64, model.n_features(), count) {

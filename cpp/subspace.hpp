@@ -26,6 +26,7 @@ class Subspace {
   // Columns are the directions, for rows as BlockScorer keeps them: centred, and scaled where the noise is shared.
   template <class T>
   const cpu::Panel<T>& basis() const;
+  const double* direction(std::size_t r) const { return directions_.data() + r * n_features_; }
   // What bounds are made of, but for the row's own numbers; `epsilon` is the rounding unit of the products.
   template <class T>
   cpu::ScreenTerms<T> terms(double epsilon) const;
@@ -51,7 +52,7 @@ class Subspace {
   template <class T>
   void round(const Rounded<double>& exact, Rounded<T>& out) const;
 
-  std::size_t n_directions_;
+  std::size_t n_directions_, n_features_;
   std::vector<double> directions_;  // all that were found (count, d), for the next model
   std::unique_ptr<Model> shadow_;
   std::vector<double> rotations_;  // (K, L, L)

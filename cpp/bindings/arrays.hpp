@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 
 #include "cpu/rows.hpp"
@@ -61,6 +62,17 @@ T* borrow_output(const char* name, const py::object& object, std::initializer_li
 template <class T>
 T* borrow_optional(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
   return object.is_none() ? nullptr : borrow_output<T>(name, object, shape);
+}
+
+// Groups of components, as offsets from 0 to their number.
+inline std::span<const std::int64_t> borrow_groups(const py::array& groups, std::size_t n_components) {
+  if (groups.ndim() != 1 || groups.shape(0) < 2) throw py::value_error("groups must have shape (n_groups + 1,)");
+  const auto size = static_cast<std::size_t>(groups.shape(0));
+  const std::int64_t* offsets = borrow<std::int64_t>("groups", groups, {size});
+  bool rising = offsets[0] == 0 && offsets[size - 1] == static_cast<std::int64_t>(n_components);
+  for (std::size_t g = 0; g + 1 < size; ++g) rising = rising && offsets[g] < offsets[g + 1];
+  if (!rising) throw py::value_error("groups must rise from 0 to the number of components");
+  return {offsets, size};
 }
 
 inline cpu::ElementType element_type(const py::array& array) {

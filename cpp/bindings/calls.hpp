@@ -38,16 +38,6 @@ auto by_type(const py::array& X, const Call& call) {
   return py::isinstance<py::array_t<float>>(X) ? call(float{}) : call(double{});
 }
 
-inline cpu::Groups borrow_groups(const py::array& groups, const Model& model) {
-  if (groups.ndim() != 1 || groups.shape(0) < 2) throw py::value_error("groups must have shape (n_groups + 1,)");
-  const auto size = static_cast<std::size_t>(groups.shape(0));
-  const Index* offsets = borrow<Index>("groups", groups, {size});
-  bool rising = offsets[0] == 0 && offsets[size - 1] == static_cast<Index>(model.n_components());
-  for (std::size_t g = 0; g + 1 < size; ++g) rising = rising && offsets[g] < offsets[g + 1];
-  if (!rising) throw py::value_error("groups must rise from 0 to the number of components");
-  return {offsets, size};
-}
-
 template <class T>
 cpu::Reduced<T> borrow_reduced(const Model& model, std::size_t n, cpu::Groups groups, const py::object& log_sum,
                                const py::object& best_value, const py::object& best,

@@ -52,7 +52,7 @@ cpu::BadRow marginal_reduce(const Model& model, const py::array& X, const py::tu
                             std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
   const cpu::Patterns by_pattern = borrow_patterns(patterns_of_rows, rows);
-  const cpu::Groups offsets = borrow_groups(groups, model);
+  const cpu::Groups offsets = borrow_groups(groups, model.n_components());
   return by_type(X, [&]<class T>(T) {
     const auto out = borrow_reduced<T>(model, rows.n_rows, offsets, log_sum, best_value, best, responsibilities, factors);
     const cpu::Execution how = execution(n_threads);

@@ -67,7 +67,7 @@ cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& grou
                    const py::object& log_sum, const py::object& best_value, const py::object& best,
                    const py::object& responsibilities, const py::object& factors, std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
-  const cpu::Groups offsets = borrow_groups(groups, model);
+  const cpu::Groups offsets = borrow_groups(groups, model.n_components());
   return by_type(X, [&]<class T>(T) {
     const auto out = borrow_reduced<T>(model, rows.n_rows, offsets, log_sum, best_value, best, responsibilities, factors);
     const double tolerance = exact ? cpu::score_tolerance<double> : cpu::score_tolerance<T>;
@@ -154,7 +154,7 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
                     std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
   const std::size_t n = rows.n_rows;
-  const cpu::Groups offsets = borrow_groups(groups, model);
+  const cpu::Groups offsets = borrow_groups(groups, model.n_components());
   const std::size_t n_groups = offsets.size() - 1;
   if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
   const double* priors = borrow<double>("log_priors", log_priors, {n_groups});
@@ -178,7 +178,7 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
 cpu::BadRow gradient(const Model& model, const py::array& X, const py::array& groups, const py::array& vectors,
                      bool sum_rule, bool screening, const py::object& out, std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
-  const cpu::Groups offsets = borrow_groups(groups, model);
+  const cpu::Groups offsets = borrow_groups(groups, model.n_components());
   const double* vector = borrow<double>("vectors", vectors, {rows.n_rows, offsets.size() - 1});
   const cpu::Rule rule = sum_rule ? cpu::Rule::sum : cpu::Rule::max;
   return by_type(X, [&]<class T>(T) {
@@ -203,7 +203,7 @@ cpu::BadRow nearest(const Model& model, const Gram* gram, const py::array& X, co
     throw py::value_error("gram must be that of the model, or None where its noise is not spherical");
   const cpu::Rows rows = borrow_rows(X, model.n_features());
   const std::size_t n = rows.n_rows;
-  const cpu::Groups offsets = borrow_groups(groups, model);
+  const cpu::Groups offsets = borrow_groups(groups, model.n_components());
   const std::size_t n_groups = offsets.size() - 1;
   if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
   const double* priors = borrow<double>("log_priors", log_priors, {n_groups});

@@ -40,6 +40,11 @@ MFA_HD inline double rounding_unit(double epsilon, std::size_t n_features) {
   return epsilon * (1.0 + static_cast<double>(n_features) / 8192.0);
 }
 
+// Computes  the same for sums that may be made in one chain of additions, theory.md (25): for products of other libraries.
+MFA_HD inline double chained_rounding_unit(double epsilon, std::size_t n_terms) {
+  return epsilon * (1.0 + static_cast<double>(n_terms) / 64.0);
+}
+
 // Computes  a bound on the rounding error of a log-density taken from the difference form, theory.md (6), for matrix
 //           products of the given epsilon and columns that are off by `model_error`.
 // Numerics  every term of the difference is at most 2 `norms` in size; the products are summed in short runs, so that

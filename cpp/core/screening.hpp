@@ -47,6 +47,16 @@ MFA_HD inline double moved_coordinate_error(double before, double feedback, doub
   return before * (1.0 + feedback) + epsilon * (x_length + y_length) + sums * step_size;
 }
 
+// Computes  the same for coordinates that tensor cores make of x and a basis that are both rounded to TF32, theory.md (24);
+//           `basis_error` is the norm of what rounding changed in the basis.
+// Numerics  TF32 has eleven bits: |x| is off by 2^-11 of itself at most. Their products are exact in float, and are added
+//           up in steps of four or more features, each of which may cut off a unit in the last place.
+MFA_HD inline double tensor_coordinate_error(double x_norm, std::size_t n_features, double basis_error) {
+  constexpr double float_epsilon = 1.1920928955078125e-7;
+  const double summed = float_epsilon * (8.0 + static_cast<double>(n_features) / 4.0);
+  return (1.001 * (0x1p-11 + basis_error) + summed) * std::sqrt(x_norm);
+}
+
 // Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).
 // Numerics  x itself was centred, scaled and rounded: by less than 2 epsilon |x|, a quarter of what y is allowed.
 MFA_HD inline double outside_length(double x_norm, double y_norm, double coordinate_error) {

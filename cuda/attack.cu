@@ -1,0 +1,273 @@
+#include "attack.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "core/quadric.hpp"
+#include "core/reduce.hpp"
+
+namespace mfa::cuda {
+namespace {
+
+// What is known of the rows that are attacked at once.
+struct Attack {
+  std::uint8_t* done;  // (stride) 1 where the row has left its class, or cannot
+  double* gap;         // (stride) how far the source's class leads
+  int* source;         // (stride) over all classes
+  int* target;         // (stride)
+  int* source_class;   // (stride)
+  int* target_class;   // (stride)
+};
+
+struct ClassScore {
+  double score;
+  std::size_t best;  // over all classes
+  double sum;
+};
+
+__device__ ClassScore class_score(const ScoreView& scores, const std::int64_t* groups, const double* log_priors,
+                                  bool sum_rule, std::size_t i, std::size_t g) {
+  core::LogSumExp sum;
+  core::ArgMax best;
+  for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k) {
+    const double value = scores.values[scores.at(i, static_cast<std::size_t>(k))];
+    sum.add(value);
+    best.add(value, static_cast<std::size_t>(k));
+  }
+  return {log_priors[g] + (sum_rule ? sum.value() : best.max), best.index, sum.value()};
+}
+
+template <class S, class T>
+__global__ void start_kernel(Rows<S> rows, std::size_t d, T* x_adv) {
+  const std::size_t task = task_index();
+  if (task < rows.count * d) x_adv[(rows.first + task / d) * d + task % d] = to<T>(rows.row(task / d)[task % d]);
+}
+
+template <class T>
+__global__ void start_rows_kernel(std::size_t first, std::size_t n, const std::int64_t* labels, std::size_t n_groups,
+                                  Attack attack, AttackOutput<T> out, std::int64_t* bad_row) {
+  const std::size_t i = task_index();
+  if (i >= n) return;
+  const std::int64_t label = labels[first + i];
+  const bool known = label >= 0 && label < static_cast<std::int64_t>(n_groups);
+  if (!known) report_bad_row(bad_row, first + i);
+  attack.done[i] = !known;
+  out.success[first + i] = 0;
+  out.n_steps[first + i] = 0;
+  out.source[first + i] = out.target[first + i] = -1;
+}
+
+struct Choice {
+  const std::int64_t* groups;
+  std::size_t n_groups;
+  const double* log_priors;
+  bool sum_rule, last;
+  long long source, target;  // kept throughout, or -1
+};
+
+// The two components that a step is taken between; rows that have nowhere to go are done. One thread per row.
+template <class T>
+__global__ void choose_kernel(Choice choice, const std::int64_t* labels, std::size_t first, ScoreView scores,
+                              Attack attack, AttackOutput<T> out) {
+  const std::size_t i = task_index();
+  if (i >= scores.n || attack.done[i]) return;
+  const auto label = static_cast<std::size_t>(labels[first + i]);
+  const auto score = [&](std::size_t g) {
+    return class_score(scores, choice.groups, choice.log_priors, choice.sum_rule, i, g);
+  };
+  const ClassScore own = score(label);
+  core::ArgMax rival;
+  std::size_t rival_best = 0;
+  for (std::size_t g = 0; g < choice.n_groups; ++g) {
+    if (g == label) continue;
+    const ClassScore other = score(g);
+    if (rival.empty || other.score > rival.max) rival_best = other.best;
+    rival.add(other.score, g);
+  }
+  const double gap = own.score - rival.max;
+  // A tie goes to the class with the lower index, as in predict.
+  const bool leads = gap > 0.0 || (gap == 0.0 && label < rival.index);
+  // Where no rival has a chance at all (a prior or a weight of 0), there is nowhere to go.
+  if (!leads || !std::isfinite(gap) || choice.last) {
+    attack.done[i] = 1;
+    out.success[first + i] = !leads;
+    return;
+  }
+  const auto offset = [&](std::size_t g) { return choice.groups[g]; };
+  const std::int64_t source =
+      choice.source >= 0 ? choice.source : static_cast<std::int64_t>(own.best) - offset(label);
+  const std::int64_t target =
+      choice.target >= 0 ? choice.target : static_cast<std::int64_t>(rival_best) - offset(rival.index);
+  out.source[first + i] = source;
+  out.target[first + i] = target;
+  attack.gap[i] = gap;
+  attack.source[i] = static_cast<int>(offset(label) + source);
+  attack.target[i] = static_cast<int>(offset(rival.index) + target);
+  attack.source_class[i] = static_cast<int>(label);
+  attack.target_class[i] = static_cast<int>(rival.index);
+}
+
+// Components that are held fixed may be some that scoring has left out: those are marked. One thread per row.
+__global__ void mark_pairs_kernel(std::size_t n_components, bool only_unknown, ScoreView scores, Attack attack) {
+  const std::size_t i = task_index();
+  if (i >= scores.n) return;
+  for (std::size_t k = 0; k < n_components; ++k) scores.marks[scores.at(i, k)] = 0;
+  if (attack.done[i]) return;
+  for (const int k : {attack.source[i], attack.target[i]}) {
+    const std::size_t at = scores.at(i, static_cast<std::size_t>(k));
+    scores.marks[at] = !only_unknown || scores.known[at] == known_nothing;
+  }
+}
+
+// What the gradient of every row is made of. One thread per row.
+__global__ void terms_kernel(std::size_t n_components, Choice choice, bool fixed, ScoreView scores, Attack attack) {
+  const std::size_t i = task_index();
+  if (i >= scores.n) return;
+  const auto share = [&](std::size_t k) -> double& { return scores.errors[scores.at(i, k)]; };
+  for (std::size_t k = 0; k < n_components; ++k) share(k) = 0.0;
+  if (attack.done[i]) return;
+  const auto source = static_cast<std::size_t>(attack.source[i]);
+  const auto target = static_cast<std::size_t>(attack.target[i]);
+  if (fixed) {
+    const double gap =
+        choice.log_priors[attack.source_class[i]] + scores.values[scores.at(i, source)] -
+        choice.log_priors[attack.target_class[i]] - scores.values[scores.at(i, target)];
+    attack.gap[i] = gap > 0.0 ? gap : 0.0;
+  }
+  if (fixed || !choice.sum_rule) {
+    share(source) = -1.0;
+    share(target) = 1.0;
+    return;
+  }
+  // A class's log-sum-exp has the gradient of its components, each by its posterior probability.
+  constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
+  for (const int g : {attack.source_class[i], attack.target_class[i]}) {
+    const double sign = g == attack.source_class[i] ? -1.0 : 1.0;
+    const double sum =
+        class_score(scores, choice.groups, choice.log_priors, true, i, static_cast<std::size_t>(g)).sum;
+    for (std::int64_t k = choice.groups[g]; k < choice.groups[g + 1]; ++k) {
+      const double part = std::exp(scores.values[scores.at(i, static_cast<std::size_t>(k))] - sum);
+      if (part > negligible) share(static_cast<std::size_t>(k)) = sign * part;
+    }
+  }
+}
+
+// x <- clip(x - a g), and beyond that point by the overshoot. One warp per row.
+template <class T>
+__global__ void step_kernel(std::size_t n_components, std::size_t d, const double* gradients, ScoreView scores,
+                            Attack attack, double overshoot, double low, double high, std::size_t first,
+                            AttackOutput<T> out) {
+  const std::size_t i = task_index() / warp_size;
+  if (i >= scores.n || attack.done[i]) return;  // a whole warp
+  const unsigned lane = threadIdx.x % warp_size;
+  const double* gradient = gradients + i * d;
+  T* x = out.x_adv + (first + i) * d;
+  double b = 0.0, x_square = 0.0, c = 0.0;
+  for (std::size_t j = lane; j < d; j += warp_size) {
+    b += gradient[j] * gradient[j];
+    x_square += static_cast<double>(x[j]) * static_cast<double>(x[j]);
+  }
+  for (std::size_t k = lane; k < n_components; k += warp_size) {
+    const std::size_t at = scores.at(i, k);
+    if (scores.errors[at] != 0.0) c += 0.5 * scores.errors[at] * scores.values[at];
+  }
+  b = warp_sum(b);
+  x_square = warp_sum(x_square);
+  c = warp_sum(c);
+  if (!(b > 0.0) || !std::isfinite(attack.gap[i])) return;  // the two are one and the same, or one has weight 0
+  const double norm = std::sqrt(b);
+  const double length = core::with_overshoot(std::abs(core::step_to_zero(attack.gap[i], b, c)) * norm, overshoot,
+                                             std::sqrt(x_square), std::numeric_limits<T>::epsilon());
+  const double factor = length / norm;
+  for (std::size_t j = lane; j < d; j += warp_size) {
+    const double moved = static_cast<double>(x[j]) - factor * gradient[j];
+    const double above = moved < low ? low : moved;
+    x[j] = static_cast<T>(above > high ? high : above);
+  }
+  if (lane == 0) ++out.n_steps[first + i];
+}
+
+// One warp per row.
+template <class S, class T>
+__global__ void lengths_kernel(Rows<S> rows, std::size_t d, AttackOutput<T> out) {
+  const std::size_t i = task_index() / warp_size;
+  if (i >= rows.count) return;
+  const T* x = out.x_adv + (rows.first + i) * d;
+  double square = 0.0;
+  for (std::size_t j = threadIdx.x % warp_size; j < d; j += warp_size) {
+    const double moved = static_cast<double>(x[j]) - to<double>(rows.row(i)[j]);
+    square += moved * moved;
+  }
+  square = warp_sum(square);
+  if (threadIdx.x % warp_size == 0) out.l2[rows.first + i] = std::sqrt(square);
+}
+
+}  // namespace
+
+template <class S>
+void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const double* log_priors,
+             const std::int64_t* labels, const LdGradOptions& options, const AttackOutput<Precision<S>>& out,
+             const Call& call) {
+  using T = Precision<S>;
+  const std::size_t K = model.n_components();
+  const std::size_t d = model.n_features();
+  const Stream stream = call.stream;
+  const bool fixed = options.source || options.target;
+  const std::size_t most_terms = fixed || options.rule == Rule::max ? 2 : K;
+  start_report(call, rows.count);
+  Scorer<T> scorer(model, groups, options.screening, call.bad_row);
+  Gradients<T> gradients;
+  Attack attack{};
+  double* priors = nullptr;
+  const auto lay_out = [&](Arena& arena, std::size_t stride) {
+    scorer.lay_out(arena, stride);
+    gradients.lay_out(arena, model.view(), stride);
+    attack = {arena.take<std::uint8_t>(stride), arena.take<double>(stride), arena.take<int>(stride),
+              arena.take<int>(stride), arena.take<int>(stride), arena.take<int>(stride)};
+    priors = arena.take<double>(groups.size() - 1);
+  };
+  const auto begin = [&](const Blas& blas) {
+    scorer.begin(stream, blas);
+    send(stream, log_priors, groups.size() - 1, priors);
+  };
+  for_each_chunk(call, rows.count, K, lay_out, begin, [&](std::size_t first, std::size_t count) {
+    const Rows<S> part = rows.part(first, count);
+    const Rows<T> moved{reinterpret_cast<const char*>(out.x_adv + first * d),
+                        static_cast<std::ptrdiff_t>(d * sizeof(T)), count, first};
+    Choice choice{scorer.groups(), scorer.n_groups(), priors, options.rule == Rule::sum, false,
+                  options.source ? static_cast<long long>(*options.source) : -1,
+                  options.target ? static_cast<long long>(*options.target) : -1};
+    launch_tasks(stream, count * d, start_kernel<S, T>, part, d, out.x_adv);
+    launch_tasks(stream, count, start_rows_kernel<T>, first, count, labels, scorer.n_groups(), attack, out,
+                 call.bad_row);
+    for (std::size_t step = 0; step <= options.steps; ++step) {
+      choice.last = step == options.steps;
+      scorer.score_groups(moved, score_tolerance<double>, attack.done);
+      launch_tasks(stream, count, choose_kernel<T>, choice, labels, first, scorer.scores(), attack, out);
+      if (choice.last) break;
+      if (fixed) {
+        launch_tasks(stream, count, mark_pairs_kernel, K, true, scorer.scores(), attack);
+        scorer.evaluate_marked(moved, false);
+        launch_tasks(stream, count, mark_pairs_kernel, K, false, scorer.scores(), attack);
+        scorer.refine_marked(moved);
+      }
+      launch_tasks(stream, count, terms_kernel, K, choice, fixed, scorer.scores(), attack);
+      gradients.add_up(stream, moved, scorer, most_terms);
+      gradients.curve(stream, scorer);
+      launch_tasks(stream, count * warp_size, step_kernel<T>, K, d, gradients.data(), scorer.scores(), attack,
+                   options.overshoot, options.clip_low, options.clip_high, first, out);
+    }
+    launch_tasks(stream, count * warp_size, lengths_kernel<S, T>, part, d, out);
+  });
+}
+
+#define MFA_INSTANTIATE(S)                                                                                           \
+  template void ld_grad(const DeviceModel&, const Rows<S>&, Groups, const double*, const std::int64_t*,             \
+                        const LdGradOptions&, const AttackOutput<Precision<S>>&, const Call&);
+MFA_INSTANTIATE(float)
+MFA_INSTANTIATE(double)
+MFA_INSTANTIATE(Bfloat16)
+MFA_INSTANTIATE(std::uint8_t)
+#undef MFA_INSTANTIATE
+
+}  // namespace mfa::cuda

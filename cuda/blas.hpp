@@ -1,0 +1,35 @@
+// Matrix products by cuBLAS, which is found at run time in the CUDA libraries that torch or CuPy brought.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "device.hpp"
+
+namespace mfa::cuda {
+
+// Why there is no cuBLAS; empty where there is one.
+std::string blas_unavailable_reason();
+
+class Blas {
+ public:
+  // Bytes of workspace that it is to be given, so that it allocates none of its own.
+  static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
+
+  // On the current device. Others wait until this one goes: cuBLAS's handles are for one thread at a time.
+  Blas(Stream stream, void* workspace);
+  ~Blas();
+  Blas(const Blas&) = delete;
+  Blas& operator=(const Blas&) = delete;
+
+  // out (n, columns) = x (n, depth) times right (columns, depth) transposed, all of them row by row in a line.
+  void multiply(const float* x, std::size_t n, std::size_t depth, const float* right, std::size_t columns,
+                float* out) const;
+  void multiply(const double* x, std::size_t n, std::size_t depth, const double* right, std::size_t columns,
+                double* out) const;
+
+ private:
+  void* handle_;
+};
+
+}  // namespace mfa::cuda

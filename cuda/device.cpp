@@ -1,0 +1,83 @@
+#include "device.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace mfa::cuda {
+namespace {
+
+void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("CUDA: ") + what + " failed: " + cudaGetErrorString(error));
+}
+
+}  // namespace
+
+void check_launch(const char* what) { check(cudaGetLastError(), what); }
+
+// From memory that may be paged out the copy is staged before the call returns: it may change or go then.
+void copy_to_device(Stream stream, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying to the device");
+}
+void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes) {
+  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "copying on the device");
+}
+void fill_zero(Stream stream, void* at, std::size_t bytes) {
+  if (bytes > 0) check(cudaMemsetAsync(at, 0, bytes, stream), "setting memory to zero");
+}
+
+std::size_t resident_blocks() {
+  constexpr int blocks_per_processor = 8;
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "asking for the device's size");
+  return static_cast<std::size_t>(processors) * blocks_per_processor;
+}
+
+std::string unavailable_reason() {
+  int version = 0, count = 0, device = 0, major = 0;
+  if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) return "no NVIDIA driver is installed";
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess && count > 0) error = cudaGetDevice(&device);
+  if (error == cudaSuccess && count > 0)
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();  // it is not to be met again
+    return cudaGetErrorString(error);
+  }
+  if (count == 0) return "the driver sees no device";
+  constexpr int oldest = 8;  // the least that the kernels are compiled for
+  if (major < oldest)
+    return "the device has compute capability " + std::to_string(major) + ", of which " + std::to_string(oldest) +
+           " is the least";
+  return {};
+}
+
+std::vector<std::string> device_names() {
+  int count = 0;
+  check(cudaGetDeviceCount(&count), "counting devices");
+  std::vector<std::string> names;
+  for (int device = 0; device < count; ++device) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, device), "asking for a device's name");
+    names.emplace_back(properties.name);
+  }
+  return names;
+}
+
+int device_of(const void* memory) {
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, memory), "asking where an array lies");
+  if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged)
+    throw std::runtime_error("CUDA: an array does not lie on a device");
+  return attributes.device;
+}
+
+OnDevice::OnDevice(int device) {
+  check(cudaGetDevice(&before_), "asking for the device");
+  check(cudaSetDevice(device), "choosing the device");
+}
+
+OnDevice::~OnDevice() { (void)cudaSetDevice(before_); }
+
+}  // namespace mfa::cuda

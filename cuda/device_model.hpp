@@ -1,0 +1,90 @@
+// A packed model's copy on the device. It is made by cpp/model.cpp, in double; what is here only moves it.
+#pragma once
+
+#include <cstddef>
+
+#include "device.hpp"
+#include "model.hpp"
+
+namespace mfa::cuda {
+
+// K components, L factors, d features; all memory on the device. Passed to kernels by value.
+struct ModelView {
+  std::size_t n_components, n_factors, n_features;
+  const double* center;               // (d)
+  const double* means;                // (K, d)
+  const double* loadings;             // (K, L, d)
+  const double* inverse_noise;        // (K, d), or null for spherical noise: then
+  const double* inverse_scalars;      // (K); 1 where inverse_noise is there
+  const double* noise_variance;       // (K, d), or (K) where the noise is spherical
+  const double* cholesky;             // (K, L, L)
+  const double* covariances;          // (K, L, L), of the factors' posterior
+  const double* log_normalizers;      // (K)
+  const double* model_errors;         // (K)
+  const double* columns;              // (K, L, d), D^-1 A C^-T
+  const double* weighted_means;       // (K, d), D^-1 (mu - center)
+  const double* projected_means;      // (K, L), columns^T (mu - center)
+  const double* mean_norms;           // (K), |mu - center|^2_D
+  // The same in float, for single rows.
+  const float* means_f32;             // (K, d)
+  const float* columns_f32;           // (K, L, d)
+  const float* inverse_noise_f32;     // (K, d), or null
+  const double* mean_rounding;        // (K), |mu - mu rounded to float|_D
+
+  MFA_HD const double* component_mean(std::size_t k) const { return means + k * n_features; }
+  MFA_HD const double* component_loadings(std::size_t k) const { return loadings + k * n_factors * n_features; }
+  MFA_HD const double* component_inverse_noise(std::size_t k) const {
+    return inverse_noise == nullptr ? nullptr : inverse_noise + k * n_features;
+  }
+  MFA_HD const double* component_cholesky(std::size_t k) const { return cholesky + k * n_factors * n_factors; }
+};
+
+// What screening needs: R directions, a multiple of 16 and at most most_directions.
+struct ScreenView {
+  std::size_t n_directions = 0;  // 0: the model is not screened
+  double basis_error = 0.0;      // of the rounded basis, as a factor of a vector's length
+  float epsilon = 0.0f;          // of the product with the shadow
+  const float* center;           // (d)
+  const float* scale;            // (d), or null for 1
+  const float* basis;            // (features in whole slices, R), rounded to TF32
+  const float* columns;          // (K L + K, R): the shadow's D^-1 A C^-T, then its D^-1 mu
+  // core::ScreenTerms, by component first.
+  const float* projected_means;     // (K, L)
+  const float* spreads_by_factor;   // (K, L)
+  const float* mean_norms;          // (K)
+  const float* model_errors;        // (K)
+  const float* means_left;          // (K)
+  const float* spreads;             // (K)
+  const float* inverse_noise_roots; // (K)
+  const float* inverse_weights;     // (K)
+  const float* log_normalizers;     // (K)
+};
+
+// A multiplication on tensor cores takes this many features at once, and no more directions.
+inline constexpr std::size_t slice_features = 32;
+inline constexpr std::size_t most_directions = 128;
+
+class DeviceModel {
+ public:
+  // In memory that `allocate` gives, which has to stay for as long as this lives.
+  DeviceModel(const Model& model, Stream stream, const Allocate& allocate);
+
+  const ModelView& view() const { return view_; }
+  const ScreenView& screen() const { return screen_; }
+  std::size_t n_components() const { return view_.n_components; }
+  std::size_t n_factors() const { return view_.n_factors; }
+  std::size_t n_features() const { return view_.n_features; }
+  // Whether float is likely to give a sample's own log-density to float's tolerance.
+  bool float_resolves() const { return float_resolves_; }
+
+ private:
+  class Upload;
+  void upload_model(const Model& model, Upload& upload);
+  void upload_screen(const Model& model, Upload& upload);
+
+  ModelView view_{};
+  ScreenView screen_{};
+  bool float_resolves_ = false;
+};
+
+}  // namespace mfa::cuda

@@ -1,0 +1,168 @@
+#include "emulation/cuda_on_cpu.hpp"
+
+#include <ucontext.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+mfa::emulation::Index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace mfa::emulation {
+namespace {
+
+constexpr std::size_t stack_bytes = std::size_t{1} << 17;
+constexpr unsigned warp_size = 32;
+
+enum class Waits { no, block, warp };
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[stack_bytes]};
+  unsigned thread = 0;
+  Waits waits = Waits::no;
+  bool idle = true;
+};
+
+struct Warp {
+  unsigned waiting = 0, finished = 0;
+  std::uint64_t places[2][warp_size];
+};
+
+// One block in flight. A fiber takes thread after thread as long as none has to wait, so that kernels without barriers
+// never change fibers.
+struct Block {
+  const std::function<void()>* body = nullptr;
+  unsigned threads = 0, started = 0, finished = 0, waiting = 0;
+  std::vector<Warp> warps;
+  std::vector<unsigned> exchanges;  // of every thread
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  Fiber* current = nullptr;
+  ucontext_t scheduler;
+};
+
+Block block;
+std::mutex one_device;
+
+void fiber_main() {
+  Fiber& self = *block.current;
+  for (;;) {
+    while (block.started < block.threads) {
+      self.thread = block.started++;
+      threadIdx.x = self.thread;
+      (*block.body)();
+      ++block.finished;
+      ++block.warps[self.thread / warp_size].finished;
+    }
+    self.idle = true;
+    swapcontext(&self.context, &block.scheduler);
+  }
+}
+
+Fiber& idle_fiber() {
+  for (const auto& fiber : block.fibers)
+    if (fiber->idle) return *fiber;
+  block.fibers.push_back(std::make_unique<Fiber>());
+  Fiber& fiber = *block.fibers.back();
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = stack_bytes;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, fiber_main, 0);
+  return fiber;
+}
+
+void resume(Fiber& fiber) {
+  block.current = &fiber;
+  threadIdx.x = fiber.thread;
+  swapcontext(&block.scheduler, &fiber.context);
+}
+
+void wait(Waits what) {
+  Fiber& self = *block.current;
+  self.waits = what;
+  swapcontext(&self.context, &block.scheduler);
+}
+
+// Lets go those whose barrier all have reached that are still running.
+bool release() {
+  bool any = false;
+  if (block.waiting > 0 && block.started == block.threads && block.waiting == block.threads - block.finished) {
+    block.waiting = 0;
+    for (const auto& fiber : block.fibers)
+      if (fiber->waits == Waits::block) fiber->waits = Waits::no;
+    any = true;
+  }
+  for (unsigned w = 0; w < block.warps.size(); ++w) {
+    Warp& warp = block.warps[w];
+    if (warp.waiting == 0 || block.started < std::min(block.threads, (w + 1) * warp_size)) continue;
+    if (warp.waiting != warp_size - warp.finished) continue;
+    warp.waiting = 0;
+    for (const auto& fiber : block.fibers)
+      if (fiber->waits == Waits::warp && fiber->thread / warp_size == w) fiber->waits = Waits::no;
+    any = true;
+  }
+  return any;
+}
+
+void run_block() {
+  block.started = block.finished = block.waiting = 0;
+  block.warps.assign(block.threads / warp_size, Warp{});
+  block.exchanges.assign(block.threads, 0);
+  for (const auto& fiber : block.fibers) fiber->waits = Waits::no;
+  while (block.finished < block.threads) {
+    bool moved = false;
+    if (block.started < block.threads) {
+      Fiber& fiber = idle_fiber();
+      fiber.idle = false;
+      resume(fiber);
+      moved = true;
+    }
+    if (release()) {
+      moved = true;
+      for (std::size_t f = 0; f < block.fibers.size(); ++f)
+        if (Fiber& fiber = *block.fibers[f]; !fiber.idle && fiber.waits == Waits::no) resume(fiber);
+    }
+    if (!moved) {
+      std::fprintf(stderr, "threads of one block wait at different barriers\n");
+      std::abort();
+    }
+  }
+}
+
+}  // namespace
+
+void wait_for_block() {
+  ++block.waiting;
+  wait(Waits::block);
+}
+
+void wait_for_warp() {
+  ++block.warps[block.current->thread / warp_size].waiting;
+  wait(Waits::warp);
+}
+
+std::uint64_t* exchange() {
+  const unsigned thread = block.current->thread;
+  return block.warps[thread / warp_size].places[block.exchanges[thread]++ % 2];
+}
+
+void run_grid(std::size_t blocks, unsigned threads, const std::function<void()>& body) {
+  if (threads % warp_size != 0) {
+    std::fprintf(stderr, "a block of %u threads is not made of whole warps\n", threads);
+    std::abort();
+  }
+  const std::lock_guard lock(one_device);
+  block.body = &body;
+  block.threads = threads;
+  blockDim.x = threads;
+  gridDim.x = static_cast<unsigned>(blocks);
+  for (std::size_t b = 0; b < blocks; ++b) {
+    blockIdx.x = static_cast<unsigned>(b);
+    run_block();
+  }
+}
+
+}  // namespace mfa::emulation

@@ -1,0 +1,18 @@
+#include <cstring>
+
+#include "device.hpp"
+
+namespace mfa::cuda {
+
+void check_launch(const char*) {}
+void copy_to_device(Stream, void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+void copy_on_device(Stream, void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+void fill_zero(Stream, void* at, std::size_t bytes) { std::memset(at, 0, bytes); }
+std::size_t resident_blocks() { return 3; }
+std::string unavailable_reason() { return {}; }
+std::vector<std::string> device_names() { return {"the CPU, as a device"}; }
+int device_of(const void*) { return 0; }
+OnDevice::OnDevice(int) {}
+OnDevice::~OnDevice() = default;
+
+}  // namespace mfa::cuda

@@ -1,0 +1,50 @@
+// Entries (row, component) that have to be computed one by one, sorted by component and then by row.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "device.hpp"
+
+namespace mfa::cuda {
+
+// Entries of one component that are computed together, so that its loadings are read once for all of them.
+inline constexpr std::size_t tile_entries = 16;
+// Rows that one block looks through for entries.
+inline constexpr std::size_t segment_rows = 4096;
+
+struct EntryView {
+  int* rows;         // (capacity) row of every entry
+  int* starts;       // (K + 1) where a component's entries begin
+  int* tile_starts;  // (K + 1) the same in tiles
+  int* counts;       // (K, segments)
+};
+
+inline EntryView lay_out_entries(Arena& arena, std::size_t n_components, std::size_t capacity_rows) {
+  return {arena.take<int>(n_components * capacity_rows), arena.take<int>(n_components + 1),
+          arena.take<int>(n_components + 1),
+          arena.take<int>(n_components * ceil_div(capacity_rows, segment_rows))};
+}
+
+// Computes  the list of all (i, k) with marks[k, i] equal to `mark`.
+// Shapes    marks (K, stride), of which n rows count.
+// Cost      two passes over the marks; integers, so that the order is the same every time.
+void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, std::size_t n_components, std::size_t n,
+                  std::size_t stride, const EntryView& out);
+
+#if defined(__CUDACC__) || defined(MFA_CUDA_EMULATION)
+
+// The component that entry tile `tile` belongs to.
+__device__ inline std::size_t component_of(const int* starts, std::size_t n_components, int tile) {
+  std::size_t low = 0, high = n_components;  // starts[low] <= tile < starts[high]
+  while (high - low > 1) {
+    const std::size_t middle = (low + high) / 2;
+    if (starts[middle] <= tile) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+#endif
+
+}  // namespace mfa::cuda

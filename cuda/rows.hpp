@@ -1,0 +1,71 @@
+// Samples as they lie on the device: rows of one of four types, any distance apart, entries in a line.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "core/config.hpp"
+
+namespace mfa::cuda {
+
+// The upper half of a float.
+struct Bfloat16 {
+  std::uint16_t bits;
+  MFA_HD operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+};
+
+enum class ElementType { f32, f64, bf16, u8 };
+
+// The type in which results are given, and to whose tolerance: as on the CPU float32 for float32, float64 for images in
+// uint8.
+template <class S>
+using Precision = std::conditional_t<std::is_same_v<S, float> || std::is_same_v<S, Bfloat16>, float, double>;
+
+template <class S>
+struct Rows {
+  const char* data;
+  std::ptrdiff_t stride;  // bytes
+  std::size_t count;
+  std::size_t first = 0;  // where they stand among the caller's
+
+  MFA_HD const S* row(std::size_t i) const {
+    return reinterpret_cast<const S*>(data + static_cast<std::ptrdiff_t>(i) * stride);
+  }
+  Rows part(std::size_t begin, std::size_t n) const {
+    return {data + static_cast<std::ptrdiff_t>(begin) * stride, stride, n, first + begin};
+  }
+};
+
+// Samples whose type is known when a call comes.
+struct AnyRows {
+  const void* data = nullptr;
+  ElementType type = ElementType::f32;
+  std::size_t count = 0;
+  std::ptrdiff_t stride = 0;
+
+  template <class S>
+  Rows<S> of() const {
+    return {static_cast<const char*>(data), stride, count};
+  }
+};
+
+// Calls call(S{}) with the type of the rows.
+template <class Call>
+decltype(auto) by_type(const AnyRows& rows, const Call& call) {
+  switch (rows.type) {
+    case ElementType::f64: return call(double{});
+    case ElementType::bf16: return call(Bfloat16{});
+    case ElementType::u8: return call(std::uint8_t{});
+    default: return call(float{});
+  }
+}
+
+template <class A, class S>
+MFA_HD A to(S value) {
+  if constexpr (std::is_same_v<S, Bfloat16>) return static_cast<A>(static_cast<float>(value));
+  else return static_cast<A>(value);
+}
+
+}  // namespace mfa::cuda

@@ -1,0 +1,119 @@
+#include "score.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "core/gaussian.hpp"
+#include "core/reduce.hpp"
+
+namespace mfa::cuda {
+namespace {
+
+// Whether a log-density can be given back as a T. Only samples absurdly far away have one that cannot.
+template <class T>
+__device__ bool in_range(double value) {
+  return std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max());
+}
+
+// One thread per entry.
+template <class T>
+__global__ void densities_out_kernel(ModelView model, ScoreView scores, std::size_t first, T* out,
+                                     std::int64_t* bad_row) {
+  const std::size_t K = model.n_components;
+  const std::size_t task = task_index();
+  if (task >= K * scores.n) return;
+  const std::size_t i = task / K;
+  const std::size_t k = task % K;
+  const double value = scores.values[scores.at(i, k)];
+  // A component of weight 0 has -inf by right.
+  if (!in_range<T>(value) && std::isfinite(model.log_normalizers[k])) report_bad_row(bad_row, first + i);
+  out[(first + i) * K + k] = static_cast<T>(value);
+}
+
+// One thread per row and group. Marks the best component of the first group where its factors are wanted.
+template <class T>
+__global__ void reduce_kernel(ModelView model, const std::int64_t* groups, std::size_t n_groups, ScoreView scores,
+                              std::size_t first, Reduced<T> out, std::int64_t* bad_row) {
+  const std::size_t K = model.n_components;
+  const std::size_t task = task_index();
+  if (task >= n_groups * scores.n) return;
+  const std::size_t g = task / scores.n;
+  const std::size_t i = task % scores.n;
+  const auto begin = static_cast<std::size_t>(groups[g]);
+  const auto end = static_cast<std::size_t>(groups[g + 1]);
+  core::LogSumExp sum;
+  core::ArgMax best;
+  for (std::size_t k = begin; k < end; ++k) {
+    const std::size_t at = scores.at(i, k);
+    if (scores.known[at] == known_nothing) continue;
+    sum.add(scores.values[at]);
+    best.add(scores.values[at], k - begin);
+  }
+  const double log_sum = sum.value();
+  const std::size_t row = first + i;
+  if (!in_range<T>(log_sum)) report_bad_row(bad_row, row);
+  if (out.log_sum != nullptr) out.log_sum[row * n_groups + g] = log_sum;
+  if (out.best_value != nullptr) out.best_value[row * n_groups + g] = best.max;
+  if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index);
+  if (out.responsibilities != nullptr)
+    for (std::size_t k = begin; k < end; ++k) {
+      const std::size_t at = scores.at(i, k);
+      out.responsibilities[row * K + k] =
+          scores.known[at] == known_nothing ? T(0) : static_cast<T>(std::exp(scores.values[at] - log_sum));
+    }
+  if (out.factors == nullptr || g > 0) return;
+  const std::size_t L = model.n_factors;
+  const double* from = scores.factors + (i * K + begin + best.index) * L;
+  double* z = out.factors + row * L;
+  for (std::size_t l = 0; l < L; ++l) z[l] = from[l];
+  if (scores.known[scores.at(i, begin + best.index)] == known_v)
+    core::solve_lower_transposed(L, model.component_cholesky(begin + best.index), z);
+}
+
+}  // namespace
+
+template <class S>
+void log_densities(const DeviceModel& model, const Rows<S>& rows, Precision<S>* out, const Call& call) {
+  using T = Precision<S>;
+  const std::size_t K = model.n_components();
+  const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
+  start_report(call, rows.count);
+  Scorer<S> scorer(model, one_group, false, call.bad_row);
+  for_each_chunk(
+      call, rows.count, K, [&](Arena& arena, std::size_t stride) { scorer.lay_out(arena, stride); },
+      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
+      [&](std::size_t first, std::size_t count) {
+        scorer.score_all(rows.part(first, count), score_tolerance<T>);
+        launch_tasks(call.stream, K * count, densities_out_kernel<T>, scorer.model(), scorer.scores(), first, out,
+                     call.bad_row);
+      });
+}
+
+template <class S>
+void reduce(const DeviceModel& model, const Rows<S>& rows, Groups groups, double tolerance, bool screening,
+            const Reduced<Precision<S>>& out, const Call& call) {
+  using T = Precision<S>;
+  start_report(call, rows.count);
+  Scorer<S> scorer(model, groups, screening, call.bad_row);
+  for_each_chunk(
+      call, rows.count, model.n_components(),
+      [&](Arena& arena, std::size_t stride) { scorer.lay_out(arena, stride); },
+      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
+      [&](std::size_t first, std::size_t count) {
+        scorer.score_groups(rows.part(first, count), tolerance);
+        launch_tasks(call.stream, scorer.n_groups() * count, reduce_kernel<T>, scorer.model(), scorer.groups(),
+                     scorer.n_groups(), scorer.scores(), first, out, call.bad_row);
+      });
+}
+
+#define MFA_INSTANTIATE(S)                                                                                         \
+  template void log_densities(const DeviceModel&, const Rows<S>&, Precision<S>*, const Call&);                     \
+  template void reduce(const DeviceModel&, const Rows<S>&, Groups, double, bool, const Reduced<Precision<S>>&, \
+                       const Call&);
+MFA_INSTANTIATE(float)
+MFA_INSTANTIATE(double)
+MFA_INSTANTIATE(Bfloat16)
+MFA_INSTANTIATE(std::uint8_t)
+#undef MFA_INSTANTIATE
+
+}  // namespace mfa::cuda

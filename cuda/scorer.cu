@@ -1,0 +1,147 @@
+#include "scorer.hpp"
+
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include "core/reduce.hpp"
+#include "core/screening.hpp"
+
+namespace mfa::cuda {
+namespace {
+
+// One thread per entry. Written so that a product that overflowed (infinite or not a number) is marked as well.
+__global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, ScoreView scores) {
+  const std::size_t task = task_index();
+  if (task >= n_components * scores.n) return;
+  const std::size_t at = scores.at(task % scores.n, task / scores.n);
+  scores.marks[at] = !(scores.errors[at] <= tolerance * std::abs(scores.values[at]));
+}
+
+// Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
+// section 1. One thread per row and group.
+__global__ void mark_what_matters_kernel(const std::int64_t* groups, std::size_t n_groups, double tolerance,
+                                         ScoreView scores) {
+  const std::size_t task = task_index();
+  if (task >= n_groups * scores.n) return;
+  const std::size_t g = task / scores.n;
+  const std::size_t i = task % scores.n;
+  if (scores.skips(i)) return;
+  const auto begin = static_cast<std::size_t>(groups[g]);
+  const auto end = static_cast<std::size_t>(groups[g + 1]);
+  double floor = -std::numeric_limits<double>::infinity();  // no best value is below it
+  for (std::size_t k = begin; k < end; ++k) {
+    const std::size_t at = scores.at(i, k);
+    scores.marks[at] = 0;
+    if (scores.known[at] == known_nothing) continue;
+    const double low = scores.values[at] - scores.errors[at];
+    floor = low > floor ? low : floor;
+  }
+  const auto may_matter = [&](std::size_t at) {
+    return scores.known[at] != known_nothing &&
+           !(scores.values[at] + scores.errors[at] < floor - core::negligible_nats);
+  };
+  const auto may_be_best = [&](std::size_t at) { return !(scores.values[at] + scores.errors[at] < floor); };
+  double largest_error = 0.0, n_terms = 0.0;
+  int n_best = 0;
+  core::LogSumExp sum;
+  for (std::size_t k = begin; k < end; ++k) {
+    const std::size_t at = scores.at(i, k);
+    if (!may_matter(at)) continue;
+    largest_error = scores.errors[at] > largest_error ? scores.errors[at] : largest_error;
+    n_terms += 1.0;
+    n_best += may_be_best(at) ? 1 : 0;
+    sum.add(scores.values[at]);
+  }
+  // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
+  // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
+  // they are where their shares are small enough.
+  const double allowed = tolerance * core::positive(std::abs(sum.value()) - largest_error);
+  for (std::size_t k = begin; k < end; ++k) {
+    const std::size_t at = scores.at(i, k);
+    if (!may_matter(at)) continue;
+    const double needed = n_best > 1 && may_be_best(at) ? 0.0 : allowed;
+    if (scores.errors[at] <= needed) continue;
+    const double above = scores.values[at] + scores.errors[at] - floor;
+    const double share = std::exp(above < 0.0 ? above : 0.0);
+    if (!(scores.errors[at] * share * n_terms <= 0.1 * needed)) scores.marks[at] = 1;
+  }
+}
+
+}  // namespace
+
+void start_report(const Call& call, std::size_t n_rows) {
+  const auto none = static_cast<std::int64_t>(n_rows);
+  send(call.stream, &none, 1, call.bad_row);
+}
+
+template <class S>
+void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
+  const ModelView& view = model_.view();
+  scores_ = lay_out_scores(arena, view.n_components, view.n_factors, stride);
+  entries_ = lay_out_entries(arena, view.n_components, stride);
+  scratch_ = arena.take<double>(residual_scratch(view.n_factors));
+  groups_ = arena.take<std::int64_t>(host_groups_.size());
+  if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), n_groups(), stride);
+  else dense_ = lay_out_dense(arena, view, stride);
+}
+
+template <class S>
+void Scorer<S>::begin(Stream stream, const Blas& blas) {
+  stream_ = stream;
+  blas_ = &blas;
+  send(stream, host_groups_.data(), host_groups_.size(), groups_);
+}
+
+template <class S>
+void Scorer<S>::evaluate_marked(const Rows<S>& rows, bool in_float) {
+  list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
+  if constexpr (std::is_same_v<Precision<S>, float>)
+    if (in_float) return evaluate_difference<S, float>(stream_, rows, model(), entries_, scores_);
+  evaluate_difference<S, double>(stream_, rows, model(), entries_, scores_);
+}
+
+template <class S>
+void Scorer<S>::refine_marked(const Rows<S>& rows) {
+  list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
+  evaluate_residual(stream_, rows, model(), entries_, scores_, scratch_);
+}
+
+template <class S>
+void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
+  scores_.n = rows.count;
+  scores_.skip = nullptr;
+  score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
+  launch_tasks(stream_, model().n_components * scores_.n, mark_inexact_kernel, model().n_components, tolerance,
+               scores_);
+  refine_marked(rows);
+}
+
+template <class S>
+void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+  scores_.n = rows.count;
+  scores_.skip = skip;
+  if (screening_) {
+    const bool in_float = model_.float_resolves() && tolerance >= score_tolerance<float>;
+    screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, n_groups(), scores_, screen_, bad_row_);
+    evaluate_marked(rows, in_float);
+    // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where
+    // the candidate was a poor guess, and then leaves few. It is the survivor where there is one only. What survives
+    // cannot be the best with the odds of the candidate, so float is good enough to see.
+    for (const bool only_one : {true, false}) {
+      mark_survivors(stream_, groups_, n_groups(), only_one, scores_, screen_);
+      evaluate_marked(rows, true);
+    }
+  } else {
+    score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
+  }
+  launch_tasks(stream_, n_groups() * scores_.n, mark_what_matters_kernel, groups_, n_groups(), tolerance, scores_);
+  refine_marked(rows);
+}
+
+template class Scorer<float>;
+template class Scorer<double>;
+template class Scorer<Bfloat16>;
+template class Scorer<std::uint8_t>;
+
+}  // namespace mfa::cuda

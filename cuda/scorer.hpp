@@ -1,0 +1,111 @@
+// Rows scored under the components of a model: by bounds and an evaluation of what they leave standing, or by matrix
+// products; and in residual form what either cannot resolve. Scoring, EM and the attacks are made of it, as on the CPU of
+// cpp/cpu/block.hpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "blas.hpp"
+#include "dense.hpp"
+#include "device_model.hpp"
+#include "entries.hpp"
+#include "evaluation.hpp"
+#include "rows.hpp"
+#include "scores.hpp"
+#include "screening.hpp"
+
+namespace mfa::cuda {
+
+// What a caller gets is right to this, relative to its size.
+template <class T>
+inline constexpr double score_tolerance = sizeof(T) == sizeof(float) ? 1e-5 : 1e-10;
+
+// Components [offsets[g], offsets[g + 1]) make up group g, on the host.
+using Groups = std::span<const std::int64_t>;
+
+// Where a call's work is queued, where its memory comes from, and where it reports a row that cannot be scored.
+struct Call {
+  Stream stream;
+  const Allocate& allocate;
+  std::int64_t* bad_row;  // (1)
+};
+
+// Sets bad_row to the number of rows: so far all are good.
+void start_report(const Call& call, std::size_t n_rows);
+
+template <class S>
+class Scorer {
+ public:
+  Scorer(const DeviceModel& model, Groups groups, bool screening, std::int64_t* bad_row)
+      : model_(model),
+        host_groups_(groups),
+        screening_(screening && model.screen().n_directions > 0),
+        bad_row_(bad_row) {}
+
+  // Its memory for that many rows at once.
+  void lay_out(Arena& arena, std::size_t stride);
+  // To be called once before the first rows.
+  void begin(Stream stream, const Blas& blas);
+
+  // Computes  every component's log-density, to tolerance * |value|.
+  void score_all(const Rows<S>& rows, double tolerance);
+  // Computes  those that matter to the best component and the log-sum-exp of a group, to the tolerance of that sum, as
+  //           cpp/cpu/block.hpp says it. Rows that `skip` marks are left alone.
+  void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
+  // Computes  what is marked, in residual form; its factors are known to all digits then.
+  void refine_marked(const Rows<S>& rows);
+  // Computes  what is marked and not known yet, by the difference form.
+  void evaluate_marked(const Rows<S>& rows, bool in_float);
+
+  const ScoreView& scores() const { return scores_; }
+  const EntryView& entries() const { return entries_; }
+  const std::int64_t* groups() const { return groups_; }
+  std::size_t n_groups() const { return host_groups_.size() - 1; }
+  const ModelView& model() const { return model_.view(); }
+
+ private:
+  const DeviceModel& model_;
+  Groups host_groups_;
+  bool screening_;
+  std::int64_t* bad_row_;
+  Stream stream_{};
+  const Blas* blas_ = nullptr;
+  ScoreView scores_{};
+  EntryView entries_{};
+  ScreenSpace screen_{};
+  DenseSpace dense_{};
+  std::int64_t* groups_ = nullptr;
+  double* scratch_ = nullptr;
+};
+
+// Memory that one call may take at once, but for what its least number of rows needs.
+inline constexpr std::size_t workspace_bytes = std::size_t{512} << 20;
+
+// Calls lay_out(arena, stride) for as many rows at once as the memory allows, and then work(blas, first, count) for all
+// rows in turn. cuBLAS is held from begin(blas) on.
+template <class LayOut, class Begin, class Work>
+void for_each_chunk(const Call& call, std::size_t n_rows, std::size_t n_components, const LayOut& lay_out,
+                    const Begin& begin, const Work& work) {
+  if (n_rows == 0) return;
+  constexpr std::size_t unit = coordinate_rows;
+  const std::size_t most_entries = std::size_t{1} << 30;  // they are counted in ints
+  const auto measure = [&](std::size_t stride) {
+    Arena arena;
+    lay_out(arena, stride);
+    arena.take<char>(Blas::workspace_bytes);
+    return arena.used();
+  };
+  std::size_t stride = ceil_div(n_rows, unit) * unit;
+  while (stride > unit && (measure(stride) > workspace_bytes || stride * n_components > most_entries))
+    stride = ceil_div(stride / 2, unit) * unit;
+  Arena arena(call.allocate(measure(stride)));
+  lay_out(arena, stride);
+  const Blas blas(call.stream, arena.take<char>(Blas::workspace_bytes));
+  begin(blas);
+  for (std::size_t first = 0; first < n_rows; first += stride)
+    work(first, first + stride < n_rows ? stride : n_rows - first);
+}
+
+}  // namespace mfa::cuda

@@ -1,0 +1,43 @@
+// What is known of the scores of some rows at some moment, on the device. Rows are the fast index, so that threads that
+// stand beside each other, one per row, read beside each other; but for the factors, which are kept entry by entry.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "device.hpp"
+
+namespace mfa::cuda {
+
+// Of an entry: nothing; its value, with factors v = C^T z; the same with z itself.
+enum Known : std::uint8_t { known_nothing = 0, known_v = 1, known_z = 2 };
+
+struct ScoreView {
+  std::size_t n = 0;       // rows
+  std::size_t stride = 0;  // places for rows
+  double* norms;           // (stride) |x - center|^2, scaled as screening wants it
+  double* values;          // (K, stride) log w_k + log N(x_i; mu_k, S_k)
+  double* errors;          // (K, stride) bounds on how far off they are
+  double* factors;         // (stride, K, L)
+  std::uint8_t* known;     // (K, stride)
+  std::uint8_t* marks;     // (K, stride) entries that are to be computed
+  // (stride) rows that are done with and left alone, or null.
+  const std::uint8_t* skip = nullptr;
+
+  MFA_HD std::size_t at(std::size_t i, std::size_t k) const { return k * stride + i; }
+  MFA_HD bool skips(std::size_t i) const { return skip != nullptr && skip[i] != 0; }
+};
+
+inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, std::size_t stride) {
+  ScoreView view;
+  view.stride = stride;
+  view.norms = arena.take<double>(stride);
+  view.values = arena.take<double>(K * stride);
+  view.errors = arena.take<double>(K * stride);
+  view.factors = arena.take<double>(stride * K * L);
+  view.known = arena.take<std::uint8_t>(K * stride);
+  view.marks = arena.take<std::uint8_t>(K * stride);
+  return view;
+}
+
+}  // namespace mfa::cuda

@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -37,7 +38,7 @@ struct DeviceArray {
   }
   // Whether the entries from this axis on lie in a line.
   bool is_contiguous(std::size_t first_axis, std::size_t item) const {
-    if (strides.empty()) return true;
+    if (strides.empty() || std::find(shape.begin(), shape.end(), std::size_t{0}) != shape.end()) return true;
     auto expected = static_cast<std::ptrdiff_t>(item);
     for (std::size_t axis = shape.size(); axis-- > first_axis;) {
       if (shape[axis] > 1 && strides[axis] != expected) return false;

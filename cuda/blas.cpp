@@ -2,11 +2,12 @@
 
 #include <dlfcn.h>
 
-#include <array>
 #include <map>
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace mfa::cuda {
 namespace {
@@ -34,17 +35,37 @@ bool find(void* library, const char* name, F& function) {
   return function != nullptr;
 }
 
+std::mutex mutex;  // of all below
+
+std::vector<std::string>& package_folders() {
+  static std::vector<std::string> folders;
+  return folders;
+}
+
+// One that the process has loaded comes first, then the system's, then NVIDIA's Python packages for CUDA 13 and 12.
+void* open_blas() {
+  for (const int flags : {RTLD_NOW | RTLD_NOLOAD, RTLD_NOW})
+    for (const char* name : {"libcublas.so.13", "libcublas.so.12"})
+      if (void* library = dlopen(name, flags)) return library;
+  struct Place {
+    const char *folder, *version;
+  };
+  for (const Place& place : {Place{"/nvidia/cu13/lib/", "13"}, Place{"/nvidia/cublas/lib/", "12"}})
+    for (const std::string& packages : package_folders()) {
+      const std::string folder = packages + place.folder;
+      // The one is made of the other, which it does not find by itself.
+      if (dlopen((folder + "libcublasLt.so." + place.version).c_str(), RTLD_NOW) == nullptr) continue;
+      if (void* library = dlopen((folder + "libcublas.so." + place.version).c_str(), RTLD_NOW)) return library;
+    }
+  return nullptr;
+}
+
 Library open_library() {
   Library lib;
-  // What the process has loaded already comes first; else what the system's loader finds by itself.
-  constexpr std::array names{"libcublas.so.13", "libcublas.so.12"};
-  void* library = nullptr;
-  for (const int flags : {RTLD_NOW | RTLD_NOLOAD, RTLD_NOW})
-    for (const char* name : names)
-      if (library == nullptr) library = dlopen(name, flags);
+  void* library = open_blas();
   if (library == nullptr) {
     lib.missing =
-        "cuBLAS (libcublas.so.13 or .12) was not found; import torch or cupy first, or install nvidia-cublas";
+        "cuBLAS (libcublas.so.13 or .12) was not found; import torch or cupy first, or pip install nvidia-cublas";
     return lib;
   }
   const bool complete = find(library, "cublasCreate_v2", lib.create) &&
@@ -55,8 +76,6 @@ Library open_library() {
   if (!complete) lib.missing = "the cuBLAS that was found lacks functions of version 12";
   return lib;
 }
-
-std::mutex mutex;  // of all below
 
 // One that was not found may have been loaded since.
 const Library& library() {
@@ -84,6 +103,11 @@ Handle handle_of_current_device() {
 }
 
 }  // namespace
+
+void set_package_folders(std::vector<std::string> folders) {
+  const std::lock_guard lock(mutex);
+  package_folders() = std::move(folders);
+}
 
 std::string blas_unavailable_reason() {
   const std::lock_guard lock(mutex);

@@ -3,11 +3,14 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "device.hpp"
 
 namespace mfa::cuda {
 
+// Folders in which Python packages are, where it is looked for if the process has not loaded one and the system has none.
+void set_package_folders(std::vector<std::string> folders);
 // Why there is no cuBLAS; empty where there is one.
 std::string blas_unavailable_reason();
 

@@ -13,7 +13,7 @@ namespace {
 constexpr double largest_correction = 1e3;
 constexpr int most_passes = 4;
 // Products that a warp keeps of a row at once.
-constexpr std::size_t columns_at_once = 12;
+constexpr std::size_t columns_at_once = 10;
 // Terms that are added up in A before they go on in double.
 constexpr std::size_t run = 16;
 

@@ -17,7 +17,7 @@ std::size_t residual_scratch(std::size_t n_factors);
 // Computes  the listed entries' log-densities, bounds on their errors and factors v, in the precision A, by (5) about the
 //           component's own mean; theory.md (6a).
 // Shapes    rows (n, d), entries as listed, results into scores.
-// Cost      2 d (L + 1) flops an entry. A row is read once for up to twelve factors, a component once for sixteen rows.
+// Cost      2 d (L + 1) flops an entry. A row is read once for up to ten factors, a component once for sixteen rows.
 // Numerics  a warp sums each row in 32 lanes. In float they are added up in double every 16 terms, so that chains are as
 //           short as on the CPU.
 // Source    Woodbury identity.

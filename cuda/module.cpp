@@ -290,6 +290,10 @@ void gradient(const PyModel& model, const py::object& X, const py::array& groups
 PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
   m.doc() = "CUDA kernels. Arrays come in shape and type; work is queued on the caller's stream.";
   py::module_::import("mfa_fast._core");  // whose models are copied
+  std::vector<std::string> folders;
+  for (const auto folder : py::module_::import("sys").attr("path"))
+    if (py::isinstance<py::str>(folder)) folders.push_back(folder.cast<std::string>());
+  cuda::set_package_folders(std::move(folders));
 
   m.def("unavailable", &unavailable, "Why CUDA cannot be used here; None where it can be.");
   m.def("devices", &cuda::device_names, "Names of the devices.");
@@ -297,7 +301,8 @@ PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
       .def(py::init(&make_model), py::arg("model"), py::kw_only(), py::arg("stream"), py::arg("allocate"))
       .def_property_readonly("n_components", [](const PyModel& model) { return model.model->n_components(); })
       .def_property_readonly("n_factors", [](const PyModel& model) { return model.model->n_factors(); })
-      .def_property_readonly("n_features", [](const PyModel& model) { return model.model->n_features(); });
+      .def_property_readonly("n_features", [](const PyModel& model) { return model.model->n_features(); })
+      .def_property_readonly("n_directions", [](const PyModel& model) { return model.model->screen().n_directions; });
 
   m.def("log_densities", &log_densities, "Log-densities under every component, with the log-weights.",
         py::arg("model"), py::arg("X"), py::arg("out"), py::kw_only(), py::arg("bad_row"), py::arg("stream"),

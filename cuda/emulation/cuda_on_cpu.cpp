@@ -1,5 +1,6 @@
 #include "emulation/cuda_on_cpu.hpp"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -18,8 +19,11 @@ constexpr unsigned warp_size = 32;
 
 enum class Waits { no, block, warp };
 
+// Fibers are made by ucontext and changed by _longjmp, which makes no system call.
 struct Fiber {
   ucontext_t context;
+  jmp_buf jump;
+  bool begun = false;
   std::unique_ptr<char[]> stack{new char[stack_bytes]};
   unsigned thread = 0;
   Waits waits = Waits::no;
@@ -40,11 +44,15 @@ struct Block {
   std::vector<unsigned> exchanges;  // of every thread
   std::vector<std::unique_ptr<Fiber>> fibers;
   Fiber* current = nullptr;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
 };
 
 Block block;
 std::mutex one_device;
+
+void leave(Fiber& self) {
+  if (_setjmp(self.jump) == 0) _longjmp(block.scheduler, 1);
+}
 
 void fiber_main() {
   Fiber& self = *block.current;
@@ -57,7 +65,7 @@ void fiber_main() {
       ++block.warps[self.thread / warp_size].finished;
     }
     self.idle = true;
-    swapcontext(&self.context, &block.scheduler);
+    leave(self);
   }
 }
 
@@ -77,13 +85,16 @@ Fiber& idle_fiber() {
 void resume(Fiber& fiber) {
   block.current = &fiber;
   threadIdx.x = fiber.thread;
-  swapcontext(&block.scheduler, &fiber.context);
+  if (_setjmp(block.scheduler) != 0) return;
+  if (fiber.begun) _longjmp(fiber.jump, 1);
+  fiber.begun = true;
+  setcontext(&fiber.context);
 }
 
 void wait(Waits what) {
   Fiber& self = *block.current;
   self.waits = what;
-  swapcontext(&self.context, &block.scheduler);
+  leave(self);
 }
 
 // Lets go those whose barrier all have reached that are still running.

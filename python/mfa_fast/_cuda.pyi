@@ -1,20 +1,20 @@
-# The CUDA kernels, with `_core`'s names and meanings. An absent module means a build without CUDA; importing it touches
-# no driver. `_cuda_emulated`, which only test builds have, is the same sources run on the CPU: the same interface on NumPy
-# arrays (`__array_interface__`), with `stream` 0.
+# The CUDA kernels, with `_core`'s names and meanings. An absent module means a build without CUDA; importing it
+# touches no driver. `_cuda_emulated`, which only test builds have, is the same sources run on the CPU: the same
+# interface on NumPy arrays (`__array_interface__`), with `stream` 0.
 #
-# Arrays on the device are objects with `__cuda_array_interface__`, C-contiguous and of exactly the type that `_Device`'s
-# comment names; samples X may have any distance between rows. Types of X: float32, float64, uint8, and bfloat16 as the
-# typestr "<V2", which torch gives it. float32 and bfloat16 rows are scored to float32's tolerance, and what has "the
-# precision of X" is float32; uint8 and float64 rows to float64's, and it is float64.
+# Arrays on the device are objects with `__cuda_array_interface__`, C-contiguous and of exactly the type that the
+# comment beside `_Device` names; samples X may have any distance between rows. Types of X: float32, float64, uint8,
+# and bfloat16 as the typestr "<V2", which torch gives it. float32 and bfloat16 rows are scored to float32's
+# tolerance, and what has "the precision of X" is float32; uint8 and float64 rows to float64's, and it is float64.
 #
-# Every call queues work on `stream` (a cudaStream_t as an integer, as torch's `.cuda_stream` and CuPy's `.ptr` give it) of
-# the device that X, or the output, lies on, and returns without waiting for it. `allocate(bytes)` gives memory on that
-# device for the length of the call: an object with `__cuda_array_interface__`, from an allocator that is ordered by the
-# stream (torch's and CuPy's are). It is called once or twice per call, whatever the number of rows.
+# Every call queues work on `stream` (a cudaStream_t as an integer, as torch's `.cuda_stream` and CuPy's `.ptr` give
+# it) of the device that X, or the output, lies on, and returns without waiting for it. `allocate(bytes)` gives memory
+# on that device for the length of the call: an object with `__cuda_array_interface__`, from an allocator that is
+# ordered by the stream (torch's and CuPy's are). It is called once per call, whatever the number of rows.
 #
-# `bad_row` (1,) int64 is what `_core` returns: after the call has run, the first row that is not finite, or whose scores
-# are out of range, or whose label is none; the number of rows if there is no such row. Outputs are then incomplete.
-# Reading it is what waits for the device.
+# `bad_row` (1,) int64 is what `_core` returns: after the call has run, the first row that is not finite, or whose
+# scores are out of range, or whose label is none; the number of rows if there is no such row. Outputs are then
+# incomplete. Reading it is what waits for the device.
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +45,9 @@ class Model:
     def n_factors(self) -> int: ...
     @property
     def n_features(self) -> int: ...
+    @property
+    def n_directions(self) -> int:
+        """Directions of the subspace that screening uses; 0 where it would not pay."""
 
 def log_densities(
     model: Model,

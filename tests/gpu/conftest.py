@@ -1,0 +1,98 @@
+"""Two devices for one body of tests: a card, and the same kernels compiled for the CPU."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mfa_fast import _core
+
+
+def why_not(device: str) -> str:
+    """Say why tests cannot run on a device; nothing where they can."""
+    if device == "emulated":
+        try:
+            importlib.import_module("mfa_fast._cuda_emulated")
+        except ModuleNotFoundError:
+            return (
+                "the CUDA kernels were not compiled for the CPU (cmake -DMFA_CUDA_EMULATION=ON, docs/architecture.md)"
+            )
+        return ""
+    try:
+        reason = importlib.import_module("mfa_fast._cuda").unavailable()
+    except ModuleNotFoundError:
+        return "this build of mfa_fast has no CUDA kernels"
+    if reason:
+        return f"CUDA cannot be used here: {reason}"
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "torch, which would hold the arrays, is not installed"
+    return "" if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+@dataclass(frozen=True)
+class Device:
+    """The kernels, and how their arrays come and go; `send` makes an array on the device, `fetch` one of NumPy's."""
+
+    kernels: ModuleType
+    send: Callable[[np.ndarray], Any]
+    fetch: Callable[[Any], np.ndarray]
+    launch: dict[str, Any]  # what every call takes
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """Make an array full of what no result is."""
+        nothing = {"f": np.nan, "i": -99, "b": True}[np.dtype(dtype).kind]
+        return self.send(np.full(shape, nothing, dtype))
+
+    def model(self, parameters: Any) -> Any:
+        """Pack a model and copy it."""
+        return self.kernels.Model(_core.Model(*map(np.ascontiguousarray, parameters)), **self.launch)
+
+    def call(self, kernel: str, *arguments: Any, n_rows: int, **more: Any) -> None:
+        """Run a kernel that must find all rows good."""
+        assert self.bad_row(kernel, *arguments, **more) == n_rows
+
+    def bad_row(self, kernel: str, *arguments: Any, **more: Any) -> int:
+        """Run a kernel, and return the first row that it finds bad."""
+        bad = self.empty(1, np.int64)
+        getattr(self.kernels, kernel)(*arguments, bad_row=bad, **more, **self.launch)
+        return int(self.fetch(bad)[0])
+
+
+def emulated() -> Device:
+    """Make NumPy arrays pass for arrays on a device."""
+    kernels = importlib.import_module("mfa_fast._cuda_emulated")
+    launch = {"stream": 0, "allocate": lambda n_bytes: np.empty(n_bytes, np.uint8)}
+    return Device(kernels, np.array, np.asarray, launch)
+
+
+def card() -> Device:
+    """Hold arrays in torch tensors."""
+    import torch
+
+    def send(array: np.ndarray) -> Any:
+        if array.dtype.kind == "V":
+            return (
+                torch.from_numpy(array.view(np.uint16).astype(np.int32)).to("cuda", torch.uint16).view(torch.bfloat16)
+            )
+        return torch.from_numpy(np.ascontiguousarray(array)).cuda()
+
+    def allocate(n_bytes: int) -> Any:
+        return torch.empty(n_bytes, dtype=torch.uint8, device="cuda")
+
+    launch = {"stream": torch.cuda.current_stream().cuda_stream, "allocate": allocate}
+    return Device(importlib.import_module("mfa_fast._cuda"), send, lambda x: x.cpu().numpy(), launch)
+
+
+@pytest.fixture(params=["cuda", "emulated"])
+def device(request) -> Device:
+    """Each device that there is."""
+    reason = why_not(request.param)
+    if reason:
+        pytest.skip(reason)
+    return {"cuda": card, "emulated": emulated}[request.param]()

@@ -1,0 +1,378 @@
+"""The CUDA kernels against the reference and against the CPU's."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import reference as ref
+from mfa_fast import _core
+from tolerances import ATTACK, FACTORS, LOG_DENSITY, relative_error, scaled_error
+
+NOISES = ("spherical", "tied diagonal", "diagonal")
+NOISE_STDS = (1.0, 1e-3)
+# (K, d, L), rows: one of each; more factors than a thread keeps sums of; edges of slices, warps, tiles and blocks.
+SMALL = [((1, 1, 0), 1), ((2, 17, 1), 33), ((3, 33, 12), 65), ((5, 130, 23), 16)]
+# Models that screening is used with, to whose components several entries go.
+SCREENED = [((20, 256, 3), 65), ((33, 257, 2), 130)]
+every_shape = pytest.mark.parametrize(("shape", "n"), SMALL + SCREENED)
+every_noise = pytest.mark.parametrize("noise", NOISES)
+every_noise_std = pytest.mark.parametrize("noise_std", NOISE_STDS)
+KINDS = ("float32", "float64", "bfloat16", "uint8")
+
+
+def _parameters(shape, noise="spherical", noise_std=1.0, seed=0):
+    kind = "spherical" if noise == "spherical" else "diag"
+    return ref.random_parameters(*shape, noise_type=kind, tied=noise == "tied diagonal", noise_std=noise_std, seed=seed)
+
+
+def _samples(parameters, n, kind):
+    """Rows as the kernels get them, and the same numbers in a type that NumPy has."""
+    X = ref.random_samples(parameters, n)
+    if kind == "uint8":
+        images = np.clip(np.rint(10 * X + 128), 0, 255).astype(np.uint8)
+        return images, images
+    X = X.astype(np.float64 if kind == "float64" else np.float32)
+    if kind != "bfloat16":
+        return X, X
+    upper = (X.view(np.uint32) >> 16).astype(np.uint16)
+    return upper.view("V2"), (upper.astype(np.uint32) << 16).view(np.float32)
+
+
+def _precision(kind):
+    return np.dtype(np.float32 if kind in ("float32", "bfloat16") else np.float64)
+
+
+def _reduce(device, model, X, groups, dtype, *, exact=True, screening=True):
+    """All outputs of reduce, on the host."""
+    n, G = len(X), len(groups) - 1
+    out = {
+        "log_sum": device.empty((n, G), np.float64),
+        "best_value": device.empty((n, G), np.float64),
+        "best": device.empty((n, G), np.int64),
+        "responsibilities": device.empty((n, model.n_components), dtype),
+        "factors": device.empty((n, model.n_factors), np.float64),
+    }
+    device.call("reduce", model, device.send(X), groups, exact=exact, screening=screening, n_rows=n, **out)
+    return {name: device.fetch(value) for name, value in out.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_noise_std
+@every_noise
+@every_shape
+def test_log_densities(device, shape, n, noise, noise_std, dtype):
+    p = _parameters(shape, noise, noise_std)
+    X = ref.random_samples(p, n).astype(dtype)
+    out = device.empty((n, shape[0]), dtype)
+    device.call("log_densities", device.model(p), device.send(X), out, n_rows=n)
+    assert relative_error(device.fetch(out), ref.weighted_log_prob(X, p)) <= LOG_DENSITY[X.dtype]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_noise_std
+@every_noise
+@every_shape
+def test_reduce(device, shape, n, noise, noise_std, dtype, exact):
+    p = _parameters(shape, noise, noise_std)
+    K = shape[0]
+    X = ref.random_samples(p, n).astype(dtype)
+    groups = np.unique([0, K // 2, K])
+    joint = ref.weighted_log_prob(X, p)
+    parts = [joint[:, a:b] for a, b in pairwise(groups)]
+    evidence = np.stack([ref.log_sum_exp(part) for part in parts], axis=1)
+    best = np.stack([part.argmax(axis=1) for part in parts], axis=1)
+    out = _reduce(device, device.model(p), X, groups, dtype, exact=exact)
+    tolerance = LOG_DENSITY[np.dtype(np.float64 if exact else dtype)]
+    assert relative_error(out["log_sum"], evidence) <= tolerance
+    assert np.array_equal(out["best"], best)
+    assert relative_error(out["best_value"], np.stack([part.max(axis=1) for part in parts], axis=1)) <= tolerance
+    expected = np.exp(joint - np.repeat(evidence, np.diff(groups), axis=1))
+    allowed = max(tolerance, LOG_DENSITY[X.dtype]) * np.maximum(1, np.abs(evidence).max(axis=1))[:, None]
+    assert np.all(np.abs(out["responsibilities"] - expected) <= allowed)
+    if exact:
+        own = best[:, 0]
+        for k in np.unique(own):
+            component = ref.Component(p, k)
+            z = component.factors(X[own == k] - component.mean)
+            assert relative_error(out["factors"][own == k], z) <= FACTORS[X.dtype]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(5, 33, 4), (20, 256, 3)])
+def test_types_of_samples(device, shape, kind):
+    p = _parameters(shape)
+    if kind == "uint8":
+        p = p._replace(means=10 * p.means + 128, loadings=10 * p.loadings, noise_variance=100 * p.noise_variance)
+    X, same = _samples(p if kind != "uint8" else _parameters(shape), 70, kind)
+    dtype = _precision(kind)
+    model = device.model(p)
+    out = device.empty((70, shape[0]), dtype)
+    device.call("log_densities", model, device.send(X), out, n_rows=70)
+    joint = ref.weighted_log_prob(same, p)
+    assert relative_error(device.fetch(out), joint) <= LOG_DENSITY[dtype]
+    reduced = _reduce(device, model, X, np.array([0, shape[0]]), dtype, exact=False)
+    assert relative_error(reduced["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[dtype]
+    assert np.array_equal(reduced["best"][:, 0], joint.argmax(axis=1))
+
+
+def test_rows_may_lie_apart(device):
+    p = _parameters((3, 20, 2))
+    X = ref.random_samples(p, 30)
+    wide = device.send(np.concatenate([X, np.full((30, 5), np.nan)], axis=1))
+    out = device.empty((15, 3), np.float64)
+    device.call("log_densities", device.model(p), wide[::2, :20], out, n_rows=15)
+    assert relative_error(device.fetch(out), ref.weighted_log_prob(X[::2], p)) <= LOG_DENSITY[X.dtype]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
+def test_bounds_count_the_rounding_of_tensor_cores(device, far, alike, dtype):
+    # Clusters of three far from their common centre: TF32 moves a row's coordinates by more than the components of a
+    # cluster are apart, so that the first guess is often wrong, and by far more than may be left out once the other
+    # factor is the distance of the cluster. All lies within the subspace, where the bound is tight. With entries that
+    # are all equal, the roundings of the rows, or those of the sums, go one way.
+    rng = np.random.default_rng(1)
+    K, d, L, n = 36, 600, 3, 192
+    axis = np.ones(d) if alike else rng.normal(size=d)
+    space = rng.normal(size=(6, d)) / np.sqrt(d)
+    side = np.repeat(np.linspace(-far, far, 12), 3)
+    means = side[:, None] * axis / np.linalg.norm(axis) + rng.normal(size=(K, 6)) @ space
+    p = ref.Parameters(np.full(K, 1 / K), means, 0.5 * rng.normal(size=(K, L, 6)) @ space, np.ones((K, d)))
+    X = ref.random_samples(p, n, stray=0.0).astype(dtype)
+    joint = ref.weighted_log_prob(X, p)
+    model = device.model(p)
+    assert model.n_directions > 0
+    out = _reduce(device, model, X, np.array([0, K]), dtype)
+    assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[np.dtype(np.float64)]
+    assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
+
+
+def test_a_row_that_is_not_finite_is_reported(device):
+    for shape in [(3, 20, 2), (20, 256, 3)]:
+        p = _parameters(shape)
+        X = ref.random_samples(p, 70)
+        X[[50, 41, 69], 7] = np.nan, np.inf, -np.inf
+        model, groups = device.model(p), np.array([0, shape[0]])
+        log_sum = device.empty((70, 1), np.float64)
+        how = {"exact": True, "screening": True, "log_sum": log_sum}
+        assert device.bad_row("reduce", model, device.send(X), groups, **how) == 41
+        rest = np.delete(np.arange(70), [50, 41, 69])
+        expected = ref.score_samples(X[rest], p)
+        assert relative_error(device.fetch(log_sum)[rest, 0], expected) <= LOG_DENSITY[X.dtype]
+
+
+def test_a_row_does_not_depend_on_its_neighbours(device):
+    # On a device the last digits may, where matrix products are a library's; with screening they do not.
+    p = _parameters((20, 256, 3), noise_std=1e-2)
+    X = ref.random_samples(p, 130).astype(np.float32)
+    model, groups = device.model(p), np.array([0, 20])
+    together = _reduce(device, model, X, groups, np.float32)
+    apart = [_reduce(device, model, part, groups, np.float32) for part in np.split(X, [1, 60])]
+    for name, value in together.items():
+        assert scaled_error(np.concatenate([part[name] for part in apart]), value) <= 1e-12, name
+    again = _reduce(device, model, X, groups, np.float32)
+    assert all(np.array_equal(again[name], value) for name, value in together.items())
+
+
+def _zeros(K, d, L):
+    return [np.zeros(shape) for shape in ((K,), (K, L), (K, L, L), (K, L + 1, d), (K, d))]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_noise_std
+@every_shape
+def test_statistics(device, shape, n, noise_std, dtype):
+    K, d, L = shape
+    p = _parameters(shape, "diagonal", noise_std)
+    X = ref.random_samples(p, n).astype(dtype)
+    expected, log_likelihoods = _zeros(K, d, L), np.empty(n)
+    # The same numbers in float64: responsibilities of float32 samples are right to their tolerance.
+    core = _core.Model(*p)
+    _core.expectation(core, X.astype(np.float64), tuple(expected), log_likelihoods, screening=False, n_threads=1)
+    sums, values = tuple(device.send(s) for s in _zeros(K, d, L)), device.empty(n, np.float64)
+    device.call("expectation", device.model(p), device.send(X), sums, values, screening=True, n_rows=n)
+    tolerance = LOG_DENSITY[X.dtype]
+    assert relative_error(device.fetch(values), log_likelihoods) <= tolerance
+    scale = np.maximum(1, np.abs(log_likelihoods).max())
+    for actual, wanted in zip(sums, expected, strict=True):
+        assert scaled_error(device.fetch(actual), wanted) <= 10 * tolerance * scale
+
+
+def test_statistics_are_the_same_every_time_and_in_parts(device):
+    p = _parameters((20, 256, 3))
+    X = ref.random_samples(p, 130)
+    model = device.model(p)
+    results = []
+    for parts in ([X], [X], np.split(X, [40])):
+        sums = tuple(device.send(s) for s in _zeros(20, 256, 3))
+        for part in parts:
+            values = device.empty(len(part), np.float64)
+            device.call("expectation", model, device.send(part), sums, values, screening=True, n_rows=len(part))
+        results.append([device.fetch(s) for s in sums])
+    assert all(np.array_equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+    assert all(scaled_error(a, b) <= 1e-12 for a, b in zip(results[0], results[2], strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_statistics_of_known_factors(device, kind):
+    K, d, L, n = 3, 130, 13, 70
+    p = _parameters((K, d, L))
+    X, same = _samples(p, n, kind)
+    rng = np.random.default_rng(0)
+    labels, z = rng.integers(0, K, n), rng.normal(size=(n, L))
+    expected = _zeros(K, d, L)
+    _core.assigned(same, p.means, labels, z, tuple(expected), n_threads=1)
+    sums = tuple(device.send(s) for s in _zeros(K, d, L))
+    known = [device.send(a) for a in (p.means, labels, z)]
+    device.call("assigned", device.send(X), *known, sums, n_rows=n)
+    for actual, wanted in zip(sums, expected, strict=True):
+        assert scaled_error(device.fetch(actual), wanted) <= 1e-13
+    labels[7] = K
+    known[1] = device.send(labels)
+    assert device.bad_row("assigned", device.send(X), *known, sums) == 7
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("noise", NOISES)
+@every_shape
+def test_samples_are_the_cpu_s(device, shape, n, noise, dtype):
+    p = _parameters(shape, noise)
+    core, model = _core.Model(*p), device.model(p)
+    for with_noise in (True, False):
+        X, labels = np.empty((n, shape[1]), dtype), np.empty(n, np.int64)
+        how = {"weights": p.weights, "seed": 2**63 + 5, "start": 2**32 - 3, "noise": with_noise}
+        _core.sample(core, **how, out=X, labels=labels, n_threads=1)
+        out, chosen = device.empty(X.shape, dtype), device.empty(n, np.int64)
+        device.kernels.sample(model, **how, out=out, labels=chosen, **device.launch)
+        assert np.array_equal(device.fetch(chosen), labels)
+        # A number's own last digits, and its terms': Box and Muller's tails reach 8.6.
+        assert scaled_error(device.fetch(out), X) <= 8 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_shape
+def test_reconstruct(device, shape, n, dtype):
+    K, d, L = shape
+    p = _parameters(shape)
+    rng = np.random.default_rng(0)
+    labels, z = rng.integers(0, K, n), rng.normal(size=(n, L))
+    out = device.empty((n, d), dtype)
+    device.kernels.reconstruct(device.model(p), device.send(labels), device.send(z), out, **device.launch)
+    expected = p.means[labels] + np.einsum("nl,nld->nd", z, p.loadings[labels])
+    assert scaled_error(device.fetch(out), expected) <= 4 * np.finfo(dtype).eps
+
+
+def _attack(device, p, X, labels, dtype, **options):
+    """LD-Grad on both devices, on two classes of components."""
+    n, d = X.shape
+    K = len(p.weights)
+    how = {
+        "groups": np.array([0, K // 2, K]),
+        "log_priors": np.log([0.3, 0.7]),
+        "sum_rule": False,
+        "screening": True,
+        "steps": 3,
+        "overshoot": 1e-6,
+        "clip": (None, None),
+        "source": None,
+        "target": None,
+    } | options
+    types = {"X_adv": dtype, "l2": np.float64, "success": bool, "n_steps": np.int64, "s": np.int64, "t": np.int64}
+    shapes = {"X_adv": (n, d)}
+    host = {name: np.empty(shapes.get(name, (n,)), t) for name, t in types.items()}
+    out = {name: device.empty(shapes.get(name, (n,)), t) for name, t in types.items()}
+    names = ("X_adv", "l2", "success", "n_steps")
+
+    def outputs(of):
+        return {"out": tuple(of[name] for name in names), "sources": of["s"], "targets": of["t"]}
+
+    _core.ld_grad(_core.Model(*p), X, labels=labels, **how, **outputs(host), n_threads=1)
+    rows = {"labels": device.send(labels), "n_rows": n}
+    device.call("ld_grad", device.model(p), device.send(X), **rows, **how, **outputs(out))
+    return {name: device.fetch(value) for name, value in out.items()}, host
+
+
+def _classes(p, X):
+    K = len(p.weights)
+    joint = ref.weighted_log_prob(X, p)
+    scores = np.stack([joint[:, : K // 2].max(axis=1), joint[:, K // 2 :].max(axis=1)], axis=1)
+    return np.argmax(scores + np.log([0.3, 0.7]), axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"sum_rule": True}, {"source": 1, "target": 0}, {"clip": (-0.5, 0.75), "steps": 2}, {"steps": 0}],
+    ids=str,
+)
+@every_noise_std
+@pytest.mark.parametrize(("shape", "n"), [((4, 33, 12), 65), ((20, 256, 3), 65)])
+def test_ld_grad(device, shape, n, noise_std, options, dtype):
+    p = _parameters(shape, "spherical", noise_std)
+    X = ref.random_samples(p, n).astype(dtype)
+    out, expected = _attack(device, p, X, _classes(p, X), dtype, **options)
+    tolerance = ATTACK[X.dtype] * max(1.0, float(np.max(expected["l2"])))
+    assert np.max(np.abs(out["X_adv"] - expected["X_adv"])) <= tolerance
+    assert relative_error(out["l2"], expected["l2"]) <= tolerance
+    for name in ("success", "n_steps", "s", "t"):
+        assert np.array_equal(out[name], expected[name]), name
+
+
+def test_ld_grad_reports_a_label_of_no_class(device):
+    p = _parameters((4, 10, 1))
+    X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, 2, -1])
+    out = tuple(
+        device.empty(shape, t) for shape, t in [((5, 10), np.float64), (5, np.float64), (5, bool), (5, np.int64)]
+    )
+    pairs = {"sources": device.empty(5, np.int64), "targets": device.empty(5, np.int64)}
+    how = {"sum_rule": False, "screening": True, "steps": 3, "overshoot": 1e-6, "clip": (None, None)}
+    groups = {"groups": np.array([0, 2, 4]), "log_priors": np.zeros(2), "source": None, "target": None}
+    known = {"labels": device.send(labels), "out": out}
+    assert device.bad_row("ld_grad", device.model(p), device.send(X), **known, **pairs, **how, **groups) == 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sum_rule", [False, True])
+@every_noise_std
+@pytest.mark.parametrize(("shape", "n"), [((4, 33, 12), 65), ((20, 256, 3), 65)])
+def test_gradient(device, shape, n, noise_std, sum_rule, dtype):
+    K, d, _ = shape
+    p = _parameters(shape, "diagonal", noise_std)
+    X = ref.random_samples(p, n).astype(dtype)
+    groups = np.array([0, K // 2, K])
+    vectors = np.random.default_rng(0).normal(size=(n, 2))
+    vectors[0] = 0.0
+    expected = np.empty((n, d), dtype)
+    core = _core.Model(*p)
+    _core.gradient(core, X, groups, vectors, sum_rule=sum_rule, screening=False, out=expected, n_threads=1)
+    out = device.empty((n, d), dtype)
+    how = {"sum_rule": sum_rule, "screening": True, "out": out, "n_rows": n}
+    device.call("gradient", device.model(p), device.send(X), groups, device.send(vectors), **how)
+    assert scaled_error(device.fetch(out), expected) <= 100 * np.finfo(dtype).eps / noise_std
+
+
+def test_arguments_that_do_not_fit_are_named(device):
+    p = _parameters((3, 20, 2))
+    model, X = device.model(p), ref.random_samples(p, 5)
+    for rows, message in [
+        (X[:, :19], r"X must have shape \(n_samples, 20\), got \(5, 19\)"),
+        (X.astype(np.int64), "X on a device must be float32, float64, uint8 or bfloat16"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            device.call("log_densities", model, device.send(rows), device.empty((5, 3), np.float64), n_rows=5)
+    with pytest.raises(ValueError, match=r"out must have shape \(5, 3\), got \(5, 2\)"):
+        device.call("log_densities", model, device.send(X), device.empty((5, 2), np.float64), n_rows=5)
+    with pytest.raises(TypeError, match="out must hold numbers of type <f8, got <f4"):
+        device.call("log_densities", model, device.send(X), device.empty((5, 3), np.float32), n_rows=5)
+    with pytest.raises(TypeError, match="X must be an array with"):
+        device.call("log_densities", model, X.tolist(), device.empty((5, 3), np.float64), n_rows=5)
+
+
+def test_no_rows(device):
+    p = _parameters((3, 20, 2))
+    for dtype in (np.float32, np.float64):
+        out = _reduce(device, device.model(p), np.empty((0, 20), dtype), np.array([0, 3]), dtype)
+        assert out["log_sum"].shape == (0, 1)

@@ -15,7 +15,7 @@ namespace {
 // The few functions that are called, as cublas_api.h declares them: numbers of enumerations and all.
 using Handle = void*;
 constexpr int transpose = 1, no_transpose = 0;  // CUBLAS_OP_T, CUBLAS_OP_N
-constexpr int pedantic = 2;                     // CUBLAS_PEDANTIC_MATH: float means float, whatever the environment says
+constexpr int default_math = 0, pedantic = 2;   // CUBLAS_DEFAULT_MATH; CUBLAS_PEDANTIC_MATH: float means float
 
 struct Library {
   int (*create)(Handle*) = nullptr;
@@ -120,7 +120,6 @@ Blas::Blas(Stream stream, void* workspace) {
     handle_ = handle_of_current_device();
     check(library().set_stream(handle_, stream), "choosing the stream");  // takes the workspace away
     check(library().set_workspace(handle_, workspace, workspace_bytes), "setting the workspace");
-    check(library().set_math_mode(handle_, pedantic), "choosing the precision");
   } catch (...) {
     mutex.unlock();
     throw;
@@ -135,6 +134,7 @@ void Blas::multiply(const float* x, std::size_t n, std::size_t depth, const floa
   if (n == 0 || columns == 0) return;
   const auto m = static_cast<int>(columns), count = static_cast<int>(n), k = static_cast<int>(depth);
   const float one = 1.0f, zero = 0.0f;
+  check(library().set_math_mode(handle_, pedantic), "choosing the precision");
   check(library().sgemm(handle_, transpose, no_transpose, m, count, k, &one, right, k, x, k, &zero, out, m),
         "multiplying");
 }
@@ -144,6 +144,7 @@ void Blas::multiply(const double* x, std::size_t n, std::size_t depth, const dou
   if (n == 0 || columns == 0) return;
   const auto m = static_cast<int>(columns), count = static_cast<int>(n), k = static_cast<int>(depth);
   const double one = 1.0, zero = 0.0;
+  check(library().set_math_mode(handle_, default_math), "choosing the precision");
   check(library().dgemm(handle_, transpose, no_transpose, m, count, k, &one, right, k, x, k, &zero, out, m),
         "multiplying");
 }

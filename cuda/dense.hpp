@@ -33,7 +33,7 @@ inline DenseSpace lay_out_dense(Arena& arena, const ModelView& model, std::size_
 // Shapes    rows (n, d), results into scores; no marks are left.
 // Cost      one read of the rows; 2 n d K (L + 1) flops in double, which the devices that this is for multiply as fast
 //           as they do float.
-// Numerics  the products may be summed in one chain: (6) with the unit (25).
+// Numerics  the products may be summed in one chain: (6) with the unit (D2).
 // Source    Woodbury identity.
 template <class S>
 void score_densely(Stream stream, const Blas& blas, const Rows<S>& rows, const ModelView& model, const ScoreView& scores,

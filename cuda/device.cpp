@@ -75,9 +75,14 @@ int device_of(const void* memory) {
 
 OnDevice::OnDevice(int device) {
   check(cudaGetDevice(&before_), "asking for the device");
+  if (device == before_) return;
   check(cudaSetDevice(device), "choosing the device");
+  changed_ = true;
 }
 
-OnDevice::~OnDevice() { (void)cudaSetDevice(before_); }
+// A device that was not chosen is not chosen again: that would wake it.
+OnDevice::~OnDevice() {
+  if (changed_) (void)cudaSetDevice(before_);
+}
 
 }  // namespace mfa::cuda

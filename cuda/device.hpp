@@ -52,6 +52,7 @@ class OnDevice {
 
  private:
   int before_ = 0;
+  bool changed_ = false;
 };
 
 // Parts of one allocation. With no memory it only counts, so that one function both measures and lays out.

@@ -82,7 +82,7 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   entries_ = lay_out_entries(arena, view.n_components, stride);
   scratch_ = arena.take<double>(residual_scratch(view.n_factors));
   groups_ = arena.take<std::int64_t>(host_groups_.size());
-  if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), n_groups(), stride);
+  if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), stride);
   else dense_ = lay_out_dense(arena, view, stride);
 }
 
@@ -126,8 +126,8 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
     screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, n_groups(), scores_, screen_, bad_row_);
     evaluate_marked(rows, in_float);
     // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where
-    // the candidate was a poor guess, and then leaves few. It is the survivor where there is one only. What survives
-    // cannot be the best with the odds of the candidate, so float is good enough to see.
+    // the candidate was a poor guess, and then leaves few. Most of these lie far below, which float tells; what may matter
+    // is computed again.
     for (const bool only_one : {true, false}) {
       mark_survivors(stream_, groups_, n_groups(), only_one, scores_, screen_);
       evaluate_marked(rows, true);

@@ -137,7 +137,7 @@ __device__ std::size_t largest(const float* values, const ScoreView& scores, std
   return best;
 }
 
-// One thread per row and group.
+// Marks the highest guess. One thread per row and group.
 __global__ void candidates_kernel(const std::int64_t* groups, std::size_t n_groups, ScoreView scores,
                                   ScreenSpace space) {
   const std::size_t task = task_index();
@@ -147,7 +147,6 @@ __global__ void candidates_kernel(const std::int64_t* groups, std::size_t n_grou
   if (scores.skips(i)) return;
   const std::size_t best = largest(space.guess, scores, i, static_cast<std::size_t>(groups[g]),
                                    static_cast<std::size_t>(groups[g + 1]));
-  space.candidates[g * scores.stride + i] = static_cast<int>(best);
   scores.marks[scores.at(i, best)] = 1;
 }
 

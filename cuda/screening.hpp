@@ -25,25 +25,23 @@ struct ScreenSpace {
   RowTerms* terms;     // (stride)
   float* upper;        // (K, stride) bounds on values
   float* guess;        // (K, stride)
-  int* candidates;     // (G, stride) the component that was tried last
 };
 
-inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const ScreenView& screen, std::size_t n_groups,
+inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const ScreenView& screen,
                                   std::size_t stride) {
   const std::size_t K = model.n_components;
   return {arena.take<float>(stride * screen.n_directions), arena.take<float>(stride * K * (model.n_factors + 1)),
-          arena.take<RowTerms>(stride), arena.take<float>(K * stride), arena.take<float>(K * stride),
-          arena.take<int>(n_groups * stride)};
+          arena.take<RowTerms>(stride), arena.take<float>(K * stride), arena.take<float>(K * stride)};
 }
 
 // Computes  coordinates y of the rows in the subspace, |x|^2, upper bounds on all log-densities and a guess at each, (21) to
-//           (24); forgets what was known of the scores, and marks in every group the component of the highest guess.
+//           (23), (D1); forgets what was known of the scores, and marks in every group the component of the highest guess.
 // Shapes    rows (n, d), scores and space as laid out, groups (G + 1) on the device. n is at most the stride, which is
 //           a multiple of coordinate_rows.
 // Cost      one read of the rows and of the basis (d, R) for 64 of them; 2 d R flops on tensor cores and 2 R K (L + 1)
 //           in float.
 // Numerics  rows are centred in float (float64 ones in double) and rounded to TF32, as the basis has been: their products
-//           are exact then, and what both roundings and the sums may have moved is in the bounds, theory.md (24).
+//           are exact then, and what both roundings and the sums may have moved is in the bounds, theory.md (D1).
 // Source    this library.
 template <class S>
 void screen_rows(Stream stream, const Blas& blas, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,

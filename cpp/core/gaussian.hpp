@@ -40,7 +40,7 @@ MFA_HD inline double rounding_unit(double epsilon, std::size_t n_features) {
   return epsilon * (1.0 + static_cast<double>(n_features) / 8192.0);
 }
 
-// Computes  the same for sums that may be made in one chain of additions, theory.md (25): for products of other libraries.
+// Computes  the same for sums that may be made in one chain of additions, theory.md (D2): for products of other libraries.
 MFA_HD inline double chained_rounding_unit(double epsilon, std::size_t n_terms) {
   return epsilon * (1.0 + static_cast<double>(n_terms) / 64.0);
 }

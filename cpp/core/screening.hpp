@@ -47,7 +47,7 @@ MFA_HD inline double moved_coordinate_error(double before, double feedback, doub
   return before * (1.0 + feedback) + epsilon * (x_length + y_length) + sums * step_size;
 }
 
-// Computes  the same for coordinates that tensor cores make of x and a basis that are both rounded to TF32, theory.md (24);
+// Computes  the same for coordinates that tensor cores make of x and a basis that are both rounded to TF32, theory.md (D1);
 //           `basis_error` is the norm of what rounding changed in the basis.
 // Numerics  TF32 has eleven bits: |x| is off by 2^-11 of itself at most. Their products are exact in float, and are added
 //           up in steps of four or more features, each of which may cut off a unit in the last place.

@@ -11,7 +11,7 @@ namespace mfa::cuda {
 // Entries of one component that are computed together, so that its loadings are read once for all of them.
 inline constexpr std::size_t tile_entries = 16;
 // Rows that one block looks through for entries.
-inline constexpr std::size_t segment_rows = 4096;
+inline constexpr std::size_t segment_rows = 1024;
 
 struct EntryView {
   int* rows;         // (capacity) row of every entry

@@ -80,8 +80,13 @@ class Scorer {
   double* scratch_ = nullptr;
 };
 
-// Memory that one call may take at once, but for what its least number of rows needs.
+// Memory that one call may take at once, but for what its least number of rows needs. Tests have few rows, and are to go
+// through several parts of them all the same.
+#if defined(MFA_CUDA_EMULATION)
+inline constexpr std::size_t workspace_bytes = Blas::workspace_bytes + (std::size_t{128} << 10);
+#else
 inline constexpr std::size_t workspace_bytes = std::size_t{512} << 20;
+#endif
 
 // Calls lay_out(arena, stride) for as many rows at once as the memory allows, and then work(blas, first, count) for all
 // rows in turn. cuBLAS is held from begin(blas) on.

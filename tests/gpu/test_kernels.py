@@ -11,8 +11,9 @@ from tolerances import ATTACK, FACTORS, LOG_DENSITY, relative_error, scaled_erro
 
 NOISES = ("spherical", "tied diagonal", "diagonal")
 NOISE_STDS = (1.0, 1e-3)
-# (K, d, L), rows: one of each; more factors than a thread keeps sums of; edges of slices, warps, tiles and blocks.
-SMALL = [((1, 1, 0), 1), ((2, 17, 1), 33), ((3, 33, 12), 65), ((5, 130, 23), 16)]
+# (K, d, L), rows: one of each; more factors than a thread keeps sums of; edges of slices, warps, tiles and blocks; and
+# more rows than a block looks through for entries.
+SMALL = [((1, 1, 0), 1), ((2, 17, 1), 33), ((3, 33, 12), 65), ((5, 130, 23), 16), ((2, 2, 0), 1100)]
 # Models that screening is used with, to whose components several entries go.
 SCREENED = [((20, 256, 3), 65), ((33, 257, 2), 130)]
 every_shape = pytest.mark.parametrize(("shape", "n"), SMALL + SCREENED)
@@ -69,8 +70,7 @@ def test_log_densities(device, shape, n, noise, noise_std, dtype):
     assert relative_error(device.fetch(out), ref.weighted_log_prob(X, p)) <= LOG_DENSITY[X.dtype]
 
 
-@pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("dtype", "exact"), [(np.float32, False), (np.float32, True), (np.float64, True)])
 @every_noise_std
 @every_noise
 @every_shape
@@ -352,6 +352,20 @@ def test_gradient(device, shape, n, noise_std, sum_rule, dtype):
     how = {"sum_rule": sum_rule, "screening": True, "out": out, "n_rows": n}
     device.call("gradient", device.model(p), device.send(X), groups, device.send(vectors), **how)
     assert scaled_error(device.fetch(out), expected) <= 100 * np.finfo(dtype).eps / noise_std
+
+
+def test_gradient_of_more_components_than_are_told_apart_at_once(device):
+    p = _parameters((300, 3, 1))
+    p = p._replace(means=0.1 * p.means)
+    X, groups, vectors = ref.random_samples(p, 5), np.array([0, 300]), np.ones((5, 1))
+    shares = ref.responsibilities(X, p)
+    assert np.all(np.sum(shares > 1e-12, axis=1) > 255)
+    out = device.empty((5, 3), np.float64)
+    how = {"sum_rule": True, "screening": True, "out": out, "n_rows": 5}
+    device.call("gradient", device.model(p), device.send(X), groups, device.send(vectors), **how)
+    components = [ref.Component(p, k) for k in range(300)]
+    expected = -sum(shares[:, k, None] * c.precision_product(X - c.mean) for k, c in enumerate(components))
+    assert scaled_error(device.fetch(out), expected) <= 1e-10
 
 
 def test_arguments_that_do_not_fit_are_named(device):

@@ -10,8 +10,12 @@
 namespace mfa::cuda {
 namespace {
 
-// Terms of one row that are told apart by a mark.
+// Terms of one row that are told apart by a mark; few in tests, which are to need more than one round.
+#if defined(MFA_CUDA_EMULATION)
+constexpr std::size_t marked_at_once = 3;
+#else
 constexpr std::size_t marked_at_once = 255;
+#endif
 
 // One thread per row: its terms [first, first + marked_at_once) are marked 1, 2, ...; their factors become z.
 __global__ void number_terms_kernel(ModelView model, ScoreView scores, std::size_t first) {

@@ -39,6 +39,7 @@ def why_not(device: str) -> str:
 class Device:
     """The kernels, and how their arrays come and go; `send` makes an array on the device, `fetch` one of NumPy's."""
 
+    name: str
     kernels: ModuleType
     send: Callable[[np.ndarray], Any]
     fetch: Callable[[Any], np.ndarray]
@@ -68,7 +69,7 @@ def emulated() -> Device:
     """Make NumPy arrays pass for arrays on a device."""
     kernels = importlib.import_module("mfa_fast._cuda_emulated")
     launch = {"stream": 0, "allocate": lambda n_bytes: np.empty(n_bytes, np.uint8)}
-    return Device(kernels, np.array, np.asarray, launch)
+    return Device("emulated", kernels, np.array, np.asarray, launch)
 
 
 def card() -> Device:
@@ -86,7 +87,7 @@ def card() -> Device:
         return torch.empty(n_bytes, dtype=torch.uint8, device="cuda")
 
     launch = {"stream": torch.cuda.current_stream().cuda_stream, "allocate": allocate}
-    return Device(importlib.import_module("mfa_fast._cuda"), send, lambda x: x.cpu().numpy(), launch)
+    return Device("cuda", importlib.import_module("mfa_fast._cuda"), send, lambda x: x.cpu().numpy(), launch)
 
 
 @pytest.fixture(params=["cuda", "emulated"])

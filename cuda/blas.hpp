@@ -17,7 +17,11 @@ std::string blas_unavailable_reason();
 class Blas {
  public:
   // Bytes of workspace that it is to be given, so that it allocates none of its own.
+#if defined(MFA_CUDA_EMULATION)
+  static constexpr std::size_t workspace_bytes = 0;
+#else
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
+#endif
 
   // On the current device. Others wait until this one goes: cuBLAS's handles are for one thread at a time.
   Blas(Stream stream, void* workspace);

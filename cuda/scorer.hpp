@@ -83,7 +83,7 @@ class Scorer {
 // Memory that one call may take at once, but for what its least number of rows needs. Tests have few rows, and are to go
 // through several parts of them all the same.
 #if defined(MFA_CUDA_EMULATION)
-inline constexpr std::size_t workspace_bytes = Blas::workspace_bytes + (std::size_t{128} << 10);
+inline constexpr std::size_t workspace_bytes = std::size_t{128} << 10;
 #else
 inline constexpr std::size_t workspace_bytes = std::size_t{512} << 20;
 #endif

@@ -31,7 +31,7 @@ struct Fiber {
 };
 
 struct Warp {
-  unsigned waiting = 0, finished = 0;
+  unsigned started = 0, waiting = 0, finished = 0;
   std::uint64_t places[2][warp_size];
 };
 
@@ -39,6 +39,7 @@ struct Warp {
 // never change fibers.
 struct Block {
   const std::function<void()>* body = nullptr;
+  bool backwards = false;  // last to first
   unsigned threads = 0, started = 0, finished = 0, waiting = 0;
   std::vector<Warp> warps;
   std::vector<unsigned> exchanges;  // of every thread
@@ -58,7 +59,9 @@ void fiber_main() {
   Fiber& self = *block.current;
   for (;;) {
     while (block.started < block.threads) {
-      self.thread = block.started++;
+      self.thread = block.backwards ? block.threads - 1 - block.started : block.started;
+      ++block.started;
+      ++block.warps[self.thread / warp_size].started;
       threadIdx.x = self.thread;
       (*block.body)();
       ++block.finished;
@@ -108,8 +111,7 @@ bool release() {
   }
   for (unsigned w = 0; w < block.warps.size(); ++w) {
     Warp& warp = block.warps[w];
-    if (warp.waiting == 0 || block.started < std::min(block.threads, (w + 1) * warp_size)) continue;
-    if (warp.waiting != warp_size - warp.finished) continue;
+    if (warp.waiting == 0 || warp.started < warp_size || warp.waiting != warp_size - warp.finished) continue;
     warp.waiting = 0;
     for (const auto& fiber : block.fibers)
       if (fiber->waits == Waits::warp && fiber->thread / warp_size == w) fiber->waits = Waits::no;
@@ -167,11 +169,12 @@ void run_grid(std::size_t blocks, unsigned threads, const std::function<void()>&
   }
   const std::lock_guard lock(one_device);
   block.body = &body;
+  block.backwards = !block.backwards;
   block.threads = threads;
   blockDim.x = threads;
   gridDim.x = static_cast<unsigned>(blocks);
   for (std::size_t b = 0; b < blocks; ++b) {
-    blockIdx.x = static_cast<unsigned>(b);
+    blockIdx.x = static_cast<unsigned>(block.backwards ? blocks - 1 - b : b);
     run_block();
   }
 }

@@ -1,6 +1,7 @@
 // What the kernels use of CUDA, made of ordinary C++, so that the very same sources run, and are tested, where there is no
 // device. The threads of a block are fibers: one runs until it waits at a barrier, then the next does; blocks run one
-// after the other. For test builds only.
+// after the other. Every other kernel takes both last to first, so that one that depends on an order is found out. For test
+// builds only.
 #pragma once
 
 #include <algorithm>

@@ -68,7 +68,7 @@ class Device:
 def emulated() -> Device:
     """Make NumPy arrays pass for arrays on a device."""
     kernels = importlib.import_module("mfa_fast._cuda_emulated")
-    launch = {"stream": 0, "allocate": lambda n_bytes: np.empty(n_bytes, np.uint8)}
+    launch = {"stream": 0, "allocate": lambda n_bytes: np.full(n_bytes, 255, np.uint8)}  # not a number
     return Device("emulated", kernels, np.array, np.asarray, launch)
 
 
@@ -84,7 +84,7 @@ def card() -> Device:
         return torch.from_numpy(np.ascontiguousarray(array)).cuda()
 
     def allocate(n_bytes: int) -> Any:
-        return torch.empty(n_bytes, dtype=torch.uint8, device="cuda")
+        return torch.full((n_bytes,), 255, dtype=torch.uint8, device="cuda")  # not a number
 
     launch = {"stream": torch.cuda.current_stream().cuda_stream, "allocate": allocate}
     return Device("cuda", importlib.import_module("mfa_fast._cuda"), send, lambda x: x.cpu().numpy(), launch)

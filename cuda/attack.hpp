@@ -26,7 +26,7 @@ struct AttackOutput {
   double* l2;             // (n)
   std::uint8_t* success;  // (n)
   std::int64_t* n_steps;  // (n)
-  std::int64_t* source;   // (n) components of the last step, counted within their class's mixture; -1 where none was taken
+  std::int64_t* source;   // (n) components of the last step, counted within their class's mixture; -1 where there was none
   std::int64_t* target;   // (n)
 };
 

@@ -67,8 +67,8 @@ __global__ void scan_kernel(std::size_t n_components, std::size_t segments, Entr
   if (threadIdx.x != 0) return;
   list.tile_starts[0] = 0;
   for (std::size_t k = 0; k < n_components; ++k) {
-    const int count = list.starts[k + 1] - list.starts[k];
-    list.tile_starts[k + 1] = list.tile_starts[k] + (count + static_cast<int>(tile_entries) - 1) / static_cast<int>(tile_entries);
+    const auto count = static_cast<std::size_t>(list.starts[k + 1] - list.starts[k]);
+    list.tile_starts[k + 1] = list.tile_starts[k] + static_cast<int>((count + tile_entries - 1) / tile_entries);
   }
 }
 

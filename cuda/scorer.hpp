@@ -56,7 +56,7 @@ class Scorer {
   void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
   // Computes  what is marked, in residual form; its factors are known to all digits then.
   void refine_marked(const Rows<S>& rows);
-  // Computes  what is marked and not known yet, by the difference form.
+  // Computes  what is marked, by the difference form (6a); in float where that is allowed and the rows' precision.
   void evaluate_marked(const Rows<S>& rows, bool in_float);
 
   const ScoreView& scores() const { return scores_; }

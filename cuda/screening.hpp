@@ -48,7 +48,8 @@ void screen_rows(Stream stream, const Blas& blas, const Rows<S>& rows, const Mod
                  const std::int64_t* groups, std::size_t n_groups, const ScoreView& scores, const ScreenSpace& space,
                  std::int64_t* bad_row);
 
-// Marks what the candidates' values leave standing: with `only_one` of every group just the highest bound.
+// Marks, of the components that have not been evaluated, those that the values known so far leave standing; with
+// `only_one` just the one of the highest bound in every group.
 void mark_survivors(Stream stream, const std::int64_t* groups, std::size_t n_groups,
                     bool only_one, const ScoreView& scores, const ScreenSpace& space);
 

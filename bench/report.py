@@ -30,7 +30,8 @@ example, the part of the mean distance that is not proved.
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision.
 
-CUDA: not built yet.
+CUDA: compiled, not yet run on a GPU. The kernels are tested as compiled for the CPU; the estimators do not use them
+yet.
 
 ```text
 {table}

@@ -18,9 +18,7 @@ def why_not(device: str) -> str:
         try:
             importlib.import_module("mfa_fast._cuda_emulated")
         except ModuleNotFoundError:
-            return (
-                "the CUDA kernels were not compiled for the CPU (cmake -DMFA_CUDA_EMULATION=ON, docs/architecture.md)"
-            )
+            return "the CUDA kernels were not compiled for the CPU (cmake -DMFA_CUDA_EMULATION=ON, CONTRIBUTING.md)"
         return ""
     try:
         reason = importlib.import_module("mfa_fast._cuda").unavailable()

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("mfa_fast", derandomize=True, deadline=None, max_examples=30)
+# Under tests/sanitize, where everything takes several times as long.
+settings.register_profile("sanitize", derandomize=True, deadline=None, max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mfa_fast"))
 
 

@@ -165,7 +165,7 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
     reject_not_finite(bad, estimator)
     msg = (
         f"row {samples.first + row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its "
-        f"log-density is out of the range of {np.dtype(samples.dtype)}; scale the data"
+        f"log-density or its gradient is out of the range of {np.dtype(samples.dtype)}; scale the data"
         f"{', or pass float64' if samples.dtype == np.float32 else ''}."
     )
     raise ValueError(msg)

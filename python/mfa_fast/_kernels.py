@@ -176,6 +176,10 @@ class Scorer:
             out=out,
             n_threads=self.n_threads,
         )
+        if bad is None:
+            # A score in range may have a gradient that is not: that is as many times steeper as the noise is small.
+            lost = ~np.isfinite(out).all(axis=1) & np.isfinite(vectors).all(axis=1)
+            bad = int(np.argmax(lost)) if lost.any() else None
         reject_bad_row(samples, bad, self.owner)
         return out
 

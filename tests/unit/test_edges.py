@@ -135,3 +135,11 @@ def test_screening_counts_the_rounding_of_the_row_itself():
     X = (X - X @ space.T @ space).astype(np.float32)
     full = MFA.from_parameters(*model._parameters().arrays()).set_params(screening=False)
     assert np.max(np.abs(model.predict_proba(X) - full.predict_proba(X))) <= 1e-2
+
+
+def test_a_gradient_out_of_range_is_refused():
+    mixtures = [MFA.from_parameters([1.0], [[float(c), 0.0]], np.zeros((1, 0, 2)), 0.01) for c in range(2)]
+    classifier = MFAClassifier.from_mixtures(mixtures)
+    samples = classifier._samples(np.array([[0.0, 0.0], [3e38, 0.0]], np.float32))
+    with pytest.raises(ValueError, match=r"row 1 .* gradient is out of the range of float32"):
+        classifier._scorer().gradient(samples, np.array([[1.0, 0.0], [1.0, 0.0]]), sum_rule=False)

@@ -1,11 +1,6 @@
 """Mixtures on Dask arrays, on a cluster of two worker processes."""
 
 import asyncio
-import contextlib
-import io
-import os
-import signal
-import time
 import warnings
 
 import numpy as np
@@ -38,7 +33,7 @@ def cluster():
 
 @pytest.fixture
 def client(cluster):
-    cluster.wait_for_workers(2, timeout=30)  # one may have been killed
+    cluster.wait_for_workers(2, timeout=30)
     return cluster
 
 
@@ -190,60 +185,6 @@ def test_what_an_earlier_fit_left_does_not_matter(client):
     _assert_same_model(model, expected, 0)
     assert not hasattr(model, "feature_names_in_")
     assert estimator.n_features_in_ == 5
-
-
-def _read(block, folder, fatal):
-    """Return the block; the worker that does so for the `fatal`-th time dies of it."""
-    with (folder / "reads").open("ab") as reads:
-        reads.write(b".")
-        reads.flush()
-        if fatal and os.fstat(reads.fileno()).st_size >= fatal:
-            with contextlib.suppress(FileExistsError):
-                (folder / "killed").touch(exist_ok=False)
-                os.kill(os.getpid(), signal.SIGKILL)
-    return block
-
-
-def test_a_worker_that_dies_while_it_reads_changes_nothing(client, tmp_path):
-    X, start = _problem()
-    estimator = _estimator(start)
-    blocks = da.from_array(X, chunks=(150, -1))
-    whole = _fit(mfa_dask.fit, estimator, blocks, client=client)
-    read = blocks.map_blocks(_read, tmp_path, 15, dtype=X.dtype, meta=X[:0])  # 6 blocks: in the third iteration
-    model = _fit(mfa_dask.fit, estimator, read, client=client)
-    assert (tmp_path / "killed").exists()
-    _assert_same_model(model, whole, 0)
-
-
-class _KillAt(io.StringIO):
-    """What is printed, until a word appears in it: then a process is killed."""
-
-    def __init__(self, word, process):
-        super().__init__()
-        self.word, self.process, self.killed = word, process, False
-
-    def write(self, text):
-        if self.word in text and not self.killed:
-            os.kill(self.process, signal.SIGKILL)
-            self.killed = True
-        return super().write(text)
-
-
-def test_a_worker_that_dies_with_its_samples_changes_nothing(client):
-    X, start = _problem()
-    estimator = _estimator(start, verbose=1, verbose_interval=1)
-    blocks = da.from_array(X, chunks=(150, -1)).persist()
-    distributed.wait(blocks)
-    processes = client.run(os.getpid)
-    killer = _KillAt("Iteration 2", next(iter(processes.values())))
-    with contextlib.redirect_stdout(killer):
-        model = _fit(mfa_dask.fit, estimator, blocks, client=client)
-    assert killer.killed
-    assert "Iteration 5" in killer.getvalue()
-    _assert_same_model(model, _fit(mfa_dask.fit, estimator.set_params(verbose=0), blocks, client=client), 0)
-    deadline = time.monotonic() + 30
-    while set(client.run(os.getpid).values()) == set(processes.values()):
-        assert time.monotonic() < deadline, "the worker was not killed"
 
 
 def test_a_task_has_one_thread_unless_the_model_says_otherwise():

@@ -148,24 +148,30 @@ Statistics borrow_statistics(const py::tuple& arrays, std::size_t K, std::size_t
           borrow_output<double>("squares", arrays[4], {K, d})};
 }
 
+// Weights of n samples, or null where None stands for 1.
+const double* borrow_weights(const py::object& sample_weight, std::size_t n) {
+  return sample_weight.is_none() ? nullptr : borrow<double>("sample_weight", sample_weight, {n});
+}
+
 void expectation(const PyModel& model, const py::object& X, const py::tuple& statistics,
-                 const py::object& log_likelihoods, bool screening, const py::object& bad_row, std::uintptr_t stream,
-                 const py::function& allocate) {
+                 const py::object& log_likelihoods, const py::object& sample_weight, bool screening,
+                 const py::object& bad_row, std::uintptr_t stream, const py::function& allocate) {
   const DeviceModel& m = *model.model;
   const AnyRows rows = borrow_rows(X, m.n_features());
   const Statistics out = borrow_statistics(statistics, m.n_components(), m.n_factors(), m.n_features());
   double* values = borrow_output<double>("log_likelihoods", log_likelihoods, {rows.count});
+  const double* weights = borrow_weights(sample_weight, rows.count);
   Index* bad = borrow_bad_row(bad_row);
   by_type(rows, [&]<class S>(S) {
     queue(model, bad, bad, stream, allocate, [&](const Call& call) {
-      cuda::expectation(m, rows.of<S>(), screening, out, values, call);
+      cuda::expectation(m, rows.of<S>(), weights, screening, out, values, call);
     });
   });
 }
 
 void assigned(const py::object& X, const py::object& means, const py::object& labels, const py::object& factors,
-              const py::tuple& statistics, const py::object& bad_row, std::uintptr_t stream,
-              const py::function& allocate) {
+              const py::tuple& statistics, const py::object& sample_weight, const py::object& bad_row,
+              std::uintptr_t stream, const py::function& allocate) {
   const auto extents = [](const char* name, const py::object& object) {
     std::vector<std::size_t> shape = describe(name, object).shape;
     if (shape.size() != 2) throw py::value_error(std::string(name) + " must have 2 dimensions");
@@ -178,11 +184,12 @@ void assigned(const py::object& X, const py::object& means, const py::object& la
   const double* mean = borrow<double>("means", means, {K, d});
   const Index* label = borrow<Index>("labels", labels, {rows.count});
   const double* z = borrow<double>("factors", factors, {rows.count, L});
+  const double* weights = borrow_weights(sample_weight, rows.count);
   const Statistics out = borrow_statistics(statistics, K, L, d);
   Index* bad = borrow_bad_row(bad_row);
   by_type(rows, [&]<class S>(S) {
     queue(bad, bad, stream, allocate, [&](const Call& call) {
-      cuda::assigned(rows.of<S>(), K, L, d, mean, label, z, out, call);
+      cuda::assigned(rows.of<S>(), K, L, d, mean, label, z, weights, out, call);
     });
   });
 }
@@ -313,11 +320,11 @@ PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
         py::arg("best") = py::none(), py::arg("responsibilities") = py::none(), py::arg("factors") = py::none(),
         py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));
   m.def("expectation", &expectation, "Adds the sufficient statistics of EM.", py::arg("model"), py::arg("X"),
-        py::arg("statistics"), py::arg("log_likelihoods"), py::kw_only(), py::arg("screening"), py::arg("bad_row"),
-        py::arg("stream"), py::arg("allocate"));
+        py::arg("statistics"), py::arg("log_likelihoods"), py::kw_only(), py::arg("sample_weight") = py::none(),
+        py::arg("screening"), py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));
   m.def("assigned", &assigned, "Adds the statistics of samples whose components and factors are known.", py::arg("X"),
         py::arg("means"), py::arg("labels"), py::arg("factors"), py::arg("statistics"), py::kw_only(),
-        py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));
+        py::arg("sample_weight") = py::none(), py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));
   m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),
         py::arg("weights").noconvert(), py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out"),
         py::arg("labels"), py::arg("stream"), py::arg("allocate"));

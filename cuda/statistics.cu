@@ -19,11 +19,14 @@ struct Members {
   EntryView entries;
   std::size_t n_components, n_factors;
   const double* shares;   // (K, stride) responsibilities, or null for 1
+  const double* weights;  // (n) how often each sample counts, or null for once
   std::size_t stride;
   const double* factors;  // z of row i and component k: factors + i * row_factors + k * component_factors
   std::size_t row_factors, component_factors;
 
-  __device__ double share(std::size_t i, std::size_t k) const { return shares == nullptr ? 1.0 : shares[k * stride + i]; }
+  __device__ double share(std::size_t i, std::size_t k) const {
+    return (shares == nullptr ? 1.0 : shares[k * stride + i]) * (weights == nullptr ? 1.0 : weights[i]);
+  }
   __device__ const double* z(std::size_t i, std::size_t k) const {
     return factors + i * row_factors + k * component_factors;
   }
@@ -137,8 +140,8 @@ void add_members(Stream stream, const Rows<S>& rows, std::size_t d, const Member
 }  // namespace
 
 template <class S>
-void expectation(const DeviceModel& model, const Rows<S>& rows, bool screening, const Statistics& out,
-                 double* log_likelihoods, const Call& call) {
+void expectation(const DeviceModel& model, const Rows<S>& rows, const double* sample_weight, bool screening,
+                 const Statistics& out, double* log_likelihoods, const Call& call) {
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
@@ -154,7 +157,8 @@ void expectation(const DeviceModel& model, const Rows<S>& rows, bool screening, 
         launch_tasks(call.stream, count, responsibilities_kernel, scorer.model(), scores, first, log_likelihoods,
                      call.bad_row);
         list_entries(call.stream, scores.marks, 1, K, count, scores.stride, scorer.entries());
-        const Members members{scorer.entries(), K, L, scores.errors, scores.stride, scores.factors, K * L, L};
+        const double* weights = sample_weight == nullptr ? nullptr : sample_weight + first;
+        const Members members{scorer.entries(), K, L, scores.errors, weights, scores.stride, scores.factors, K * L, L};
         add_members(call.stream, part, model.n_features(), members, scorer.model().means, scorer.model().covariances,
                     out);
       });
@@ -162,8 +166,8 @@ void expectation(const DeviceModel& model, const Rows<S>& rows, bool screening, 
 
 template <class S>
 void assigned(const Rows<S>& rows, std::size_t n_components, std::size_t n_factors, std::size_t n_features,
-              const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
-              const Call& call) {
+              const double* means, const std::int64_t* labels, const double* factors, const double* sample_weight,
+              const Statistics& out, const Call& call) {
   const std::size_t K = n_components;
   std::uint8_t* marks = nullptr;
   EntryView entries{};
@@ -180,15 +184,18 @@ void assigned(const Rows<S>& rows, std::size_t n_components, std::size_t n_facto
       [&](std::size_t first, std::size_t count) {
         launch_tasks(call.stream, count, labels_kernel, labels, first, count, stride, K, marks, call.bad_row);
         list_entries(call.stream, marks, 1, K, count, stride, entries);
-        const Members members{entries, K, n_factors, nullptr, stride, factors + first * n_factors, n_factors, 0};
+        const double* weights = sample_weight == nullptr ? nullptr : sample_weight + first;
+        const double* z = factors + first * n_factors;
+        const Members members{entries, K, n_factors, nullptr, weights, stride, z, n_factors, 0};
         add_members(call.stream, rows.part(first, count), n_features, members, means, nullptr, out);
       });
 }
 
 #define MFA_INSTANTIATE(S)                                                                                             \
-  template void expectation(const DeviceModel&, const Rows<S>&, bool, const Statistics&, double*, const Call&);       \
-  template void assigned(const Rows<S>&, std::size_t, std::size_t, std::size_t, const double*, const std::int64_t*, \
-                         const double*, const Statistics&, const Call&);
+  template void expectation(const DeviceModel&, const Rows<S>&, const double*, bool, const Statistics&, double*,       \
+                            const Call&);                                                                              \
+  template void assigned(const Rows<S>&, std::size_t, std::size_t, std::size_t, const double*, const std::int64_t*,    \
+                         const double*, const double*, const Statistics&, const Call&);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)
 MFA_INSTANTIATE(Bfloat16)

@@ -17,20 +17,20 @@ struct Statistics {
 };
 
 // Computes  the E-step: the statistics, theory.md (10), and log p(x_i) into log_likelihoods (n).
-// Shapes    rows (n, d), outputs as in Statistics.
+// Shapes    rows (n, d), sample_weight (n) on the device or null for 1, outputs as in Statistics.
 // Cost      one scoring pass, one read of the rows, and 2 d (L + 2) flops in double for every responsibility above 1e-16.
 // Numerics  one thread adds up one feature of one component, in the order of the rows; about the current means.
 // Source    Ghahramani & Hinton 1996, section 3.
 template <class S>
-void expectation(const DeviceModel& model, const Rows<S>& rows, bool screening, const Statistics& out,
-                 double* log_likelihoods, const Call& call);
+void expectation(const DeviceModel& model, const Rows<S>& rows, const double* sample_weight, bool screening,
+                 const Statistics& out, double* log_likelihoods, const Call& call);
 
 // Computes  the same sums of samples whose components and factors are taken as known, each with responsibility 1 and
 //           without M^-1: what the start of EM is made of.
-// Shapes    rows (n, d), means (K, d), labels (n), factors (n, L), all on the device.
+// Shapes    rows (n, d), means (K, d), labels (n), factors (n, L), sample_weight (n) or null, all on the device.
 template <class S>
 void assigned(const Rows<S>& rows, std::size_t n_components, std::size_t n_factors, std::size_t n_features,
-              const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
-              const Call& call);
+              const double* means, const std::int64_t* labels, const double* factors, const double* sample_weight,
+              const Statistics& out, const Call& call);
 
 }  // namespace mfa::cuda

@@ -80,6 +80,7 @@ def expectation(
     statistics: tuple[_Device, _Device, _Device, _Device, _Device],  # float64, as _core's; added to
     log_likelihoods: _Device,  # (n,) float64
     *,
+    sample_weight: _Device | None = None,  # (n,) float64
     screening: bool,
     bad_row: _Device,
     stream: int,
@@ -92,6 +93,7 @@ def assigned(
     factors: _Device,  # (n, L) float64
     statistics: tuple[_Device, _Device, _Device, _Device, _Device],
     *,
+    sample_weight: _Device | None = None,
     bad_row: _Device,
     stream: int,
     allocate: _Allocate,

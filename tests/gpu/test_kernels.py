@@ -187,19 +187,23 @@ def _zeros(K, d, L):
     return [np.zeros(shape) for shape in ((K,), (K, L), (K, L, L), (K, L + 1, d), (K, d))]
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @every_noise_std
 @every_shape
-def test_statistics(device, shape, n, noise_std, dtype):
+def test_statistics(device, shape, n, noise_std, dtype, weighted):
     K, d, L = shape
     p = _parameters(shape, "diagonal", noise_std)
     X = ref.random_samples(p, n).astype(dtype)
     expected, log_likelihoods = _zeros(K, d, L), np.empty(n)
     # The same numbers in float64: responsibilities of float32 samples are right to their tolerance.
     core = _core.Model(*p)
-    _core.expectation(core, X.astype(np.float64), tuple(expected), log_likelihoods, screening=False, n_threads=1)
+    same, weights = X.astype(np.float64), np.arange(n) % 4 / 2
+    given = {"sample_weight": device.send(weights)} if weighted else {}
+    weights = weights if weighted else None
+    _core.expectation(core, same, tuple(expected), log_likelihoods, sample_weight=weights, screening=False, n_threads=1)
     sums, values = tuple(device.send(s) for s in _zeros(K, d, L)), device.empty(n, np.float64)
-    device.call("expectation", device.model(p), device.send(X), sums, values, screening=True, n_rows=n)
+    device.call("expectation", device.model(p), device.send(X), sums, values, **given, screening=True, n_rows=n)
     tolerance = LOG_DENSITY[X.dtype]
     assert relative_error(device.fetch(values), log_likelihoods) <= tolerance
     scale = np.maximum(1, np.abs(log_likelihoods).max())
@@ -229,13 +233,15 @@ def test_statistics_of_known_factors(device, kind):
     X, same = _samples(p, n, kind)
     rng = np.random.default_rng(0)
     labels, z = rng.integers(0, K, n), rng.normal(size=(n, L))
-    expected = _zeros(K, d, L)
-    _core.assigned(same, p.means, labels, z, tuple(expected), n_threads=1)
-    sums = tuple(device.send(s) for s in _zeros(K, d, L))
     known = [device.send(a) for a in (p.means, labels, z)]
-    device.call("assigned", device.send(X), *known, sums, n_rows=n)
-    for actual, wanted in zip(sums, expected, strict=True):
-        assert scaled_error(device.fetch(actual), wanted) <= 1e-13
+    for weights in (None, np.arange(n) % 4 / 2):
+        expected = _zeros(K, d, L)
+        _core.assigned(same, p.means, labels, z, tuple(expected), sample_weight=weights, n_threads=1)
+        sums = tuple(device.send(s) for s in _zeros(K, d, L))
+        given = {} if weights is None else {"sample_weight": device.send(weights)}
+        device.call("assigned", device.send(X), *known, sums, **given, n_rows=n)
+        for actual, wanted in zip(sums, expected, strict=True):
+            assert scaled_error(device.fetch(actual), wanted) <= 1e-13
     labels[7] = K
     known[1] = device.send(labels)
     assert device.bad_row("assigned", device.send(X), *known, sums) == 7

@@ -4,8 +4,9 @@ import os as _os
 from importlib.metadata import version as _version
 
 from mfa_fast import _core, attacks, datasets
-from mfa_fast._backend import CudaUnavailableError
 from mfa_fast._config import show_config
+from mfa_fast._devices import CudaUnavailableError
+from mfa_fast._late_errors import synchronize
 from mfa_fast._statistics import Statistics
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
@@ -18,4 +19,13 @@ if "MFA_FAST_ISA" in _os.environ:
         raise ValueError(_message) from None
 
 __version__ = _version("mfa_fast")
-__all__ = ["MFA", "CudaUnavailableError", "MFAClassifier", "Statistics", "attacks", "datasets", "show_config"]
+__all__ = [
+    "MFA",
+    "CudaUnavailableError",
+    "MFAClassifier",
+    "Statistics",
+    "attacks",
+    "datasets",
+    "show_config",
+    "synchronize",
+]

@@ -13,6 +13,18 @@ from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_array, validate_data
 
 from mfa_fast import _array_api
+from mfa_fast._devices import (
+    HOST,
+    KERNEL_DTYPES,
+    Arrays,
+    CudaArrays,
+    CudaUnavailableError,
+    arrays_of,
+    check_device,
+    requested_arrays,
+    require_kernels,
+)
+from mfa_fast._late_errors import raise_known
 
 Array = NDArray[Any]
 
@@ -21,17 +33,18 @@ Array = NDArray[Any]
 MOST_THREADS = 1024
 
 
-class CudaUnavailableError(RuntimeError):
-    """A CUDA array or device was given to a build, or on a machine, that has no CUDA."""
-
-
 @dataclass(frozen=True)
 class Samples:
     """A two-dimensional array that the kernels can read in place, and the way back to the caller's library."""
 
-    data: Array
-    wrap: Callable[[Array], Any]
-    first: int = 0  # index of the first row, where they are a part of what the caller gave
+    data: Any
+    wrap: Callable[[Any], Any]
+    # Index of the first row, where they are a part of what the caller gave.
+    first: int = 0
+    # Where the kernels run; None is the CPU.
+    device: CudaArrays | None = None
+    # What holds the data, and is to hold the results.
+    arrays: Arrays = HOST
 
     @property
     def n_features(self) -> int:
@@ -40,8 +53,14 @@ class Samples:
 
     @property
     def dtype(self) -> type[np.floating[Any]]:
-        """The type that results have: float32 for float32 samples, float64 for all others."""
-        return np.float32 if self.data.dtype == np.float32 else np.float64
+        """The type that results have: float32 for float32 samples (and bfloat16, which it holds), else float64."""
+        name = self.data.dtype.name if self.on_host else str(self.device and self.device.dtype_name(self.data))
+        return np.float32 if name in ("float32", "bfloat16") else np.float64
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the data are NumPy's; if not, they are in the memory of `device`."""
+        return self.arrays is HOST
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -49,16 +68,16 @@ class Samples:
 
     def entries(self, row: int) -> Array:
         """Return one row (1, d), of what has to be finite."""
-        return np.asarray(self.data[row : row + 1])
+        return self.host_rows(slice(row, row + 1))
 
     def unwrapped(self) -> Samples:
-        """Return the same samples, of which NumPy arrays are made: for a call from within another."""
+        """Return the same samples, of which results stay as they are: for a call from within another."""
         return replace(self, wrap=identity)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return self.data.dtype.itemsize * self.n_features
+        return int(self.data.dtype.itemsize) * self.n_features
 
     @property
     def read_bytes(self) -> int:
@@ -66,28 +85,40 @@ class Samples:
         return 0
 
     def blocks(self, rows: int) -> Iterator[Samples]:
-        """Go through the rows in order, in views of at most so many."""
+        """Go through the rows in order, in views of at most so many; in device memory, where they are, all at once."""
+        if not self.on_host:
+            yield self
+            return
         for start in range(0, len(self), rows):
-            yield Samples(self.data[start : start + rows], self.wrap, self.first + start)
+            yield replace(self, data=self.data[start : start + rows], first=self.first + start)
 
-    def take(self, rows: NDArray[np.int64]) -> Samples:
-        """Return the samples in these rows."""
-        return Samples(self.data[rows], self.wrap)
+    def take(self, rows: Any) -> Samples:
+        """Return the samples in the rows of a NumPy index or mask."""
+        return replace(self, data=self.data[rows if self.on_host else self.arrays.from_host(rows)], first=0)
+
+    def host_rows(self, rows: Any) -> Array:
+        """Return the rows of a NumPy index, mask or slice as a NumPy array."""
+        return self.arrays.to_host(self.data[rows] if isinstance(rows, slice) else self.take(rows).data)
+
+    def fetch(self, results: Any) -> Any:
+        """Return results as NumPy's; that waits for them, so what is wrong with the samples is known too."""
+        fetched = self.arrays.to_host(results)
+        if not self.on_host:
+            raise_known()
+        return fetched
+
+    def rounded(self, values: Any) -> Any:
+        """Return float64 results in the type that results have, as an array of the caller's library."""
+        return self.wrap(self.arrays.cast(values, self.dtype))
 
 
-def identity(array: Array) -> Any:
+def identity(array: Any) -> Any:
     """Leave an array as it is."""
     return array
 
 
 def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
     """NumPy's view of another library's array in host memory; everything else is left to scikit-learn's checks."""
-    if hasattr(X, "__cuda_array_interface__") or getattr(X, "is_cuda", False):
-        msg = (
-            f"X is a CUDA array ({type(X).__module__}.{type(X).__qualname__}), but this build of mfa_fast has no "
-            "CUDA kernels; pass an array in host memory, for example X.cpu() or X.get()."
-        )
-        raise CudaUnavailableError(msg)
     if type(X).__module__.partition(".")[0] == "torch":
         import torch
 
@@ -106,9 +137,10 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-        Real numbers of any dtype, in any memory order. `Samples` were checked before, and pass.
+        Real numbers of any dtype, in any memory order. Arrays in CUDA memory stay there. `Samples` were checked before,
+        and pass.
     estimator : estimator, optional
-        Its ``n_features_in_`` is checked, or set where `reset` is true.
+        Its ``n_features_in_`` is checked, or set where `reset` is true; its ``device`` is where kernels are to run.
     reset : bool
         True in ``fit``.
     min_samples : int
@@ -116,7 +148,11 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     """
     if isinstance(X, Samples):
         return X  # a block of what has been checked
-    host, wrap = _on_host(X)
+    device = check_device(getattr(estimator, "device", None))
+    arrays = arrays_of(X)
+    if arrays is not None and device != "cpu":
+        return _in_cuda_memory(X, arrays, estimator, reset, min_samples)
+    host, wrap = _on_host(X) if arrays is None else (arrays.to_host(X), arrays.from_host)
     options: dict[str, Any] = {
         "dtype": "numeric",
         "ensure_all_finite": False,
@@ -136,7 +172,61 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
         data = np.array(data, dtype=data.dtype.newbyteorder("="))
     elif data.dtype.byteorder not in "=|":
         data = data.view(data.dtype.newbyteorder("="))  # Zarr's names the native order outright
-    return Samples(data, wrap)
+    return Samples(data, wrap, device=requested_arrays(device))
+
+
+def _in_cuda_memory(X: Any, arrays: CudaArrays, estimator: Any, reset: bool, min_samples: int) -> Samples:
+    """Check what can be checked of an array without a look at its numbers."""
+    require_kernels(X, arrays)
+    if X.ndim != 2:
+        msg = f"X must have two dimensions (n_samples, n_features), got shape {tuple(X.shape)}; use X.reshape(n, -1)."
+        raise ValueError(msg)
+    if X.shape[0] < min_samples or X.shape[1] < 1:
+        msg = f"X must have at least {min_samples} sample(s) and one feature, got shape {tuple(X.shape)}."
+        raise ValueError(msg)
+    if arrays.dtype_name(X) not in KERNEL_DTYPES:
+        msg = f"X in CUDA memory must be of {', '.join(KERNEL_DTYPES)}; got {arrays.dtype_name(X)}: convert it."
+        raise TypeError(msg)
+    if estimator is not None:
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    return Samples(arrays.plain(X), identity, device=arrays, arrays=arrays)
+
+
+def as_output(out: Any, shape: tuple[int, int], dtype: Any, device: Any) -> Samples:
+    """Return where samples are to be written: the caller's array, or a new one of NumPy's.
+
+    `device` is where they are to be drawn if that is in host memory.
+    """
+    where = check_device(device)
+    if out is None:
+        return Samples(np.empty(shape, dtype), identity, device=requested_arrays(where))
+    arrays = arrays_of(out)
+    if arrays is not None:
+        require_kernels(out, arrays)
+        if where == "cpu":
+            msg = "out is in CUDA memory, but device='cpu'; set device=None, or pass an array in host memory."
+            raise ValueError(msg)
+        target, name = Samples(out, identity, device=arrays, arrays=arrays), arrays.dtype_name(out)
+        fits = out.__cuda_array_interface__.get("strides") is None
+    else:
+        data, wrap = _on_host(out)
+        if not isinstance(data, np.ndarray):
+            msg = f"out must be an array of NumPy, torch or CuPy, got {type(out).__name__}."
+            raise TypeError(msg)
+        target, name = Samples(data, wrap, device=requested_arrays(where)), data.dtype.name
+        fits = data.flags.c_contiguous and data.flags.writeable and data.dtype.isnative
+    if tuple(target.data.shape) != shape or name not in ("float32", "float64") or not fits:
+        got = f"{name}, shape {tuple(out.shape)}"
+        msg = f"out must be a writeable array of shape {shape}, float32 or float64, in C order; got {got}."
+        raise ValueError(msg)
+    return target
+
+
+def require_host(device: CudaArrays | None, what: str) -> None:
+    """Refuse a CUDA device for what has no kernel there."""
+    if device is not None:
+        msg = f"{what} has no CUDA kernel: pass X in host memory (X.cpu() or X.get()), and leave device at None."
+        raise CudaUnavailableError(msg)
 
 
 def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mfa_fast import _core
 from mfa_fast._backend import check_threads
+from mfa_fast._devices import cuda_state
 
 
 def show_config() -> None:
@@ -26,7 +27,7 @@ def show_config() -> None:
         "instruction set": f"{_core.isa()} (this machine has {', '.join(_core.available_isas())})",
         "matrix products": "own kernels (bit-identical for any number of threads)",
         "threads": str(check_threads(None)),
-        "CUDA": "off: this build has no CUDA kernels",
+        "CUDA": cuda_state(),
     }
     for name, value in lines.items():
         print(f"{name:<17} {value}")

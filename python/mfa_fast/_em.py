@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from mfa_fast import _core
+from mfa_fast import _core, _cuda_kernels
 from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import expectation_rows
 from mfa_fast._missing import IncompleteSamples, by_pattern
-from mfa_fast._statistics import Statistics, Sums, keep_worst
+from mfa_fast._statistics import Statistics, Sums, keep_worst, worst_rows
 from mfa_fast._streams import Stream
 
 
@@ -62,26 +62,17 @@ def e_step(
     worst: tuple[Array, FloatArray] | None = None
     for block in data.blocks(expectation_rows(model.n_components, model.n_factors, data.read_bytes)):
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
-        log_likelihoods = np.empty(len(block))
         found = by_pattern(block, n_threads) if marginal else block
         if isinstance(found, IncompleteSamples):
+            log_likelihoods = np.empty(len(block))
             found.add_expectation(model, sums.sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads)
             ranks = found.last_if_empty(log_likelihoods)
         else:
-            bad = _core.expectation(
-                model,
-                block.data,
-                sums.sums(),
-                log_likelihoods,
-                sample_weight=shares,
-                screening=screening,
-                n_threads=n_threads,
-            )
-            reject_bad_row(block, bad)
-            ranks = log_likelihoods
+            ranks = log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
         # Components only gain samples: those that are empty at the end are so after every block.
         n_empty = int(np.count_nonzero(sums.empty()))
-        candidates = keep_worst(n_empty, block.data, ranks, shares)
+        chosen = worst_rows(n_empty, ranks, shares)
+        candidates = np.array(block.host_rows(chosen)), ranks[chosen]
         worst = (
             candidates
             if worst is None
@@ -99,6 +90,31 @@ def e_step(
         worst_log_likelihoods=worst[1],
         fingerprint=fingerprint,
     )
+
+
+def _add_expectation(
+    model: _core.Model,
+    samples: Samples,
+    sums: Sums,
+    sample_weight: FloatArray | None,
+    screening: bool,
+    n_threads: int,
+) -> FloatArray:
+    """Add to the sums, and return log p(x) of every sample."""
+    if samples.device is not None:
+        return _cuda_kernels.expectation(model, samples, sums.sums(), sample_weight, screening)
+    log_likelihoods = np.empty(len(samples))
+    bad = _core.expectation(
+        model,
+        samples.data,
+        sums.sums(),
+        log_likelihoods,
+        sample_weight=sample_weight,
+        screening=screening,
+        n_threads=n_threads,
+    )
+    reject_bad_row(samples, bad)
+    return log_likelihoods
 
 
 class Expectation:
@@ -147,6 +163,9 @@ def assigned_sums(
 ) -> Sums:
     """Return the sums over samples whose components and factors are taken as known."""
     sums = Sums.zeros(means.shape[0], factors.shape[1], means.shape[1])
+    if samples.device is not None:
+        _cuda_kernels.assigned(samples, means, labels, factors, sums.sums(), sample_weight)
+        return sums
     _core.assigned(samples.data, means, labels, factors, sums.sums(), sample_weight=sample_weight, n_threads=n_threads)
     return sums
 

@@ -44,7 +44,7 @@ class Subspace:
         chosen = np.arange(n)
         if n > SUBSAMPLE:
             chosen = np.sort(np.random.RandomState(seed).permutation(n)[:SUBSAMPLE])
-        some = np.array(samples.data[chosen], dtype=np.float64, order="C")
+        some = np.array(samples.host_rows(chosen), dtype=np.float64, order="C")
         usable = (np.abs(some) < _LARGEST).all(axis=1)
         reject_bad_row(samples, None if usable.all() else int(chosen[np.argmin(usable)]))
         size = min(n_directions, d, len(some))
@@ -54,7 +54,7 @@ class Subspace:
         rows = projection_rows(d, _ROWS_AT_ONCE)
         self.coordinates = np.empty((n, size))
         for i in range(0, n, rows):
-            self.coordinates[i : i + rows] = self.project(samples.data[i : i + rows])
+            self.coordinates[i : i + rows] = self.project(samples.host_rows(slice(i, i + rows)))
         # A number that is not finite shows in every coordinate of its row.
         bad = ~(np.abs(self.coordinates) < _LARGEST).all(axis=1)
         reject_bad_row(samples, int(np.argmax(bad)) if bad.any() else None)
@@ -176,6 +176,6 @@ def initial_parameters(
         labels = _fill_empty(_cluster(subspace, method, n_components, means, sample_weight, rng), n_components, rng)
         z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, sample_weight, rng)
     # In one memory order, as a mean's rounding depends on it.
-    center = np.array(samples.data[:SUBSAMPLE], dtype=np.float64, order="C").mean(axis=0)
+    center = np.array(samples.host_rows(slice(SUBSAMPLE)), dtype=np.float64, order="C").mean(axis=0)
     about = np.tile(center, (n_components, 1))
     return regress(about, assigned_sums(samples, about, labels, z, sample_weight, n_threads), noise)

@@ -111,7 +111,7 @@ packed_models = PackedCache()
 
 @dataclass(frozen=True)
 class Scorer:
-    """A packed model whose components belong to groups, and how to run it."""
+    """A packed model whose components belong to groups, and how to run it. Results lie where the samples do."""
 
     model: _core.Model
     groups: NDArray[np.int64]
@@ -151,19 +151,19 @@ class Scorer:
         )
         reject_bad_row(samples, bad, self.owner)
 
-    def log_sums(self, samples: Samples, *, exact: bool = False) -> FloatArray:
+    def log_sums(self, samples: Samples, *, exact: bool = False) -> Any:
         """Return the log-sum-exp over each group as (n, G); to double precision if `exact`."""
-        out = np.empty((len(samples), self.n_groups))
+        out = samples.arrays.empty((len(samples), self.n_groups), np.float64)
         self._reduce(samples, exact, log_sum=out)
         return out
 
-    def best_values(self, samples: Samples) -> FloatArray:
+    def best_values(self, samples: Samples) -> Any:
         """Return the value of each group's best component as (n, G), to double precision."""
-        out = np.empty((len(samples), self.n_groups))
+        out = samples.arrays.empty((len(samples), self.n_groups), np.float64)
         self._reduce(samples, exact=True, best_value=out)
         return out
 
-    def gradient(self, samples: Samples, vectors: FloatArray, *, sum_rule: bool) -> Array:
+    def gradient(self, samples: Samples, vectors: FloatArray, *, sum_rule: bool) -> Any:
         """Return the vectors (n, G) times the Jacobian of the groups' scores: (n, d)."""
         out = np.empty(samples.data.shape, samples.dtype)
         bad = _core.gradient(
@@ -183,47 +183,43 @@ class Scorer:
         reject_bad_row(samples, bad, self.owner)
         return out
 
-    def best(self, samples: Samples) -> NDArray[np.int64]:
+    def best(self, samples: Samples) -> Any:
         """Return the index of each group's best component as (n, G)."""
-        out = np.empty((len(samples), self.n_groups), np.int64)
+        out = samples.arrays.empty((len(samples), self.n_groups), np.int64)
         self._reduce(samples, best=out)
         return out
 
-    def responsibilities(self, samples: Samples) -> Array:
+    def responsibilities(self, samples: Samples) -> Any:
         """Return the components' posterior probabilities within their group as (n, K)."""
-        out = np.empty((len(samples), self.model.n_components), samples.dtype)
+        out = samples.arrays.empty((len(samples), self.model.n_components), samples.dtype)
         self._reduce(samples, exact=True, responsibilities=out)
         return out
 
-    def best_factors(self, samples: Samples) -> tuple[NDArray[np.int64], FloatArray]:
+    def best_factors(self, samples: Samples) -> tuple[Any, Any]:
         """Return the first group's best component (n,) and the posterior mean of its factors (n, L)."""
-        best = np.empty((len(samples), self.n_groups), np.int64)
-        factors = np.empty((len(samples), self.model.n_factors))
+        best = samples.arrays.empty((len(samples), self.n_groups), np.int64)
+        factors = samples.arrays.empty((len(samples), self.model.n_factors), np.float64)
         self._reduce(samples, exact=True, best=best, factors=factors)
         return best[:, 0], factors
 
-    def reconstruct(self, samples: Samples) -> Array:
+    def reconstruct(self, samples: Samples) -> Any:
         """Return the samples' projections onto the first group's best component as (n, d)."""
         labels, factors = self.best_factors(samples)
         out = np.empty(samples.data.shape, samples.dtype)
         _core.reconstruct(self.model, labels, factors, out, n_threads=self.n_threads)
         return out
 
-    def sample(
-        self, n: int, *, weights: Array, seed: int, start: int, noise: bool, dtype: Any
-    ) -> tuple[Array, NDArray[np.int64]]:
-        """Return samples start, start + 1, ..., start + n - 1 of a seed, and their components."""
-        shares = np.require(weights, np.float64, ["C", "ALIGNED"])
-        X = np.empty((n, self.model.n_features), dtype)
-        labels = np.empty(n, np.int64)
+    def sample(self, target: Samples, *, weights: Array, seed: int, start: int, noise: bool) -> Any:
+        """Write samples start, start + 1, ... of a seed, as many as there are rows, and return their components."""
+        labels = np.empty(len(target), np.int64)
         _core.sample(
             self.model,
-            weights=shares,
+            weights=np.require(weights, np.float64, ["C", "ALIGNED"]),
             seed=seed,
             start=start,
             noise=noise,
-            out=X,
+            out=target.data,
             labels=labels,
             n_threads=self.n_threads,
         )
-        return X, labels
+        return labels

@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, reject_not_finite
+from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, reject_not_finite, require_host
+from mfa_fast._cuda_kernels import CudaScorer
+from mfa_fast._devices import CudaArrays
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 
 # Complete rows are copied from between the others in parts of this size.
 _BYTES_AT_ONCE = 2**25
+
+# What there is on the CPU alone.
+_WHAT = "what takes NaN as a missing value"
 
 Rows = NDArray[np.int64]
 
@@ -35,6 +40,7 @@ class IncompleteSamples(Samples):
     @classmethod
     def of(cls, samples: Samples, n_threads: int) -> IncompleteSamples:
         """Sort rows by pattern."""
+        require_host(samples.device, _WHAT)
         pattern = np.zeros(len(samples), np.int64)
         if samples.data.dtype.kind == "f":
             _core.patterns(samples.data, pattern, n_threads=n_threads)
@@ -246,12 +252,12 @@ class MarginalScorer(Scorer):
 
     def conditional(self, samples: Samples) -> tuple[Array, Array, Array, FloatArray]:
         """Return mean and variance (n, d), responsibilities (n, K) and the components' posterior factors (n, K, L)."""
+        found = IncompleteSamples.of(samples, self.n_threads)
         n, K = len(samples), self.model.n_components
         mean = np.array(samples.data, dtype=samples.dtype, order="C")
         variance = np.zeros_like(mean)
         responsibilities = np.empty((n, K), samples.dtype)
         factors = np.empty((n, K, self.model.n_factors))
-        found = IncompleteSamples.of(samples, self.n_threads)
         bad = _core.conditional(
             self.model,
             samples.data,
@@ -266,6 +272,10 @@ class MarginalScorer(Scorer):
         return mean, variance, responsibilities, factors
 
 
-def scorer_of(owner: Any, mixtures: Sequence[Parameters]) -> Scorer:
-    """Make the scorer that the owner's `missing` asks for."""
-    return (MarginalScorer if owner.missing == "marginal" else Scorer).of(owner, mixtures)
+def scorer_of(owner: Any, mixtures: Sequence[Parameters], device: CudaArrays | None) -> Scorer:
+    """Make the scorer that the owner's `missing` and the device ask for."""
+    if owner.missing == "marginal":
+        require_host(device, _WHAT)
+        return MarginalScorer.of(owner, mixtures)
+    scorer = Scorer.of(owner, mixtures)
+    return scorer if device is None else CudaScorer.on(device, scorer)

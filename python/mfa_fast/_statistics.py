@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfa_fast._backend import Array
 from mfa_fast._kernels import FloatArray
@@ -204,15 +205,22 @@ class Statistics(Sums):
         )
 
 
-def keep_worst(
-    count: int, samples: Array, log_likelihoods: FloatArray, sample_weight: FloatArray | None = None
-) -> tuple[Array, FloatArray]:
-    """Return the `count` samples of lowest log-likelihood and these, lowest first; of equal ones the first.
+def worst_rows(
+    count: int, log_likelihoods: FloatArray, sample_weight: FloatArray | None = None
+) -> NDArray[np.int64] | slice:
+    """Return the rows of the `count` samples of lowest log-likelihood, lowest first; of equal ones the first.
 
     Those of weight 0 do not count as samples.
     """
-    if count and sample_weight is not None:
+    if not count:
+        return slice(0, 0)
+    if sample_weight is not None:
         log_likelihoods = np.where(sample_weight > 0, log_likelihoods, np.inf)
         count = min(count, int(np.count_nonzero(sample_weight)))
-    chosen = np.argsort(log_likelihoods, kind="stable")[:count] if count else slice(0, 0)
+    return np.argsort(log_likelihoods, kind="stable")[:count].astype(np.int64)
+
+
+def keep_worst(count: int, samples: Array, log_likelihoods: FloatArray) -> tuple[Array, FloatArray]:
+    """Return the `count` samples of lowest log-likelihood and these."""
+    chosen = worst_rows(count, log_likelihoods)
     return np.array(samples[chosen]), np.array(log_likelihoods[chosen])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast._backend import Array, Samples, as_samples, identity
+from mfa_fast._devices import CudaArrays, check_device, requested_arrays
 from mfa_fast._memory import rows_within, scoring_rows, working_memory
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -24,6 +25,9 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 class Stream(ABC):
     """Rows of one width and type that can be read from the first to the last, as often as needed."""
+
+    # Where the kernels run on its blocks; None is the CPU.
+    device: CudaArrays | None = None
 
     def __init__(self, head: Samples) -> None:
         self.n_features = head.n_features
@@ -42,7 +46,7 @@ class Stream(ABC):
         """Go through the rows in order, in samples of at most so many."""
         first = 0
         for piece in self.pieces(rows):
-            block = replace(as_samples(piece), wrap=identity, first=first)
+            block = replace(_in_memory(piece), wrap=identity, first=first, device=self.device)
             if block.n_features != self.n_features or block.dtype != self.dtype:
                 msg = (
                     f"X must have {self.n_features} features in all batches, and results in {np.dtype(self.dtype)}, as "
@@ -64,6 +68,18 @@ class Stream(ABC):
             chosen[low:high] = block.data[rows[low:high] - block.first]
         assert chosen is not None
         return Samples(chosen, identity)
+
+
+def _in_memory(batch: Any) -> Samples:
+    """Check a batch, which has to be in host memory."""
+    samples = as_samples(batch)
+    if not samples.on_host:
+        msg = (
+            f"X must have its batches in host memory, got one in CUDA memory ({type(batch).__qualname__}); give it as "
+            "one array, or its batches to partial_fit, or leave them on the host and set device='cuda'."
+        )
+        raise TypeError(msg)
+    return samples
 
 
 class StoredArray(Stream):
@@ -93,7 +109,7 @@ class Batches(Stream):
     """A sequence of two-dimensional arrays."""
 
     def __init__(self, batches: Any, head: Any) -> None:
-        super().__init__(as_samples(head))
+        super().__init__(_in_memory(head))
         self._batches = batches
         self._n_rows: int | None = None
 
@@ -172,6 +188,7 @@ def as_data(X: Any, *, estimator: Any, reset: bool = False, min_samples: int = 1
     stream = as_stream(X)
     if stream is None:
         return as_samples(X, estimator=estimator, reset=reset, min_samples=min_samples)
+    stream.device = requested_arrays(check_device(estimator.device))
     if not isinstance(stream, Selection):
         as_samples(next(stream.pieces(1)), estimator=estimator, reset=reset)
     if min_samples > 1 and len(stream) < min_samples:
@@ -182,7 +199,7 @@ def as_data(X: Any, *, estimator: Any, reset: bool = False, min_samples: int = 1
 
 def select(data: Samples | Stream, mask: NDArray[np.bool_]) -> Any:
     """Return some rows: of samples in memory a copy, of a stream another one."""
-    return data.data[mask] if isinstance(data, Samples) else Selection(data, mask)
+    return data.take(mask).data if isinstance(data, Samples) else Selection(data, mask)
 
 
 def by_blocks(method: _Method) -> _Method:

@@ -10,19 +10,20 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.decomposition import PCA
+from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from mfa_fast import _persistence
-from mfa_fast._array_api import as_numpy
-from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed
+from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed
+from mfa_fast._devices import to_host
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._late_errors import raise_known
 from mfa_fast._missing import scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
-from mfa_fast._streams import as_data, by_blocks, select
+from mfa_fast._streams import Stream, as_data, by_blocks, select
 from mfa_fast._validation import (
     check_flag,
     check_integer,
@@ -51,7 +52,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         `tied_noise` ties the components of a class.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
-    warm_start, verbose, verbose_interval, n_threads, screening : as in `MFA`
+    warm_start, verbose, verbose_interval, n_threads, screening, device : as in `MFA`
     learning_decay, learning_offset : as in `MFA`
         For `partial_fit`.
     missing : {"error", "marginal"}, default="error"
@@ -115,6 +116,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         learning_decay: float = 0.7,
         learning_offset: float = 2.0,
         missing: Literal["error", "marginal"] = "error",
+        device: Literal["cpu", "cuda"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -136,6 +138,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.learning_decay = learning_decay
         self.learning_offset = learning_offset
         self.missing = missing
+        self.device = device
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -357,8 +360,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return [m._parameters() for m in self.mixtures_]
 
-    def _scorer(self) -> Scorer:
-        return scorer_of(self, self._parameters())
+    def _scorer(self, data: Samples | Stream | None = None) -> Scorer:
+        return scorer_of(self, self._parameters(), None if data is None else data.device)
 
     def _samples(self, X: Any) -> Samples:
         check_is_fitted(self)
@@ -374,12 +377,15 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(self.priors_, dtype=np.float64))
 
-    def _log_likelihoods(self, samples: Samples) -> FloatArray:
-        scorer = self._scorer()
+    def _log_likelihoods(self, samples: Samples) -> Any:
+        scorer = self._scorer(samples)
         return scorer.best_values(samples) if self.rule == "max" else scorer.log_sums(samples, exact=True)
 
-    def _class_scores(self, samples: Samples) -> FloatArray:
-        return self._log_likelihoods(samples) + self.log_priors()
+    def _class_scores(self, samples: Samples) -> Any:
+        return self._log_likelihoods(samples) + samples.arrays.from_host(self.log_priors())
+
+    def _class_indices(self, samples: Samples) -> Any:
+        return self._class_scores(samples).argmax(axis=1)
 
     @by_blocks
     def predict(self, X: Any) -> Any:
@@ -392,10 +398,28 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
+            Of the kind of X where labels are numbers; else a NumPy array.
         """
         samples = self._samples(X)
-        labels = self.classes_[np.argmax(self._class_scores(samples), axis=1)]
-        return samples.wrap(labels) if labels.dtype.kind in "biuf" else labels
+        return _look_up(samples, self.classes_, self._class_indices(samples))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the part of the samples whose class is predicted, by weight if there are weights.
+
+        Parameters
+        ----------
+        X : array-like or stream of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each sample counts.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        predicted = to_host(self.predict(X))
+        raise_known()  # the device has been waited for
+        return float(accuracy_score(to_host(y, "y"), predicted, sample_weight=sample_weight))
 
     @by_blocks
     def decision_function(self, X: Any) -> Any:
@@ -414,7 +438,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         scores = self._class_scores(samples)
         if scores.shape[1] == 2:
             scores = scores[:, 1] - scores[:, 0]
-        return samples.wrap(scores.astype(samples.dtype))
+        return samples.rounded(scores)
 
     @by_blocks
     def predict_proba(self, X: Any) -> Any:
@@ -429,7 +453,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
         """
         samples = self._samples(X)
-        return samples.wrap(softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
+        return samples.rounded(samples.arrays.softmax(self._class_scores(samples)))
 
     @by_blocks
     def predict_log_proba(self, X: Any) -> Any:
@@ -444,7 +468,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
         samples = self._samples(X)
-        return samples.wrap(log_softmax(self._class_scores(samples), axis=1).astype(samples.dtype))
+        return samples.rounded(samples.arrays.log_softmax(self._class_scores(samples)))
 
     @by_blocks
     def class_log_likelihood(self, X: Any) -> Any:
@@ -461,13 +485,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             is lower by at most log n_components. The whole mixture's is ``mixtures_[c].score_samples(X)``.
         """
         samples = self._samples(X)
-        return samples.wrap(self._log_likelihoods(samples).astype(samples.dtype))
+        return samples.rounded(self._log_likelihoods(samples))
 
     # ------------------------------------------------------------------------------------------------ sampling
 
     def sample(
-        self, n_samples: int = 1, *, noise: bool = True, random_state: Any = None, start: int = 0
-    ) -> tuple[Array, Array]:
+        self, n_samples: int = 1, *, noise: bool = True, random_state: Any = None, start: int = 0, out: Any = None
+    ) -> tuple[Any, Any]:
         """Draw samples and their classes, with classes drawn from the priors.
 
         Parameters
@@ -479,24 +503,33 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             A non-negative integer is the seed itself; None takes the classifier's `random_state`.
         start : int, default=0
             Index of the first sample: sample i of a seed is a function of the seed and of i alone.
+        out : array of shape (n_samples, n_features), default=None
+            Where the samples are written: a NumPy array, a torch tensor or a CuPy array of float32 or float64, in
+            CUDA memory too. None makes a NumPy array.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
+            In the dtype of the parameters, or `out`.
         y : ndarray of shape (n_samples,)
             Labels from `classes_`.
         """
         parameters = self._parameters()
-        scorer = self._scorer()
-        X, components = scorer.sample(
-            check_integer("n_samples", n_samples, 1),
+        dtype = np.result_type(*(p.means.dtype for p in parameters))
+        shape = (check_integer("n_samples", n_samples, 1), int(parameters[0].means.shape[1]))
+        check_integer("start", start, 0)
+        check_flag("noise", noise)
+        target = as_output(out, shape, dtype, self.device)
+        scorer = self._scorer(target)
+        components = scorer.sample(
+            target,
             weights=np.concatenate([prior * p.weights for prior, p in zip(self.priors_, parameters, strict=True)]),
             seed=as_seed(self.random_state if random_state is None else random_state),
-            start=check_integer("start", start, 0),
-            noise=check_flag("noise", noise),
-            dtype=np.result_type(*(p.means.dtype for p in parameters)),
+            start=int(start),
+            noise=bool(noise),
         )
-        return X, self.classes_[np.searchsorted(scorer.groups, components, side="right") - 1]
+        labels = _look_up(target, np.repeat(self.classes_, np.diff(scorer.groups)), components)
+        return target.data if out is None else out, labels
 
     # ------------------------------------------------------------------------------------------------ variations
 
@@ -573,7 +606,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if weight is not None:
             check_real("weight", weight, min_val=0.0, max_val=1.0)
         check_real("offset", offset)
-        pca = PCA(int(component), random_state=0).fit(samples.data.astype(samples.dtype, copy=False))
+        pca = PCA(int(component), random_state=0).fit(samples.host_rows(slice(None)).astype(samples.dtype, copy=False))
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 
         def change(p: Parameters, mean: Array) -> Parameters:
@@ -595,7 +628,9 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if hasattr(self, "feature_names_in_"):
             changed.feature_names_in_ = self.feature_names_in_
         changed.mixtures_ = [
-            MFA.from_parameters(*p.arrays()).set_params(n_threads=m.n_threads, screening=m.screening, missing=m.missing)
+            MFA.from_parameters(*p.arrays()).set_params(
+                n_threads=m.n_threads, screening=m.screening, missing=m.missing, device=m.device
+            )
             for p, m in zip(parameters, self.mixtures_, strict=True)
         ]
         changed._name_features()
@@ -690,12 +725,19 @@ def _check_classes(classes: Any) -> Array:
     return labels
 
 
+def _look_up(samples: Samples, labels: Array, indices: Any) -> Any:
+    """Return the labels that indices stand for: where the samples are if they are numbers, else as a NumPy array."""
+    if labels.dtype.kind in "biuf":
+        return samples.wrap(samples.arrays.from_host(labels)[indices])
+    return labels[samples.fetch(indices)]
+
+
 def check_labels(y: Any, n_samples: int) -> Array:
     """Return class labels (n_samples,)."""
     if y is None:
         msg = "requires y to be passed, but the target y is None: pass the class labels."
         raise ValueError(msg)
-    labels = column_or_1d(y.detach().cpu().numpy() if hasattr(y, "detach") else as_numpy(y, "y"), warn=True)
+    labels = column_or_1d(to_host(y, "y"), warn=True)
     check_classification_targets(labels)
     if len(labels) != n_samples:
         msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."

@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
-from mfa_fast._backend import Array, Samples, as_random_state, as_samples, as_seed, check_threads
+from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, check_threads
+from mfa_fast._devices import check_device
 from mfa_fast._diagnosis import round_parameters, warn_of_degenerate
 from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
@@ -99,6 +99,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     missing : {"error", "marginal"}, default="error"
         What NaN in X is: an error, or a missing value. With "marginal", fitting and all that is computed of X use the
         density of what each sample has, which is exact where values are missing at random. See Notes.
+    device : {None, "cpu", "cuda"}, default=None
+        Where the kernels run. None: where the samples are, which may be a CuPy array or a torch tensor in CUDA memory.
+        "cuda": arrays in host memory are streamed through the device in blocks, in every pass over them, whatever their
+        size. "cpu": arrays in CUDA memory are copied to the host. Parameters are NumPy arrays everywhere.
 
     Attributes
     ----------
@@ -177,6 +181,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         learning_decay: float = 0.7,
         learning_offset: float = 2.0,
         missing: Literal["error", "marginal"] = "error",
+        device: Literal["cpu", "cuda"] | None = None,
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -200,6 +205,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.learning_decay = learning_decay
         self.learning_offset = learning_offset
         self.missing = missing
+        self.device = device
 
     # ------------------------------------------------------------------------------------------------ fitting
 
@@ -651,6 +657,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         check_option("noise_type", self.noise_type, ("spherical", "diag"))
         check_option("init_params", self.init_params, METHODS)
         check_option("missing", self.missing, ("error", "marginal"))
+        check_device(self.device)
         check_threads(self.n_threads)
 
     # ------------------------------------------------------------------------------------------------ parameters
@@ -735,9 +742,9 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ evaluation
 
-    def _scorer(self) -> Scorer:
+    def _scorer(self, data: Samples | Stream | None = None) -> Scorer:
         check_is_fitted(self)
-        return scorer_of(self, [self._parameters()])
+        return scorer_of(self, [self._parameters()], None if data is None else data.device)
 
     def _marginal_scorer(self) -> MarginalScorer:
         check_is_fitted(self)
@@ -760,7 +767,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         log_density : ndarray of shape (n_samples,)
         """
         samples = self._samples(X)
-        return samples.wrap(self._scorer().log_sums(samples)[:, 0].astype(samples.dtype))
+        return samples.rounded(self._scorer(samples).log_sums(samples)[:, 0])
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the mean of log p(x) over the samples, in nats per sample.
@@ -782,15 +789,16 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     def _log_likelihood(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Return the sum of log p(x), and the sum of the weights or the number of samples."""
-        scorer = self._scorer()
+        check_is_fitted(self)
         data = as_data(X, estimator=self)
+        scorer = self._scorer(data)
         weights = None if sample_weight is None else check_sample_weight(sample_weight, len(data))
         total, n_samples = 0.0, 0
         for block in data.blocks(scoring_rows(len(self.weights_), data.n_features, data.read_bytes)):
             values = scorer.log_sums(block)[:, 0]
             if weights is not None:
-                values *= weights[block.first : block.first + len(block)]
-            total += float(np.sum(values))
+                values *= block.arrays.from_host(weights[block.first : block.first + len(block)])
+            total += float(block.fetch(values.sum()))
             n_samples += len(block)
         return total, float(n_samples if weights is None else weights.sum())
 
@@ -808,7 +816,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             In nats.
         """
         samples = self._samples(X)
-        return samples.wrap(self._scorer().log_densities(samples))
+        return samples.wrap(self._scorer(samples).log_densities(samples))
 
     @by_blocks
     def predict(self, X: Any) -> Any:
@@ -823,7 +831,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         labels : ndarray of shape (n_samples,), int64
         """
         samples = self._samples(X)
-        return samples.wrap(self._scorer().best(samples)[:, 0])
+        return samples.wrap(self._scorer(samples).best(samples)[:, 0])
 
     @by_blocks
     def predict_proba(self, X: Any) -> Any:
@@ -838,7 +846,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         responsibilities : ndarray of shape (n_samples, n_components)
         """
         samples = self._samples(X)
-        return samples.wrap(self._scorer().responsibilities(samples))
+        return samples.wrap(self._scorer(samples).responsibilities(samples))
 
     @by_blocks
     def posterior_factors(self, X: Any) -> tuple[Any, Any]:
@@ -854,8 +862,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         factors : ndarray of shape (n_samples, n_factors)
         """
         samples = self._samples(X)
-        labels, factors = self._scorer().best_factors(samples)
-        return samples.wrap(labels), samples.wrap(factors.astype(samples.dtype))
+        labels, factors = self._scorer(samples).best_factors(samples)
+        return samples.wrap(labels), samples.rounded(factors)
 
     @by_blocks
     def reconstruct(self, X: Any) -> Any:
@@ -870,7 +878,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         X_reconstructed : ndarray of shape (n_samples, n_features)
         """
         samples = self._samples(X)
-        return samples.wrap(self._scorer().reconstruct(samples))
+        return samples.wrap(self._scorer(samples).reconstruct(samples))
 
     def impute(self, X: Any) -> Any:
         """Return a copy of X in which missing values (NaN) are their conditional means given what is observed.
@@ -974,8 +982,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     # ------------------------------------------------------------------------------------------------ sampling
 
     def sample(
-        self, n_samples: int = 1, *, noise: bool = True, random_state: Any = None, start: int = 0
-    ) -> tuple[Array, NDArray[np.int64]]:
+        self, n_samples: int = 1, *, noise: bool = True, random_state: Any = None, start: int = 0, out: Any = None
+    ) -> tuple[Any, Any]:
         """Draw samples.
 
         Sample i of a seed is a function of the seed and of i alone: the first hundred of a million are the hundred that
@@ -990,11 +998,14 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             A non-negative integer is the seed itself; None takes the model's `random_state`.
         start : int, default=0
             Index of the first sample.
+        out : array of shape (n_samples, n_features), default=None
+            Where the samples are written: a NumPy array, a torch tensor or a CuPy array of float32 or float64, in
+            CUDA memory too. None makes a NumPy array.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
-            In the dtype of the parameters.
+            In the dtype of the parameters, or `out`.
         labels : ndarray of shape (n_samples,), int64
             The components, in the order in which they were drawn.
 
@@ -1007,14 +1018,16 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         >>> bool(np.array_equal(X[3:], model.sample(2, random_state=0, start=3)[0]))
         True
         """
-        return self._scorer().sample(
-            check_integer("n_samples", n_samples, 1),
-            weights=self.weights_,
-            seed=as_seed(self.random_state if random_state is None else random_state),
-            start=check_integer("start", start, 0),
-            noise=check_flag("noise", noise),
-            dtype=self.means_.dtype,
+        check_is_fitted(self)
+        shape = (check_integer("n_samples", n_samples, 1), int(self.means_.shape[1]))
+        seed = as_seed(self.random_state if random_state is None else random_state)
+        check_integer("start", start, 0)
+        check_flag("noise", noise)
+        target = as_output(out, shape, self.means_.dtype, self.device)
+        labels = self._scorer(target).sample(
+            target, weights=self.weights_, seed=seed, start=int(start), noise=bool(noise)
         )
+        return target.data if out is None else out, target.wrap(labels)
 
     # ------------------------------------------------------------------------------------------------ persistence
 

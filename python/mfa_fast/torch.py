@@ -30,7 +30,8 @@ class _ClassScores(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     def forward(ctx: Any, rows: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
         ctx.save_for_backward(rows)
         ctx.classifier = classifier
-        return torch.from_numpy(classifier._class_scores(as_samples(rows, estimator=classifier)))
+        samples = as_samples(rows, estimator=classifier)
+        return samples.wrap(classifier._class_scores(samples))  # type: ignore[no-any-return,unused-ignore]
 
     @staticmethod
     def backward(ctx: Any, vectors: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -44,8 +45,10 @@ class _Gradient(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, vectors: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
         samples = as_samples(rows, estimator=classifier)
-        contiguous = np.ascontiguousarray(vectors.detach().numpy(), dtype=np.float64)
-        return torch.from_numpy(classifier._scorer().gradient(samples, contiguous, sum_rule=classifier.rule == "sum"))
+        contiguous = vectors.detach().double().contiguous()
+        weights: Any = contiguous.numpy() if samples.on_host else contiguous
+        gradient = classifier._scorer(samples).gradient(samples, weights, sum_rule=classifier.rule == "sum")
+        return samples.wrap(gradient)  # type: ignore[no-any-return,unused-ignore]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> None:
@@ -81,7 +84,7 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     component changes, the gradient under the maximum rule is that of the one which is taken.
 
     There are no parameters to train, and none to move: the dtype of the logits is that of the samples, float32 or
-    float64, and the kernels run on the CPU.
+    float64, and the kernels run where the samples are, on the CPU or on a CUDA device.
 
     Examples
     --------
@@ -136,7 +139,7 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         Raises
         ------
         CudaUnavailableError
-            If x is a CUDA tensor, which this build has no kernels for.
+            If x is a CUDA tensor, and there are no kernels for it in this build or on this machine.
         TypeError, ValueError
             If x is not as described, or has an entry that is not finite.
         """

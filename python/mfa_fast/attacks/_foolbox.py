@@ -13,7 +13,7 @@ from foolbox.attacks import DDNAttack, L2CarliniWagnerAttack
 from foolbox.models import PyTorchModel
 from numpy.typing import NDArray
 
-from mfa_fast._backend import Array, as_samples
+from mfa_fast._backend import Array, as_samples, require_host
 from mfa_fast._validation import check_clip, check_integer
 from mfa_fast.attacks._modules import as_module
 from mfa_fast.attacks.ld_grad import own_labels
@@ -112,6 +112,7 @@ class _Victim:
         """Return samples as an array of the dtype that the module wants, and the way back to the caller's library."""
         shape = np.shape(X)
         samples = as_samples(X.reshape(len(X), -1) if any_shape and len(shape) > 2 else X)
+        require_host(samples.device, "a Foolbox attack")
         dtype: Any = samples.dtype if self.dtype is None else str(self.dtype).removeprefix("torch.")
         data = np.ascontiguousarray(samples.data, dtype=dtype).reshape(shape)
         if not np.all(np.isfinite(data)):

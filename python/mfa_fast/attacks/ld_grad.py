@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row
+from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
+from mfa_fast._cuda_kernels import CudaScorer
+from mfa_fast._devices import arrays_of
 from mfa_fast._validation import check_clip, check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier, class_indices
 
-_Outputs = tuple[Array, NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]
-_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+# Where the samples are: NumPy arrays, or arrays in CUDA memory.
+_Outputs = tuple[Any, Any, Any, Any]
+_Pairs = tuple[Any, Any]
 
 
 def ld_grad(
@@ -69,6 +72,8 @@ def ld_grad(
     ------
     ValueError, TypeError, NotFittedError
         If an argument is not as described; the message names it.
+    CudaUnavailableError
+        If X is in CUDA memory and the model is a support vector machine, which has no CUDA kernel.
 
     Notes
     -----
@@ -99,30 +104,23 @@ def ld_grad(
             msg = f"source and target are components of an MFAClassifier's mixtures; {type(model).__name__} has none."
             raise ValueError(msg)
         samples = as_samples(X, estimator=machine.first)
-        attack = _MachineAttack(machine, samples, n_threads)
+        require_host(samples.device, "LD-Grad on a support vector machine")
+        attack = _MachineAttack(model, machine, X, samples, n_threads)
 
-    labels = class_indices(attack.classes, own_labels(model, X, samples) if y is None else y, len(samples))
-    n = len(samples)
+    labels = attack.predicted() if y is None else attack.indices(y)
+    n, arrays = len(samples), samples.arrays
     out: _Outputs = (
-        np.empty(samples.data.shape, samples.dtype),
-        np.empty(n),
-        np.empty(n, np.bool_),
-        np.empty(n, np.int64),
+        arrays.empty(tuple(samples.data.shape), samples.dtype),
+        arrays.empty((n,), np.float64),
+        arrays.empty((n,), np.bool_),
+        arrays.empty((n,), np.int64),
     )
-    pairs: _Pairs = (np.full(n, -1, np.int64), np.full(n, -1, np.int64))
-    bad = attack.run(pairs, labels=labels, steps=int(steps), overshoot=float(overshoot), clip=bounds, out=out)
-    reject_bad_row(samples, bad, model)
+    pairs: _Pairs = (arrays.full((n,), -1, np.int64), arrays.full((n,), -1, np.int64))
+    attack.run(pairs, labels=labels, steps=int(steps), overshoot=float(overshoot), clip=bounds, out=out)
     X_adv, l2, success, n_steps = out
-    arrays = (
-        X_adv,
-        l2.astype(samples.dtype),
-        success,
-        n_steps,
-        *pairs,
-        np.full(n, np.nan),
-        np.zeros(n, np.bool_),
-    )
-    return AttackResult(*(samples.wrap(a) for a in arrays))
+    unknown = (arrays.full((n,), np.nan, np.float64), arrays.full((n,), False, np.bool_))
+    results = (X_adv, arrays.cast(l2, samples.dtype), success, n_steps, *pairs, *unknown)
+    return AttackResult(*(samples.wrap(a) for a in results))
 
 
 def own_labels(model: Any, X: Any, samples: Samples) -> Array:
@@ -146,7 +144,8 @@ class _MixtureAttack:
         source: int | None,
         target: int | None,
     ) -> None:
-        self.scorer = model._scorer()
+        self.model = model
+        self.scorer = model._scorer(samples)
         self.n_threads = self.scorer.n_threads if n_threads is None else check_threads(n_threads)
         self.samples = samples
         self.classes = model.classes_
@@ -164,32 +163,66 @@ class _MixtureAttack:
         most = int(np.diff(self.scorer.groups).min()) - 1
         return check_integer(name, component, 0, most)
 
-    def run(self, pairs: _Pairs, **common: Any) -> int | None:
-        return _core.ld_grad(
+    def predicted(self) -> Any:
+        return self.model._class_indices(self.samples)
+
+    def indices(self, y: Any) -> Any:
+        """Return the places of labels among the classes; of those in CUDA memory there, without waiting for them."""
+        n, classes = len(self.samples), self.classes
+        if self.samples.on_host or arrays_of(y) is None or classes.dtype.kind not in "biuf" or tuple(y.shape) != (n,):
+            return class_indices(classes, y, n)
+        # -1 where it is no class: the kernel reports such rows.
+        places = self.samples.arrays.full((n,), -1, np.int64)
+        for place, label in enumerate(classes.tolist()):
+            places = places + (y == label) * (place + 1)
+        return places
+
+    def run(self, pairs: _Pairs, *, labels: Any, out: _Outputs, **common: Any) -> None:
+        common |= {
+            "log_priors": self.log_priors,
+            "sum_rule": self.sum_rule,
+            "source": self.source,
+            "target": self.target,
+        }
+        if isinstance(self.scorer, CudaScorer):
+            where = self.samples.arrays.from_host(labels) if isinstance(labels, np.ndarray) else labels
+            self.scorer.ld_grad(self.samples, where, out, pairs, **common)
+            return
+        bad = _core.ld_grad(
             self.scorer.model,
             self.samples.data,
             groups=self.scorer.groups,
-            log_priors=self.log_priors,
-            sum_rule=self.sum_rule,
+            labels=labels,
             screening=self.scorer.screening,
-            source=self.source,
-            target=self.target,
+            out=out,
             sources=pairs[0],
             targets=pairs[1],
             n_threads=self.n_threads,
             **common,
         )
+        reject_bad_row(self.samples, bad, self.model)
 
 
 class _MachineAttack:
     """LD-Grad on a support vector machine."""
 
-    def __init__(self, machine: LinearMachine | RbfMachine, samples: Samples, n_threads: int | None) -> None:
+    def __init__(
+        self, model: Any, machine: LinearMachine | RbfMachine, X: Any, samples: Samples, n_threads: int | None
+    ) -> None:
+        self.model = model
+        self.given = X
         self.machine = machine
         self.samples = samples
         self.classes = machine.classes
         self.n_threads = check_threads(n_threads)
 
-    def run(self, pairs: _Pairs, **common: Any) -> int | None:
+    def indices(self, y: Any) -> NDArray[np.int64]:
+        return class_indices(self.classes, y, len(self.samples))
+
+    def predicted(self) -> NDArray[np.int64]:
+        return class_indices(self.classes, own_labels(self.model, self.given, self.samples), len(self.samples))
+
+    def run(self, pairs: _Pairs, **common: Any) -> None:
         kernel = _core.ld_grad_rbf if isinstance(self.machine, RbfMachine) else _core.ld_grad_linear
-        return kernel(**self.machine.arguments(), X=self.samples.data, n_threads=self.n_threads, **common)
+        bad = kernel(**self.machine.arguments(), X=self.samples.data, n_threads=self.n_threads, **common)
+        reject_bad_row(self.samples, bad, self.model)

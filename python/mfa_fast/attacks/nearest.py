@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row
+from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
 from mfa_fast._kernels import FloatArray
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.attacks.ld_grad import ld_grad, own_labels
@@ -68,6 +68,8 @@ def nearest(
     ------
     ValueError, TypeError, NotFittedError
         If an argument is not as described; the message names it.
+    CudaUnavailableError
+        If X is in CUDA memory, or the model's `device` is "cuda": this has no CUDA kernel.
 
     See Also
     --------
@@ -97,12 +99,14 @@ def nearest(
     check_integer("steps", steps, 0)
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
+        require_host(samples.device, "the nearest adversarial example")
         labels = own_labels(model, X, samples) if y is None else y
         start = ld_grad(model, samples.unwrapped(), labels, steps=steps, n_threads=n_threads)
         arrays = _of_mixture(model, samples, labels, start, float(rtol), n_threads)
     else:
         machine = as_machine(model)
         samples = as_samples(X, estimator=machine.first)
+        require_host(samples.device, "the nearest adversarial example")
         labels = own_labels(model, X, samples) if y is None else y
         # The step to a plane is exact but for the overshoot; elsewhere it is to be LD-Grad as it is called.
         overshoot = 0.1 * float(rtol) if isinstance(machine, LinearMachine) else 1e-6

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mfa_fast._array_api import as_numpy
+from mfa_fast._devices import to_host
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class AttackResult:
 
     Notes
     -----
-    In every figure below a sample counts that y gives the right class of: what was misclassified from the start needs
+    Arrays are of the kind of X, and lie where X does; the figures that are made of them are Python's and NumPy's. In
+    every one of these a sample counts that y gives the right class of: what was misclassified from the start needs
     no attack, and says nothing of one.
 
     Examples
@@ -132,5 +133,5 @@ class AttackResult:
 
 
 def _host(array: Any) -> Any:
-    """Return an array of any library as NumPy's."""
-    return np.asarray(as_numpy(array))
+    """Return an array of any library, in CUDA memory too, as NumPy's."""
+    return np.asarray(to_host(array))

@@ -7,7 +7,9 @@ import argparse
 import json
 from pathlib import Path
 
+from device_table import summary, table
 from mfa_fast.experiments.throughput import text_table
+from shapes import DEVICE_TARGETS
 from table import result_path
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -30,13 +32,59 @@ example, the part of the mean distance that is not proved.
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision.
 
-CUDA: compiled, not yet run on a GPU. The kernels are tested as compiled for the CPU; the estimators do not use them
-yet.
+```text
+{table}
+```
+
+## On a GPU
+
+{device}
+"""
+
+# Where there is a result of bench/device.sh.
+MEASURED = """{summary}. Made by `bench/device.sh`, which builds, tests and measures on a machine with a CUDA device, \
+in `{path}`.
+
+Times are medians of whole calls. `bandwidth` counts X once, as a part of what a copy of the same run moves (for
+samples: of what filling memory writes); `product` is the rate of the dense product's arithmetic over that of torch's
+largest product in TF32, above 1 where screening spares more than that; `passes` are scoring passes over the same rows;
+`dense` is how many times longer a dense evaluation in torch takes per row (float32, batched Woodbury), whose own error
+is the last column. Beside them stands what the project set itself: for `passes` the most, for the others the least.
 
 ```text
 {table}
 ```
 """
+
+# Where there is none.
+UNMEASURED = """The CUDA kernels are compiled, not yet run on a GPU. Their sources are tested as compiled for the CPU,
+in `tests/gpu`. `bench/device.sh` builds, tests and measures on a machine with a CUDA device, and leaves its figures in
+`bench/results`. What the project set itself:
+
+{targets}"""
+
+TARGET_WORDS = {
+    "bandwidth": "{:.0%} or more of the bandwidth",
+    "dense": "{:.0f} times or more the dense evaluation in torch",
+    "passes": "{} scoring passes or less",
+}
+
+
+def on_device():
+    """Return the page's part on the GPU: every result of bench/device.sh, or that there is none."""
+    found = []
+    for path in sorted(result_path("x").parent.glob("*.json")):
+        result = json.loads(path.read_text())
+        if "device" in result:
+            line, rows = summary(result["device"], result["ceilings"]), table(result["rows"]).rstrip()
+            found.append(MEASURED.format(summary=line, path=path.relative_to(PAGE.parents[1]), table=rows).rstrip())
+    if found:
+        return "\n\n".join(found)
+    targets = "\n".join(
+        f"- {task}: {' and '.join(TARGET_WORDS[name].format(value) for name, value in wanted.items())}"
+        for task, wanted in DEVICE_TARGETS.items()
+    )
+    return UNMEASURED.format(targets=targets)
 
 
 def main():
@@ -45,7 +93,9 @@ def main():
     name = parser.parse_args().name
     result = json.loads(result_path(name).read_text())
     machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in result["machine"].items())
-    PAGE.write_text(TEXT.format(name=name, machine=machine, table=text_table(result["rows"]).rstrip()))
+    PAGE.write_text(
+        TEXT.format(name=name, machine=machine, table=text_table(result["rows"]).rstrip(), device=on_device())
+    )
 
 
 if __name__ == "__main__":

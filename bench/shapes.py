@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from mfa_fast.experiments.problems import DTYPES, NESTED_NOISE_STDS, SHAPES, SYMMETRIC_NOISE_STD
+from mfa_fast.experiments.problems import DTYPES, NESTED_NOISE_STDS, SHAPES, SYMMETRIC_NOISE_STD, Shape
 from mfa_fast.experiments.throughput import Workbench
 
 QUICK = os.environ.get("MFA_BENCH_QUICK", "0") not in ("", "0")
@@ -48,9 +48,32 @@ SCALING_BASE = {"n": 4_000, "d": 512, "K": 16, "L": 5}
 SCALING_FACTORS = (0.5, 1, 2) if QUICK else (0.5, 1, 2, 4, 8)
 SCALING_FLOPS = 4e9  # at least so many are timed at a time, so that waking the threads does not count
 
+# What bench/device.py measures a CUDA device on: rows enough to keep it busy for milliseconds. Of the targets,
+# `bandwidth` (the part of a copy's, counting X once; for samples of a fill's) and `dense` (how many times faster than
+# the dense evaluation) are the least, `passes` (time in scoring passes over the same rows) the most.
+DEVICE_SHAPES = {
+    "symmetric": Shape("faces-160", 12_288, 160, 10, 200_000),
+    "fitted": Shape("mnist-fit", 784, 50, 6, 2_000_000),
+    "attacked": Shape("mnist-25", 784, 25, 6, 500_000),
+    "drawn": Shape("mnist-25", 784, 25, 6, 2_000_000),
+}
+DEVICE_DENSE_BYTES = 1 << 30  # of differences between rows and means, which the dense evaluation holds at a time
+DEVICE_QUICK_ROWS = 1_000  # of each of them in the quick mode
+DEVICE_TARGETS = {
+    "score, symmetric": {"bandwidth": 0.40, "dense": 50.0},
+    "score, fitted": {"bandwidth": 0.25, "dense": 50.0},
+    "EM iteration": {"passes": 2.5},
+    "LD-Grad, 3 steps": {"passes": 2.5},
+    "sample": {"bandwidth": 0.50},
+}
+
 __all__ = [
     "BENCH",
     "DENSE",
+    "DEVICE_DENSE_BYTES",
+    "DEVICE_QUICK_ROWS",
+    "DEVICE_SHAPES",
+    "DEVICE_TARGETS",
     "DTYPE_NAMES",
     "PEERS",
     "QUICK",

@@ -1,0 +1,41 @@
+"""The table of a CUDA device's figures, on the screen and in the documentation."""
+
+COLUMNS = (
+    ("task", "task", "{}"),
+    ("shape", "shape", "{}"),
+    ("n", "n", "{}"),
+    ("time, ms", "milliseconds", "{:.3f}"),
+    ("rows/s", "rows_per_second", "{:.3g}"),
+    ("bandwidth", "bandwidth", "{:.2f}"),
+    ("target", "target_bandwidth", "{:.2f}"),
+    ("product", "product", "{:.2f}"),
+    ("passes", "passes", "{:.2f}"),
+    ("target", "target_passes", "{:.2f}"),
+    ("dense", "dense", "{:.1f}"),
+    ("target", "target_dense", "{:.0f}"),
+    ("error", "error", "{:.1e}"),
+    ("CPU", "against_cpu", "{:.1e}"),
+    ("allowed", "tolerance", "{:.0e}"),
+    ("dense error", "dense_error", "{:.1e}"),
+)
+
+
+def table(rows):
+    """Return lines with aligned columns; what a task has not is left blank."""
+    cells = [[heading for heading, _, _ in COLUMNS]]
+    cells += [["-" if row.get(key) is None else form.format(row[key]) for _, key, form in COLUMNS] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    words = [form == "{}" for *_, form in COLUMNS]
+    lines = (
+        "  ".join(c.ljust(w) if word else c.rjust(w) for c, w, word in zip(line, widths, words, strict=True))
+        for line in cells
+    )
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def summary(device, measured):
+    """Return one line on the device and its ceilings."""
+    return (
+        f"{device}: copies {measured['copied'] / 1e9:.0f} GB/s (bytes read and written), fills "
+        f"{measured['written'] / 1e9:.0f} GB/s, multiplies {measured['multiplied'] / 1e12:.1f} TFLOP/s (TF32)"
+    )

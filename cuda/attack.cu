@@ -25,14 +25,14 @@ struct ClassScore {
   double sum;
 };
 
-__device__ ClassScore class_score(const ScoreView& scores, const std::int64_t* groups, const double* log_priors,
+__device__ ClassScore class_score(const ScoreView& scores, const GroupView& groups, const double* log_priors,
                                   bool sum_rule, std::size_t i, std::size_t g) {
   core::LogSumExp sum;
   core::ArgMax best;
-  for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k) {
-    const double value = scores.values[scores.at(i, static_cast<std::size_t>(k))];
+  for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
+    const double value = scores.values[scores.at(i, k)];
     sum.add(value);
-    best.add(value, static_cast<std::size_t>(k));
+    best.add(value, k);
   }
   return {log_priors[g] + (sum_rule ? sum.value() : best.max), best.index, sum.value()};
 }
@@ -58,8 +58,7 @@ __global__ void start_rows_kernel(std::size_t first, std::size_t n, const std::i
 }
 
 struct Choice {
-  const std::int64_t* groups;
-  std::size_t n_groups;
+  GroupView groups;
   const double* log_priors;
   bool sum_rule, last;
   long long source, target;  // kept throughout, or -1
@@ -78,7 +77,7 @@ __global__ void choose_kernel(Choice choice, const std::int64_t* labels, std::si
   const ClassScore own = score(label);
   core::ArgMax rival;
   std::size_t rival_best = 0;
-  for (std::size_t g = 0; g < choice.n_groups; ++g) {
+  for (std::size_t g = 0; g < choice.groups.count; ++g) {
     if (g == label) continue;
     const ClassScore other = score(g);
     if (rival.empty || other.score > rival.max) rival_best = other.best;
@@ -93,7 +92,7 @@ __global__ void choose_kernel(Choice choice, const std::int64_t* labels, std::si
     out.success[first + i] = !leads;
     return;
   }
-  const auto offset = [&](std::size_t g) { return choice.groups[g]; };
+  const auto offset = [&](std::size_t g) { return choice.groups.offsets[g]; };
   const std::int64_t source =
       choice.source >= 0 ? choice.source : static_cast<std::int64_t>(own.best) - offset(label);
   const std::int64_t target =
@@ -143,11 +142,11 @@ __global__ void terms_kernel(std::size_t n_components, Choice choice, bool fixed
   constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
   for (const int g : {attack.source_class[i], attack.target_class[i]}) {
     const double sign = g == attack.source_class[i] ? -1.0 : 1.0;
-    const double sum =
-        class_score(scores, choice.groups, choice.log_priors, true, i, static_cast<std::size_t>(g)).sum;
-    for (std::int64_t k = choice.groups[g]; k < choice.groups[g + 1]; ++k) {
-      const double part = std::exp(scores.values[scores.at(i, static_cast<std::size_t>(k))] - sum);
-      if (part > negligible) share(static_cast<std::size_t>(k)) = sign * part;
+    const auto c = static_cast<std::size_t>(g);
+    const double sum = class_score(scores, choice.groups, choice.log_priors, true, i, c).sum;
+    for (std::size_t k = choice.groups.begin(c); k < choice.groups.end(c); ++k) {
+      const double part = std::exp(scores.values[scores.at(i, k)] - sum);
+      if (part > negligible) share(k) = sign * part;
     }
   }
 }
@@ -234,11 +233,11 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
     const Rows<S> part = rows.part(first, count);
     const Rows<T> moved{reinterpret_cast<const char*>(out.x_adv + first * d),
                         static_cast<std::ptrdiff_t>(d * sizeof(T)), count, first};
-    Choice choice{scorer.groups(), scorer.n_groups(), priors, options.rule == Rule::sum, false,
+    Choice choice{scorer.groups(), priors, options.rule == Rule::sum, false,
                   options.source ? static_cast<long long>(*options.source) : -1,
                   options.target ? static_cast<long long>(*options.target) : -1};
     launch_tasks(stream, count * d, start_kernel<S, T>, part, d, out.x_adv);
-    launch_tasks(stream, count, start_rows_kernel<T>, first, count, labels, scorer.n_groups(), attack, out,
+    launch_tasks(stream, count, start_rows_kernel<T>, first, count, labels, scorer.groups().count, attack, out,
                  call.bad_row);
     for (std::size_t step = 0; step <= options.steps; ++step) {
       choice.last = step == options.steps;

@@ -33,10 +33,8 @@ __global__ void center_kernel(Rows<S> rows, ModelView model, ScoreView scores, D
 __global__ void densities_kernel(ModelView model, ScoreView scores, DenseSpace space, double unit) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const std::size_t task = task_index();
-  if (task >= K * scores.n) return;
-  const std::size_t k = task / scores.n;
-  const std::size_t i = task % scores.n;
+  const auto [i, k] = cell_of_thread(scores);
+  if (k >= K) return;
   double* v = scores.factors + (i * K + k) * L;
   double explained = 0.0;
   for (std::size_t l = 0; l < L; ++l) {

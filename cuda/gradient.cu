@@ -36,9 +36,9 @@ __global__ void number_terms_kernel(ModelView model, ScoreView scores, std::size
 }
 
 __global__ void mark_terms_kernel(std::size_t n_components, ScoreView scores) {
-  const std::size_t task = task_index();
-  if (task >= n_components * scores.n) return;
-  const std::size_t at = scores.at(task % scores.n, task / scores.n);
+  const auto [i, k] = cell_of_thread(scores);
+  if (k >= n_components) return;
+  const std::size_t at = scores.at(i, k);
   scores.marks[at] = scores.errors[at] != 0.0;
 }
 
@@ -77,23 +77,21 @@ __global__ void __launch_bounds__(tile_threads)
 }
 
 // One thread per row: the shares that (15a) gives the components.
-__global__ void shares_kernel(const std::int64_t* groups, std::size_t n_groups, bool sum_rule, const double* vectors,
-                              std::size_t first, ScoreView scores) {
+__global__ void shares_kernel(GroupView groups, bool sum_rule, const double* vectors, std::size_t first,
+                              ScoreView scores) {
   const std::size_t i = task_index();
   if (i >= scores.n) return;
-  for (std::size_t g = 0; g < n_groups; ++g) {
-    const double weight = vectors[(first + i) * n_groups + g];
+  for (std::size_t g = 0; g < groups.count; ++g) {
+    const double weight = vectors[(first + i) * groups.count + g];
     core::LogSumExp sum;
     core::ArgMax best;
-    const auto begin = static_cast<std::size_t>(groups[g]);
-    const auto end = static_cast<std::size_t>(groups[g + 1]);
-    for (std::size_t k = begin; k < end; ++k) {
+    for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
       const std::size_t at = scores.at(i, k);
       if (scores.known[at] == known_nothing) continue;
       sum.add(scores.values[at]);
       best.add(scores.values[at], k);
     }
-    for (std::size_t k = begin; k < end; ++k) {
+    for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
       const std::size_t at = scores.at(i, k);
       double share = 0.0;
       if (sum_rule && scores.known[at] != known_nothing) share = std::exp(scores.values[at] - sum.value());
@@ -163,9 +161,9 @@ void gradient(const DeviceModel& model, const Rows<S>& rows, Groups groups, Rule
       [&](std::size_t first, std::size_t count) {
         const Rows<S> part = rows.part(first, count);
         scorer.score_groups(part, score_tolerance<double>);
-        launch_tasks(call.stream, count, shares_kernel, scorer.groups(), scorer.n_groups(), rule == Rule::sum, vectors,
-                     first, scorer.scores());
-        gradients.add_up(call.stream, part, scorer, rule == Rule::sum ? model.n_components() : scorer.n_groups());
+        launch_tasks(call.stream, count, shares_kernel, scorer.groups(), rule == Rule::sum, vectors, first,
+                     scorer.scores());
+        gradients.add_up(call.stream, part, scorer, rule == Rule::sum ? model.n_components() : scorer.groups().count);
         launch_tasks(call.stream, count * d, round_kernel<T>, gradients.data(), count * d, out + first * d);
       });
 }

@@ -32,15 +32,13 @@ __global__ void densities_out_kernel(ModelView model, ScoreView scores, std::siz
 
 // One thread per row and group. Marks the best component of the first group where its factors are wanted.
 template <class T>
-__global__ void reduce_kernel(ModelView model, const std::int64_t* groups, std::size_t n_groups, ScoreView scores,
-                              std::size_t first, Reduced<T> out, std::int64_t* bad_row) {
+__global__ void reduce_kernel(ModelView model, GroupView groups, ScoreView scores, std::size_t first, Reduced<T> out,
+                              std::int64_t* bad_row) {
   const std::size_t K = model.n_components;
-  const std::size_t task = task_index();
-  if (task >= n_groups * scores.n) return;
-  const std::size_t g = task / scores.n;
-  const std::size_t i = task % scores.n;
-  const auto begin = static_cast<std::size_t>(groups[g]);
-  const auto end = static_cast<std::size_t>(groups[g + 1]);
+  const auto [i, g] = cell_of_thread(scores);
+  if (g >= groups.count) return;
+  const std::size_t begin = groups.begin(g);
+  const std::size_t end = groups.end(g);
   core::LogSumExp sum;
   core::ArgMax best;
   for (std::size_t k = begin; k < end; ++k) {
@@ -52,9 +50,9 @@ __global__ void reduce_kernel(ModelView model, const std::int64_t* groups, std::
   const double log_sum = sum.value();
   const std::size_t row = first + i;
   if (!in_range<T>(log_sum)) report_bad_row(bad_row, row);
-  if (out.log_sum != nullptr) out.log_sum[row * n_groups + g] = log_sum;
-  if (out.best_value != nullptr) out.best_value[row * n_groups + g] = best.max;
-  if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index);
+  if (out.log_sum != nullptr) out.log_sum[row * groups.count + g] = log_sum;
+  if (out.best_value != nullptr) out.best_value[row * groups.count + g] = best.max;
+  if (out.best != nullptr) out.best[row * groups.count + g] = static_cast<std::int64_t>(best.index);
   if (out.responsibilities != nullptr)
     for (std::size_t k = begin; k < end; ++k) {
       const std::size_t at = scores.at(i, k);
@@ -101,8 +99,8 @@ void reduce(const DeviceModel& model, const Rows<S>& rows, Groups groups, double
       [&](const Blas& blas) { scorer.begin(call.stream, blas); },
       [&](std::size_t first, std::size_t count) {
         scorer.score_groups(rows.part(first, count), tolerance);
-        launch_tasks(call.stream, scorer.n_groups() * count, reduce_kernel<T>, scorer.model(), scorer.groups(),
-                     scorer.n_groups(), scorer.scores(), first, out, call.bad_row);
+        launch_tasks(call.stream, scorer.groups().count * count, reduce_kernel<T>, scorer.model(), scorer.groups(),
+                     scorer.scores(), first, out, call.bad_row);
       });
 }
 

@@ -1,7 +1,6 @@
 #include "scorer.hpp"
 
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 #include "core/reduce.hpp"
@@ -12,31 +11,20 @@ namespace {
 
 // One thread per entry. Written so that a product that overflowed (infinite or not a number) is marked as well.
 __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, ScoreView scores) {
-  const std::size_t task = task_index();
-  if (task >= n_components * scores.n) return;
-  const std::size_t at = scores.at(task % scores.n, task / scores.n);
+  const auto [i, k] = cell_of_thread(scores);
+  if (k >= n_components) return;
+  const std::size_t at = scores.at(i, k);
   scores.marks[at] = !(scores.errors[at] <= tolerance * std::abs(scores.values[at]));
 }
 
 // Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
 // section 1. One thread per row and group.
-__global__ void mark_what_matters_kernel(const std::int64_t* groups, std::size_t n_groups, double tolerance,
-                                         ScoreView scores) {
-  const std::size_t task = task_index();
-  if (task >= n_groups * scores.n) return;
-  const std::size_t g = task / scores.n;
-  const std::size_t i = task % scores.n;
-  if (scores.skips(i)) return;
-  const auto begin = static_cast<std::size_t>(groups[g]);
-  const auto end = static_cast<std::size_t>(groups[g + 1]);
-  double floor = -std::numeric_limits<double>::infinity();  // no best value is below it
-  for (std::size_t k = begin; k < end; ++k) {
-    const std::size_t at = scores.at(i, k);
-    scores.marks[at] = 0;
-    if (scores.known[at] == known_nothing) continue;
-    const double low = scores.values[at] - scores.errors[at];
-    floor = low > floor ? low : floor;
-  }
+__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, ScoreView scores) {
+  const auto [i, g] = cell_of_thread(scores);
+  if (g >= groups.count || scores.skips(i)) return;
+  const std::size_t begin = groups.begin(g);
+  const std::size_t end = groups.end(g);
+  const double floor = clear_and_find_floor(scores, groups, i, g);
   const auto may_matter = [&](std::size_t at) {
     return scores.known[at] != known_nothing &&
            !(scores.values[at] + scores.errors[at] < floor - core::negligible_nats);
@@ -81,7 +69,7 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   scores_ = lay_out_scores(arena, view.n_components, view.n_factors, stride);
   entries_ = lay_out_entries(arena, view.n_components, stride);
   scratch_ = arena.take<double>(residual_scratch(view.n_factors));
-  groups_ = arena.take<std::int64_t>(host_groups_.size());
+  groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
   if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), stride);
   else dense_ = lay_out_dense(arena, view, stride);
 }
@@ -90,7 +78,7 @@ template <class S>
 void Scorer<S>::begin(Stream stream, const Blas& blas) {
   stream_ = stream;
   blas_ = &blas;
-  send(stream, host_groups_.data(), host_groups_.size(), groups_);
+  send(stream, host_groups_.data(), host_groups_.size(), groups_.offsets);
 }
 
 template <class S>
@@ -123,19 +111,19 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
   scores_.skip = skip;
   if (screening_) {
     const bool in_float = model_.float_resolves() && tolerance >= score_tolerance<float>;
-    screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, n_groups(), scores_, screen_, bad_row_);
+    screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
     evaluate_marked(rows, in_float);
     // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where
     // the candidate was a poor guess, and then leaves few. Most of these lie far below, which float tells; what may matter
     // is computed again.
     for (const bool only_one : {true, false}) {
-      mark_survivors(stream_, groups_, n_groups(), only_one, scores_, screen_);
+      mark_survivors(stream_, groups_, only_one, scores_, screen_);
       evaluate_marked(rows, true);
     }
   } else {
     score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
   }
-  launch_tasks(stream_, n_groups() * scores_.n, mark_what_matters_kernel, groups_, n_groups(), tolerance, scores_);
+  launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, scores_);
   refine_marked(rows);
 }
 

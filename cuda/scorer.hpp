@@ -61,8 +61,7 @@ class Scorer {
 
   const ScoreView& scores() const { return scores_; }
   const EntryView& entries() const { return entries_; }
-  const std::int64_t* groups() const { return groups_; }
-  std::size_t n_groups() const { return host_groups_.size() - 1; }
+  const GroupView& groups() const { return groups_; }
   const ModelView& model() const { return model_.view(); }
 
  private:
@@ -76,7 +75,7 @@ class Scorer {
   EntryView entries_{};
   ScreenSpace screen_{};
   DenseSpace dense_{};
-  std::int64_t* groups_ = nullptr;
+  GroupView groups_{};
   double* scratch_ = nullptr;
 };
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "device.hpp"
 
@@ -28,6 +29,15 @@ struct ScoreView {
   MFA_HD bool skips(std::size_t i) const { return skip != nullptr && skip[i] != 0; }
 };
 
+// Components [offsets[g], offsets[g + 1]) make up group g, on the device.
+struct GroupView {
+  std::int64_t* offsets;
+  std::size_t count;
+
+  MFA_HD std::size_t begin(std::size_t g) const { return static_cast<std::size_t>(offsets[g]); }
+  MFA_HD std::size_t end(std::size_t g) const { return static_cast<std::size_t>(offsets[g + 1]); }
+};
+
 inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, std::size_t stride) {
   ScoreView view;
   view.stride = stride;
@@ -39,5 +49,33 @@ inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, std:
   view.marks = arena.take<std::uint8_t>(K * stride);
   return view;
 }
+
+#if defined(__CUDACC__) || defined(MFA_CUDA_EMULATION)
+
+// What a thread does where there is one for every row and component, or row and group: rows beside each other. Threads
+// too many have a column that does not exist.
+struct Cell {
+  std::size_t row, column;
+};
+__device__ inline Cell cell_of_thread(const ScoreView& scores) {
+  const std::size_t task = task_index();
+  return {task % scores.n, task / scores.n};
+}
+
+// No best value of group g of row i is below it, by what is known; nothing is marked in the group any more.
+__device__ inline double clear_and_find_floor(const ScoreView& scores, const GroupView& groups, std::size_t i,
+                                              std::size_t g) {
+  double floor = -std::numeric_limits<double>::infinity();
+  for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
+    const std::size_t at = scores.at(i, k);
+    scores.marks[at] = 0;
+    if (scores.known[at] == known_nothing) continue;
+    const double low = scores.values[at] - scores.errors[at];
+    floor = low > floor ? low : floor;
+  }
+  return floor;
+}
+
+#endif
 
 }  // namespace mfa::cuda

@@ -99,10 +99,8 @@ __global__ void row_terms_kernel(ScreenView screen, std::size_t d, ScoreView sco
 __global__ void bounds_kernel(ModelView model, ScreenView screen, ScoreView scores, ScreenSpace space) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const std::size_t task = task_index();
-  if (task >= K * scores.n) return;
-  const std::size_t k = task / scores.n;
-  const std::size_t i = task % scores.n;
+  const auto [i, k] = cell_of_thread(scores);
+  if (k >= K) return;
   const float* product = space.product + i * K * (L + 1);
   float explained = 0.0f, moved = 0.0f;
   for (std::size_t l = 0; l < L; ++l) {
@@ -138,39 +136,24 @@ __device__ std::size_t largest(const float* values, const ScoreView& scores, std
 }
 
 // Marks the highest guess. One thread per row and group.
-__global__ void candidates_kernel(const std::int64_t* groups, std::size_t n_groups, ScoreView scores,
-                                  ScreenSpace space) {
-  const std::size_t task = task_index();
-  if (task >= n_groups * scores.n) return;
-  const std::size_t g = task / scores.n;
-  const std::size_t i = task % scores.n;
-  if (scores.skips(i)) return;
-  const std::size_t best = largest(space.guess, scores, i, static_cast<std::size_t>(groups[g]),
-                                   static_cast<std::size_t>(groups[g + 1]));
+__global__ void candidates_kernel(GroupView groups, ScoreView scores, ScreenSpace space) {
+  const auto [i, g] = cell_of_thread(scores);
+  if (g >= groups.count || scores.skips(i)) return;
+  const std::size_t best = largest(space.guess, scores, i, groups.begin(g), groups.end(g));
   scores.marks[scores.at(i, best)] = 1;
 }
 
 // What is proved to lie negligible_nats below the best value so far of its group is left out. One that is not a number is
 // not below anything.
-__global__ void survivors_kernel(const std::int64_t* groups, std::size_t n_groups, bool only_one, ScoreView scores,
-                                 ScreenSpace space) {
-  const std::size_t task = task_index();
-  if (task >= n_groups * scores.n) return;
-  const std::size_t g = task / scores.n;
-  const std::size_t i = task % scores.n;
-  if (scores.skips(i)) return;
-  const auto begin = static_cast<std::size_t>(groups[g]);
-  const auto end = static_cast<std::size_t>(groups[g + 1]);
-  double floor = -std::numeric_limits<double>::infinity();
-  for (std::size_t k = begin; k < end; ++k) {
-    const std::size_t at = scores.at(i, k);
-    scores.marks[at] = 0;
-    if (scores.known[at] == known_nothing) continue;
-    const double low = scores.values[at] - scores.errors[at];
-    floor = low > floor ? low : floor;
-    space.upper[at] = -std::numeric_limits<float>::infinity();
-  }
-  const auto least = static_cast<float>(floor - core::negligible_nats);
+__global__ void survivors_kernel(GroupView groups, bool only_one, ScoreView scores, ScreenSpace space) {
+  const auto [i, g] = cell_of_thread(scores);
+  if (g >= groups.count || scores.skips(i)) return;
+  const std::size_t begin = groups.begin(g);
+  const std::size_t end = groups.end(g);
+  const auto least = static_cast<float>(clear_and_find_floor(scores, groups, i, g) - core::negligible_nats);
+  for (std::size_t k = begin; k < end; ++k)
+    if (const std::size_t at = scores.at(i, k); scores.known[at] != known_nothing)
+      space.upper[at] = -std::numeric_limits<float>::infinity();
   const auto stands = [&](std::size_t at) {
     return scores.known[at] == known_nothing && !(space.upper[at] < least);
   };
@@ -187,25 +170,24 @@ __global__ void survivors_kernel(const std::int64_t* groups, std::size_t n_group
 
 template <class S>
 void screen_rows(Stream stream, const Blas& blas, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
-                 const std::int64_t* groups, std::size_t n_groups, const ScoreView& scores, const ScreenSpace& space,
-                 std::int64_t* bad_row) {
+                 const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row) {
   const std::size_t columns = model.n_components * (model.n_factors + 1);
   launch(stream, ceil_div(scores.n, coordinate_rows), coordinate_threads, coordinates_kernel<S>, rows, screen,
          model.n_features, scores, space.coordinates, bad_row);
   launch_tasks(stream, scores.n, row_terms_kernel, screen, model.n_features, scores, space.coordinates, space.terms);
   blas.multiply(space.coordinates, scores.n, screen.n_directions, screen.columns, columns, space.product);
   launch_tasks(stream, model.n_components * scores.n, bounds_kernel, model, screen, scores, space);
-  launch_tasks(stream, n_groups * scores.n, candidates_kernel, groups, n_groups, scores, space);
+  launch_tasks(stream, groups.count * scores.n, candidates_kernel, groups, scores, space);
 }
 
-void mark_survivors(Stream stream, const std::int64_t* groups, std::size_t n_groups, bool only_one,
-                    const ScoreView& scores, const ScreenSpace& space) {
-  launch_tasks(stream, n_groups * scores.n, survivors_kernel, groups, n_groups, only_one, scores, space);
+void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const ScoreView& scores,
+                    const ScreenSpace& space) {
+  launch_tasks(stream, groups.count * scores.n, survivors_kernel, groups, only_one, scores, space);
 }
 
-#define MFA_INSTANTIATE(S)                                                                                      \
-  template void screen_rows(Stream, const Blas&, const Rows<S>&, const ModelView&, const ScreenView&,           \
-                            const std::int64_t*, std::size_t, const ScoreView&, const ScreenSpace&, std::int64_t*);
+#define MFA_INSTANTIATE(S)                                                                            \
+  template void screen_rows(Stream, const Blas&, const Rows<S>&, const ModelView&, const ScreenView&, \
+                            const GroupView&, const ScoreView&, const ScreenSpace&, std::int64_t*);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)
 MFA_INSTANTIATE(Bfloat16)

@@ -36,8 +36,7 @@ inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const Sc
 
 // Computes  coordinates y of the rows in the subspace, |x|^2, upper bounds on all log-densities and a guess at each, (21) to
 //           (23), (D1); forgets what was known of the scores, and marks in every group the component of the highest guess.
-// Shapes    rows (n, d), scores and space as laid out, groups (G + 1) on the device. n is at most the stride, which is
-//           a multiple of coordinate_rows.
+// Shapes    rows (n, d), scores and space as laid out. n is at most the stride, which is a multiple of coordinate_rows.
 // Cost      one read of the rows and of the basis (d, R) for 64 of them; 2 d R flops on tensor cores and 2 R K (L + 1)
 //           in float.
 // Numerics  rows are centred in float (float64 ones in double) and rounded to TF32, as the basis has been: their products
@@ -45,12 +44,11 @@ inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const Sc
 // Source    this library.
 template <class S>
 void screen_rows(Stream stream, const Blas& blas, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
-                 const std::int64_t* groups, std::size_t n_groups, const ScoreView& scores, const ScreenSpace& space,
-                 std::int64_t* bad_row);
+                 const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row);
 
 // Marks, of the components that have not been evaluated, those that the values known so far leave standing; with
 // `only_one` just the one of the highest bound in every group.
-void mark_survivors(Stream stream, const std::int64_t* groups, std::size_t n_groups,
-                    bool only_one, const ScoreView& scores, const ScreenSpace& space);
+void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const ScoreView& scores,
+                    const ScreenSpace& space);
 
 }  // namespace mfa::cuda

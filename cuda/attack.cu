@@ -213,24 +213,20 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   const Stream stream = call.stream;
   const bool fixed = options.source || options.target;
   const std::size_t most_terms = fixed || options.rule == Rule::max ? 2 : K;
-  start_report(call, rows.count);
   Scorer<T> scorer(model, groups, options.screening, call.bad_row);
   Gradients<T> gradients;
   Attack attack{};
   double* priors = nullptr;
   const auto lay_out = [&](Arena& arena, std::size_t stride) {
-    scorer.lay_out(arena, stride);
     gradients.lay_out(arena, model.view(), stride);
     attack = {arena.take<std::uint8_t>(stride), arena.take<double>(stride), arena.take<int>(stride),
               arena.take<int>(stride), arena.take<int>(stride), arena.take<int>(stride)};
     priors = arena.take<double>(groups.size() - 1);
   };
-  const auto begin = [&](const Blas& blas) {
-    scorer.begin(stream, blas);
+  for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {
+    const std::size_t first = part.first;
+    const std::size_t count = part.count;
     send(stream, log_priors, groups.size() - 1, priors);
-  };
-  for_each_chunk(call, rows.count, K, lay_out, begin, [&](std::size_t first, std::size_t count) {
-    const Rows<S> part = rows.part(first, count);
     const Rows<T> moved{reinterpret_cast<const char*>(out.x_adv + first * d),
                         static_cast<std::ptrdiff_t>(d * sizeof(T)), count, first};
     Choice choice{scorer.groups(), priors, options.rule == Rule::sum, false,

@@ -148,24 +148,16 @@ void gradient(const DeviceModel& model, const Rows<S>& rows, Groups groups, Rule
               const double* vectors, Precision<S>* out, const Call& call) {
   using T = Precision<S>;
   const std::size_t d = model.n_features();
-  start_report(call, rows.count);
   Scorer<S> scorer(model, groups, screening, call.bad_row);
   Gradients<S> gradients;
-  for_each_chunk(
-      call, rows.count, model.n_components(),
-      [&](Arena& arena, std::size_t stride) {
-        scorer.lay_out(arena, stride);
-        gradients.lay_out(arena, model.view(), stride);
-      },
-      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
-      [&](std::size_t first, std::size_t count) {
-        const Rows<S> part = rows.part(first, count);
-        scorer.score_groups(part, score_tolerance<double>);
-        launch_tasks(call.stream, count, shares_kernel, scorer.groups(), rule == Rule::sum, vectors, first,
-                     scorer.scores());
-        gradients.add_up(call.stream, part, scorer, rule == Rule::sum ? model.n_components() : scorer.groups().count);
-        launch_tasks(call.stream, count * d, round_kernel<T>, gradients.data(), count * d, out + first * d);
-      });
+  const auto lay_out = [&](Arena& arena, std::size_t stride) { gradients.lay_out(arena, model.view(), stride); };
+  for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {
+    scorer.score_groups(part, score_tolerance<double>);
+    launch_tasks(call.stream, part.count, shares_kernel, scorer.groups(), rule == Rule::sum, vectors, part.first,
+                 scorer.scores());
+    gradients.add_up(call.stream, part, scorer, rule == Rule::sum ? model.n_components() : scorer.groups().count);
+    launch_tasks(call.stream, part.count * d, round_kernel<T>, gradients.data(), part.count * d, out + part.first * d);
+  });
 }
 
 template class Gradients<float>;

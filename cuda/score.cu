@@ -75,33 +75,24 @@ void log_densities(const DeviceModel& model, const Rows<S>& rows, Precision<S>* 
   using T = Precision<S>;
   const std::size_t K = model.n_components();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
-  start_report(call, rows.count);
   Scorer<S> scorer(model, one_group, false, call.bad_row);
-  for_each_chunk(
-      call, rows.count, K, [&](Arena& arena, std::size_t stride) { scorer.lay_out(arena, stride); },
-      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
-      [&](std::size_t first, std::size_t count) {
-        scorer.score_all(rows.part(first, count), score_tolerance<T>);
-        launch_tasks(call.stream, K * count, densities_out_kernel<T>, scorer.model(), scorer.scores(), first, out,
-                     call.bad_row);
-      });
+  for_each_part(call, rows, scorer, [&](const Rows<S>& part) {
+    scorer.score_all(part, score_tolerance<T>);
+    launch_tasks(call.stream, K * part.count, densities_out_kernel<T>, scorer.model(), scorer.scores(), part.first, out,
+                 call.bad_row);
+  });
 }
 
 template <class S>
 void reduce(const DeviceModel& model, const Rows<S>& rows, Groups groups, double tolerance, bool screening,
             const Reduced<Precision<S>>& out, const Call& call) {
   using T = Precision<S>;
-  start_report(call, rows.count);
   Scorer<S> scorer(model, groups, screening, call.bad_row);
-  for_each_chunk(
-      call, rows.count, model.n_components(),
-      [&](Arena& arena, std::size_t stride) { scorer.lay_out(arena, stride); },
-      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
-      [&](std::size_t first, std::size_t count) {
-        scorer.score_groups(rows.part(first, count), tolerance);
-        launch_tasks(call.stream, scorer.groups().count * count, reduce_kernel<T>, scorer.model(), scorer.groups(),
-                     scorer.scores(), first, out, call.bad_row);
-      });
+  for_each_part(call, rows, scorer, [&](const Rows<S>& part) {
+    scorer.score_groups(part, tolerance);
+    launch_tasks(call.stream, scorer.groups().count * part.count, reduce_kernel<T>, scorer.model(), scorer.groups(),
+                 scorer.scores(), part.first, out, call.bad_row);
+  });
 }
 
 #define MFA_INSTANTIATE(S)                                                                                         \

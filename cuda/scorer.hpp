@@ -112,4 +112,24 @@ void for_each_chunk(const Call& call, std::size_t n_rows, std::size_t n_componen
     work(first, first + stride < n_rows ? stride : n_rows - first);
 }
 
+// Calls work(part) for parts of the rows that `scorer` has memory for, and what lay_out_more(arena, stride) takes beside it;
+// before the first all rows are reported as good.
+template <class S, class Row, class LayOut, class Work>
+void for_each_part(const Call& call, const Rows<Row>& rows, Scorer<S>& scorer, const LayOut& lay_out_more,
+                   const Work& work) {
+  start_report(call, rows.count);
+  const auto lay_out = [&](Arena& arena, std::size_t stride) {
+    scorer.lay_out(arena, stride);
+    lay_out_more(arena, stride);
+  };
+  for_each_chunk(
+      call, rows.count, scorer.model().n_components, lay_out,
+      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
+      [&](std::size_t first, std::size_t count) { work(rows.part(first, count)); });
+}
+template <class S, class Work>
+void for_each_part(const Call& call, const Rows<S>& rows, Scorer<S>& scorer, const Work& work) {
+  for_each_part(call, rows, scorer, [](Arena&, std::size_t) {}, work);
+}
+
 }  // namespace mfa::cuda

@@ -145,23 +145,17 @@ void expectation(const DeviceModel& model, const Rows<S>& rows, const double* sa
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
-  start_report(call, rows.count);
   Scorer<S> scorer(model, one_group, screening, call.bad_row);
-  for_each_chunk(
-      call, rows.count, K, [&](Arena& arena, std::size_t stride) { scorer.lay_out(arena, stride); },
-      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
-      [&](std::size_t first, std::size_t count) {
-        const Rows<S> part = rows.part(first, count);
-        scorer.score_groups(part, score_tolerance<Precision<S>>);
-        const ScoreView& scores = scorer.scores();
-        launch_tasks(call.stream, count, responsibilities_kernel, scorer.model(), scores, first, log_likelihoods,
-                     call.bad_row);
-        list_entries(call.stream, scores.marks, 1, K, count, scores.stride, scorer.entries());
-        const double* weights = sample_weight == nullptr ? nullptr : sample_weight + first;
-        const Members members{scorer.entries(), K, L, scores.errors, weights, scores.stride, scores.factors, K * L, L};
-        add_members(call.stream, part, model.n_features(), members, scorer.model().means, scorer.model().covariances,
-                    out);
-      });
+  for_each_part(call, rows, scorer, [&](const Rows<S>& part) {
+    scorer.score_groups(part, score_tolerance<Precision<S>>);
+    const ScoreView& scores = scorer.scores();
+    launch_tasks(call.stream, part.count, responsibilities_kernel, scorer.model(), scores, part.first, log_likelihoods,
+                 call.bad_row);
+    list_entries(call.stream, scores.marks, 1, K, part.count, scores.stride, scorer.entries());
+    const double* weights = sample_weight == nullptr ? nullptr : sample_weight + part.first;
+    const Members members{scorer.entries(), K, L, scores.errors, weights, scores.stride, scores.factors, K * L, L};
+    add_members(call.stream, part, model.n_features(), members, scorer.model().means, scorer.model().covariances, out);
+  });
 }
 
 template <class S>

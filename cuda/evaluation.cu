@@ -70,40 +70,49 @@ __device__ void multiply_rows(const S* const* x, const Single<A>& c, std::size_t
     for (std::size_t m = 0; m <= columns_at_once; ++m) total[r][m] = warp_sum(total[r][m]);
 }
 
+// |x - mu|^2_D, but for a scalar D, and |v|^2 of a pair of rows; keep(r, l, v) is called for every factor v_l of row r.
+struct DifferenceTerms {
+  double square[rows_of_warp], explained[rows_of_warp];
+};
+template <class S, class A, class Keep>
+__device__ DifferenceTerms difference_terms(const S* const* x, const Single<A>& c, std::size_t d, std::size_t L,
+                                            const Keep& keep) {
+  DifferenceTerms terms{};
+  double total[rows_of_warp][columns_at_once + 1];
+  std::size_t l = 0;
+  do {
+    const std::size_t count = L - l < columns_at_once ? L - l : columns_at_once;
+    multiply_rows<S, A>(x, c, d, l, count, total);
+#pragma unroll
+    for (unsigned r = 0; r < rows_of_warp; ++r) {
+      terms.square[r] = total[r][columns_at_once];
+#pragma unroll
+      for (std::size_t m = 0; m < columns_at_once; ++m) {
+        terms.explained[r] += total[r][m] * total[r][m];
+        if (m < count) keep(r, l + m, total[r][m]);
+      }
+    }
+    l += columns_at_once;
+  } while (l < L);
+  return terms;
+}
+
 template <class S, class A>
 __global__ void __launch_bounds__(tile_threads, 2)
     difference_kernel(Rows<S> rows, ModelView model, EntryView entries, ScoreView scores, double unit) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const std::size_t d = model.n_features;
-  for_each_pair(entries, K, [&](const Pair& pair) {
+  const unsigned lane = threadIdx.x % warp_size;
+  for_each_pair(rows, entries, K, [&](const Pair<S>& pair) {
     const std::size_t k = pair.component;
-    const Single<A> c = single<A>(model, k);
-    const S* x[rows_of_warp];
-    for (unsigned r = 0; r < rows_of_warp; ++r) x[r] = rows.row(pair.rows[r]);
-    double explained[rows_of_warp] = {};
-    double square[rows_of_warp] = {};
-    double total[rows_of_warp][columns_at_once + 1];
-    std::size_t l = 0;
-    do {
-      const std::size_t count = L - l < columns_at_once ? L - l : columns_at_once;
-      multiply_rows<S, A>(x, c, d, l, count, total);
-      for (unsigned r = 0; r < rows_of_warp; ++r) {
-        square[r] = total[r][columns_at_once];
-#pragma unroll
-        for (std::size_t m = 0; m < columns_at_once; ++m) {
-          explained[r] += total[r][m] * total[r][m];
-          if (m < count && r < pair.count && threadIdx.x % warp_size == 0)
-            scores.factors[(pair.rows[r] * K + k) * L + l + m] = total[r][m];
-        }
-      }
-      l += columns_at_once;
-    } while (l < L);
-    if (threadIdx.x % warp_size >= pair.count) return;
-    const unsigned r = threadIdx.x % warp_size;
-    const double norm = (r == 0 ? square[0] : square[1]) * model.inverse_scalars[k];
-    const double q = core::difference_form(norm, 0.0, r == 0 ? explained[0] : explained[1]);
-    const std::size_t at = scores.at(r == 0 ? pair.rows[0] : pair.rows[1], k);
+    const DifferenceTerms terms = difference_terms<S, A>(
+        pair.x, single<A>(model, k), model.n_features, L, [&](unsigned r, std::size_t l, double v) {
+          if (lane == 0 && r < pair.count) scores.factors[(pair.rows[r] * K + k) * L + l] = v;
+        });
+    if (lane >= pair.count) return;
+    const double norm = (lane == 0 ? terms.square[0] : terms.square[1]) * model.inverse_scalars[k];
+    const double q = core::difference_form(norm, 0.0, lane == 0 ? terms.explained[0] : terms.explained[1]);
+    const std::size_t at = scores.at(lane == 0 ? pair.rows[0] : pair.rows[1], k);
     const double rounding = sizeof(A) == sizeof(float) ? model.mean_rounding[k] : 0.0;
     scores.values[at] = core::log_density(model.log_normalizers[k], q);
     scores.errors[at] =
@@ -165,13 +174,11 @@ __global__ void __launch_bounds__(tile_threads)
   const std::size_t L = model.n_factors;
   const unsigned lane = threadIdx.x % warp_size;
   double* own_scratch = scratch + (blockIdx.x * tile_warps + threadIdx.x / warp_size) * 2 * rows_of_warp * L;
-  for_each_pair(entries, K, [&](const Pair& pair) {
+  for_each_pair(rows, entries, K, [&](const Pair<S>& pair) {
     const std::size_t k = pair.component;
-    const S* x[rows_of_warp];
     double* z[rows_of_warp];
     double* gradient[rows_of_warp];
     for (unsigned r = 0; r < rows_of_warp; ++r) {
-      x[r] = rows.row(pair.rows[r]);
       z[r] = own_scratch + r * L;
       gradient[r] = own_scratch + (rows_of_warp + r) * L;
     }
@@ -190,7 +197,7 @@ __global__ void __launch_bounds__(tile_threads)
     bool settled[rows_of_warp] = {};
     for (int pass = 0; pass < most_passes && !(settled[0] && settled[1]); ++pass) {
       double q[rows_of_warp];
-      residual_pass(x, model, k, z, q, gradient);
+      residual_pass(pair.x, model, k, z, q, gradient);
       for (unsigned r = 0; r < rows_of_warp; ++r) {
         if (settled[r]) continue;  // so that no row depends on the one beside it
         double taken_off = 0.0;
@@ -216,32 +223,17 @@ __global__ void __launch_bounds__(tile_threads)
 // The distance alone, of rows about a mean that is given.
 __global__ void __launch_bounds__(tile_threads, 2)
     distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores) {
-  const std::size_t L = model.n_factors;
-  for_each_pair(entries, model.n_components, [&](const Pair& pair) {
+  for_each_pair(rows, entries, model.n_components, [&](const Pair<double>& pair) {
     const std::size_t k = pair.component;
     Single<double> c = single<double>(model, k);
     c.mean = mean;
-    const double* x[rows_of_warp];
-    for (unsigned r = 0; r < rows_of_warp; ++r) x[r] = rows.row(pair.rows[r]);
-    double explained[rows_of_warp] = {};
-    double square[rows_of_warp] = {};
-    double total[rows_of_warp][columns_at_once + 1];
-    std::size_t l = 0;
-    do {
-      const std::size_t count = L - l < columns_at_once ? L - l : columns_at_once;
-      multiply_rows<double, double>(x, c, model.n_features, l, count, total);
-      for (unsigned r = 0; r < rows_of_warp; ++r) {
-        square[r] = total[r][columns_at_once];
-#pragma unroll
-        for (std::size_t m = 0; m < columns_at_once; ++m) explained[r] += total[r][m] * total[r][m];
-      }
-      l += columns_at_once;
-    } while (l < L);
+    const DifferenceTerms terms = difference_terms<double, double>(pair.x, c, model.n_features, model.n_factors,
+                                                                   [](unsigned, std::size_t, double) {});
     if (threadIdx.x % warp_size != 0) return;
     for (unsigned r = 0; r < rows_of_warp; ++r)
       if (r < pair.count)
         scores.values[scores.at(pair.rows[r], k)] =
-            core::difference_form(square[r] * model.inverse_scalars[k], 0.0, explained[r]);
+            core::difference_form(terms.square[r] * model.inverse_scalars[k], 0.0, terms.explained[r]);
   });
 }
 
@@ -249,7 +241,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
 
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
                        const EntryView& entries, const ScoreView& scores) {
-  launch(stream, resident_blocks(), tile_threads, distance_kernel, rows, model, mean, entries, scores);
+  launch_over_tiles(stream, distance_kernel, rows, model, mean, entries, scores);
 }
 
 std::size_t residual_scratch(std::size_t n_factors) {
@@ -263,13 +255,13 @@ void evaluate_difference(Stream stream, const Rows<S>& rows, const ModelView& mo
   const double epsilon = std::numeric_limits<A>::epsilon();
   const double unit = sizeof(A) == sizeof(float) ? core::rounding_unit(epsilon, d)
                                                  : core::chained_rounding_unit(epsilon, ceil_div(d, warp_size) + run);
-  launch(stream, resident_blocks(), tile_threads, difference_kernel<S, A>, rows, model, entries, scores, unit);
+  launch_over_tiles(stream, difference_kernel<S, A>, rows, model, entries, scores, unit);
 }
 
 template <class S>
 void evaluate_residual(Stream stream, const Rows<S>& rows, const ModelView& model, const EntryView& entries,
                        const ScoreView& scores, double* scratch) {
-  launch(stream, resident_blocks(), tile_threads, residual_kernel<S>, rows, model, entries, scores, scratch);
+  launch_over_tiles(stream, residual_kernel<S>, rows, model, entries, scores, scratch);
 }
 
 #define MFA_INSTANTIATE(S)                                                                                       \

@@ -49,22 +49,20 @@ __global__ void __launch_bounds__(tile_threads)
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
   const std::size_t d = model.n_features;
-  for_each_pair(entries, K, [&](const Pair& pair) {
+  for_each_pair(rows, entries, K, [&](const Pair<S>& pair) {
     const std::size_t k = pair.component;
     const double* mean = model.component_mean(k);
     const double* loadings = model.component_loadings(k);
     const double* inverse_noise = model.component_inverse_noise(k);
-    const S* x[rows_of_warp];
     const double* z[rows_of_warp];
     double share[rows_of_warp];
     for (unsigned r = 0; r < rows_of_warp; ++r) {
-      x[r] = rows.row(pair.rows[r]);
       z[r] = scores.factors + (pair.rows[r] * K + k) * L;
       share[r] = scores.errors[scores.at(pair.rows[r], k)];
     }
     for (std::size_t j = threadIdx.x % warp_size; j < d; j += warp_size) {
       double rest[rows_of_warp];
-      for (unsigned r = 0; r < rows_of_warp; ++r) rest[r] = to<double>(x[r][j]) - mean[j];
+      for (unsigned r = 0; r < rows_of_warp; ++r) rest[r] = to<double>(pair.x[r][j]) - mean[j];
       for (std::size_t l = 0; l < L; ++l) {
         const double loading = loadings[l * d + j];
         for (unsigned r = 0; r < rows_of_warp; ++r) rest[r] -= loading * z[r][l];
@@ -125,8 +123,7 @@ void Gradients<S>::add_up(Stream stream, const Rows<S>& rows, Scorer<S>& scorer,
     for (std::size_t mark = 1; mark <= marked_at_once && first + mark <= most_terms; ++mark) {
       list_entries(stream, scores.marks, static_cast<std::uint8_t>(mark), model.n_components, scores.n, scores.stride,
                    scorer.entries());
-      launch(stream, resident_blocks(), tile_threads, add_terms_kernel<S>, rows, model, scorer.entries(), scores,
-             data_);
+      launch_over_tiles(stream, add_terms_kernel<S>, rows, model, scorer.entries(), scores, data_);
     }
   }
 }

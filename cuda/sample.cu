@@ -80,22 +80,19 @@ __global__ void __launch_bounds__(sample_threads)
   const bool whole = d % width == 0 && reinterpret_cast<std::uintptr_t>(out) % sizeof(Pack<T>) == 0;
   const std::size_t tasks = static_cast<std::size_t>(entries.tile_starts[K]) * slabs;
   for (std::size_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-    const int tile = static_cast<int>(task / slabs);
     const std::size_t j = (task % slabs * sample_threads + threadIdx.x) * width;
     if (j >= d) continue;
-    const std::size_t k = component_of(entries.tile_starts, K, tile);
-    const int first = entries.starts[k] + (tile - entries.tile_starts[k]) * static_cast<int>(tile_entries);
-    const int most = entries.starts[k + 1] - first;
-    const std::size_t members = most < static_cast<int>(tile_entries) ? static_cast<std::size_t>(most) : tile_entries;
+    const Tile members = tile_at(entries, K, static_cast<int>(task / slabs));
+    const std::size_t k = members.component;
     const double* mean = model.component_mean(k);
     const double* loadings = model.component_loadings(k);
-    for (std::size_t begin = 0; begin < members; begin += rows_at_once) {
-      const std::size_t count = members - begin < rows_at_once ? members - begin : rows_at_once;
+    for (std::size_t begin = 0; begin < members.count; begin += rows_at_once) {
+      const std::size_t count = members.count - begin < rows_at_once ? members.count - begin : rows_at_once;
       std::size_t row[rows_at_once];
       double sums[rows_at_once][width];
 #pragma unroll
       for (std::size_t r = 0; r < rows_at_once; ++r) {
-        row[r] = static_cast<std::size_t>(entries.rows[first + static_cast<int>(begin + (r < count ? r : 0))]);
+        row[r] = static_cast<std::size_t>(members.rows[begin + (r < count ? r : 0)]);
 #pragma unroll
         for (std::size_t f = 0; f < width; ++f) sums[r][f] = j + f < d ? mean[j + f] : 0.0;
       }

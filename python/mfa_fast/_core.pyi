@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,46 @@ _Clip = tuple[float | None, float | None]
 _Statistics = tuple[_Float, _Float, _Float, _Float, _Float]
 _Patterns = tuple[_Index, _Index]
 _Attack = tuple[_Array, _Float, NDArray[np.bool_], _Index]
+
+# What several functions take.
+class _Reduced(TypedDict, total=False):
+    log_sum: _Float | None
+    best_value: _Float | None
+    best: _Index | None
+    responsibilities: _Array | None
+    factors: _Float | None
+
+class _Draw(TypedDict):
+    weights: _Float
+    seed: int
+    start: int
+    noise: bool
+
+class _Classes(TypedDict):
+    groups: _Index
+    log_priors: _Float
+    sum_rule: bool
+    screening: bool
+
+class _Steps(TypedDict):
+    steps: int
+    overshoot: float
+    clip: _Clip
+
+class _Pair(TypedDict):
+    source: int | None
+    target: int | None
+
+class _LdGrad(_Classes, _Steps, _Pair): ...
+
+class _Machine(_Steps):
+    intercept: float
+    shift: _Float
+    scale: _Float
+    X: _Array
+    labels: _Index
+    out: _Attack
+    n_threads: int
 
 class Model:
     def __init__(
@@ -32,12 +72,8 @@ def reduce(
     *,
     exact: bool,
     screening: bool,
-    log_sum: _Float | None = None,
-    best_value: _Float | None = None,
-    best: _Index | None = None,
-    responsibilities: _Array | None = None,
-    factors: _Float | None = None,
     n_threads: int,
+    **out: Unpack[_Reduced],
 ) -> int | None: ...
 def expectation(
     model: Model,
@@ -59,36 +95,18 @@ def assigned(
     sample_weight: _Float | None = None,
     n_threads: int,
 ) -> None: ...
-def sample(
-    model: Model,
-    *,
-    weights: _Float,
-    seed: int,
-    start: int,
-    noise: bool,
-    out: _Array,
-    labels: _Index,
-    n_threads: int,
-) -> None: ...
+def sample(model: Model, *, out: _Array, labels: _Index, n_threads: int, **draw: Unpack[_Draw]) -> None: ...
 def reconstruct(model: Model, labels: _Index, factors: _Float, out: _Array, *, n_threads: int) -> None: ...
 def ld_grad(
     model: Model,
     X: _Array,
     *,
-    groups: _Index,
-    log_priors: _Float,
     labels: _Index,
-    sum_rule: bool,
-    screening: bool,
-    steps: int,
-    overshoot: float,
-    clip: _Clip,
-    source: int | None,
-    target: int | None,
     out: _Attack,
     sources: _Index,
     targets: _Index,
     n_threads: int,
+    **how: Unpack[_LdGrad],
 ) -> int | None: ...
 def gradient(
     model: Model,
@@ -110,11 +128,7 @@ def nearest(
     gram: Gram | None,
     X: _Array,
     *,
-    groups: _Index,
-    log_priors: _Float,
     labels: _Index,
-    sum_rule: bool,
-    screening: bool,
     rtol: float,
     out: _Attack,
     sources: _Index,
@@ -122,36 +136,11 @@ def nearest(
     lower_bound: _Float,
     certified: NDArray[np.bool_],
     n_threads: int,
+    **classes: Unpack[_Classes],
 ) -> int | None: ...
-def ld_grad_linear(
-    *,
-    weights: _Float,
-    intercept: float,
-    shift: _Float,
-    scale: _Float,
-    X: _Array,
-    labels: _Index,
-    steps: int,
-    overshoot: float,
-    clip: _Clip,
-    out: _Attack,
-    n_threads: int,
-) -> int | None: ...
+def ld_grad_linear(*, weights: _Float, **machine: Unpack[_Machine]) -> int | None: ...
 def ld_grad_rbf(
-    *,
-    support_vectors: _Float,
-    coefficients: _Float,
-    intercept: float,
-    gamma: float,
-    shift: _Float,
-    scale: _Float,
-    X: _Array,
-    labels: _Index,
-    steps: int,
-    overshoot: float,
-    clip: _Clip,
-    out: _Attack,
-    n_threads: int,
+    *, support_vectors: _Float, coefficients: _Float, gamma: float, **machine: Unpack[_Machine]
 ) -> int | None: ...
 def patterns(X: _Array, out: _Index, *, n_threads: int) -> None: ...
 def marginal_log_densities(
@@ -163,12 +152,8 @@ def marginal_reduce(
     patterns: _Patterns,
     groups: _Index,
     *,
-    log_sum: _Float | None = None,
-    best_value: _Float | None = None,
-    best: _Index | None = None,
-    responsibilities: _Array | None = None,
-    factors: _Float | None = None,
     n_threads: int,
+    **out: Unpack[_Reduced],
 ) -> int | None: ...
 def marginal_expectation(
     model: Model,

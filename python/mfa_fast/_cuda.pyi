@@ -16,7 +16,7 @@
 # scores are out of range, or whose label is none; the number of rows if there is no such row. Outputs are then
 # incomplete. Reading it is what waits for the device.
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,21 @@ from numpy.typing import NDArray
 from mfa_fast import _core
 
 _Device = Any
-_Float = NDArray[np.float64]
 _Index = NDArray[np.int64]
 _Allocate = Callable[[int], Any]
-_Clip = tuple[float | None, float | None]
+_Statistics = tuple[_Device, _Device, _Device, _Device, _Device]  # float64, as _core's; added to
+
+# Where memory comes from and work is queued, and where a row that is not good is reported: what calls take.
+class _Launch(TypedDict):
+    stream: int
+    allocate: _Allocate
+
+class _Call(_Launch):
+    bad_row: _Device
+
+# With what `_core` takes, all of it on the host.
+class _Draw(_core._Draw, _Launch): ...
+class _LdGrad(_core._LdGrad, _Call): ...
 
 def unavailable() -> str | None:
     """Why CUDA cannot be used here (no driver, no device, one too old, no cuBLAS); None where it can be."""
@@ -38,7 +49,7 @@ def devices() -> list[str]:
 class Model:
     """A packed model's copy on the current device, in memory from `allocate` that it keeps."""
 
-    def __init__(self, model: _core.Model, *, stream: int, allocate: _Allocate) -> None: ...
+    def __init__(self, model: _core.Model, **launch: Unpack[_Launch]) -> None: ...
     @property
     def n_components(self) -> int: ...
     @property
@@ -53,10 +64,7 @@ def log_densities(
     model: Model,
     X: _Device,
     out: _Device,  # (n, K), precision of X
-    *,
-    bad_row: _Device,
-    stream: int,
-    allocate: _Allocate,
+    **call: Unpack[_Call],
 ) -> None: ...
 def reduce(
     model: Model,
@@ -70,77 +78,53 @@ def reduce(
     best: _Device | None = None,  # (n, G) int64
     responsibilities: _Device | None = None,  # (n, K), precision of X
     factors: _Device | None = None,  # (n, L) float64
-    bad_row: _Device,
-    stream: int,
-    allocate: _Allocate,
+    **call: Unpack[_Call],
 ) -> None: ...
 def expectation(
     model: Model,
     X: _Device,
-    statistics: tuple[_Device, _Device, _Device, _Device, _Device],  # float64, as _core's; added to
+    statistics: _Statistics,
     log_likelihoods: _Device,  # (n,) float64
     *,
     sample_weight: _Device | None = None,  # (n,) float64
     screening: bool,
-    bad_row: _Device,
-    stream: int,
-    allocate: _Allocate,
+    **call: Unpack[_Call],
 ) -> None: ...
 def assigned(
     X: _Device,
     means: _Device,  # (K, d) float64
     labels: _Device,  # (n,) int64
     factors: _Device,  # (n, L) float64
-    statistics: tuple[_Device, _Device, _Device, _Device, _Device],
+    statistics: _Statistics,
     *,
     sample_weight: _Device | None = None,
-    bad_row: _Device,
-    stream: int,
-    allocate: _Allocate,
+    **call: Unpack[_Call],
 ) -> None: ...
 def sample(
     model: Model,
     *,
-    weights: _Float,  # on the host
-    seed: int,
-    start: int,
-    noise: bool,
     out: _Device,  # (n, d) float32 or float64
     labels: _Device,  # (n,) int64
-    stream: int,
-    allocate: _Allocate,
+    **draw: Unpack[_Draw],
 ) -> None: ...
 def reconstruct(
     model: Model,
     labels: _Device,  # (n,) int64, in [0, K)
     factors: _Device,  # (n, L) float64
     out: _Device,  # (n, d) float32 or float64
-    *,
-    stream: int,
-    allocate: _Allocate,
+    **launch: Unpack[_Launch],
 ) -> None: ...
 def ld_grad(
     model: Model,
     X: _Device,
     *,
-    groups: _Index,  # on the host
-    log_priors: _Float,  # on the host
     labels: _Device,  # (n,) int64, in [0, G)
-    sum_rule: bool,
-    screening: bool,
-    steps: int,
-    overshoot: float,
-    clip: _Clip,
-    source: int | None,
-    target: int | None,
     out: tuple[
         _Device, _Device, _Device, _Device
     ],  # X_adv (n, d) precision of X, l2 (n,) float64, success bool, n_steps int64
     sources: _Device,  # (n,) int64
     targets: _Device,  # (n,) int64
-    bad_row: _Device,
-    stream: int,
-    allocate: _Allocate,
+    **how: Unpack[_LdGrad],
 ) -> None: ...
 def gradient(
     model: Model,
@@ -151,7 +135,5 @@ def gradient(
     sum_rule: bool,
     screening: bool,
     out: _Device,  # (n, d), precision of X
-    bad_row: _Device,
-    stream: int,
-    allocate: _Allocate,
+    **call: Unpack[_Call],
 ) -> None: ...

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast._kernels import Parameters
@@ -15,6 +19,12 @@ from mfa_fast._kernels import Parameters
 _COLLAPSED = 1e-3
 # A component of fewer samples than this explains one.
 _SINGLE = 1.5
+# Numbers whose last digit is worth more than this share of the noise's standard deviation tell little of the noise: at
+# a tenth, rounding adds a thousandth to the variance.
+_RESOLVED = 0.1
+
+# What a warning begins with: of which model of several it is.
+_whose: ContextVar[str] = ContextVar("whose", default="")
 
 
 def round_parameters(parameters: Parameters, dtype: Any) -> Parameters:
@@ -36,8 +46,15 @@ def round_parameters(parameters: Parameters, dtype: Any) -> Parameters:
     return rounded
 
 
-def warn_of_degenerate(parameters: Parameters, floor: float, n_samples: int, stacklevel: int) -> None:
-    """Warn of components whose likelihood depends on the floor of the noise variance, or on a single sample.
+class Fault(NamedTuple):
+    """Components of which the parameters tell nothing, and what to say of them."""
+
+    components: NDArray[np.bool_]
+    text: str
+
+
+def find_faults(parameters: Parameters, dtype: DTypeLike, floor: float, n_samples: int) -> dict[str, Fault]:
+    """Return what is wrong with parameters that samples of this dtype have led to, by kind.
 
     With diagonal noise, single features at the floor are ordinary: the border of an image is constant.
     """
@@ -45,29 +62,74 @@ def warn_of_degenerate(parameters: Parameters, floor: float, n_samples: int, sta
     between = parameters.weights @ ((parameters.means - center) ** 2).mean(axis=1)
     within = parameters.weights @ (parameters.loadings**2).sum(axis=1).mean(axis=1)
     variance = float(between + within)
-    at_floor = (parameters.noise_variance <= floor * (1 + 1e-9)).all(axis=1)
-    collapsed = at_floor & (floor < _COLLAPSED * variance)
-    single = parameters.weights * n_samples < _SINGLE
+    is_least = parameters.noise_variance <= floor * (1 + 2 * np.finfo(dtype).eps)
+    at_floor = is_least.all(axis=1)
+    single = (parameters.weights * n_samples < _SINGLE) & (len(at_floor) > 1)
+    faults = {}
+
     if at_floor.all() and variance < floor:
-        msg = (
+        faults["constant"] = Fault(
+            at_floor,
             f"X varies by less than min_noise_variance={floor:g} (a variance of {variance:.3g} per feature), so that "
-            "all components are noise alone: scale X, or lower min_noise_variance."
+            "all components are noise alone: scale X, or lower min_noise_variance.",
         )
-    elif collapsed.any():
-        msg = (
+
+    # A single sample is explained exactly anyway.
+    collapsed = at_floor & ~single & (floor < _COLLAPSED * variance)
+    if collapsed.any():
+        faults["collapsed"] = Fault(
+            collapsed,
             f"component(s) {_listed(collapsed)} ended with every noise variance at min_noise_variance={floor:g}: they "
             "explain their samples exactly, and the likelihood depends on that bound instead of on the samples. Raise "
             f"min_noise_variance (the variance per feature is {variance:.3g}), or use fewer components (n_components) "
-            "or factors (n_factors)."
+            "or factors (n_factors).",
         )
-    elif len(single) > 1 and single.any():
-        msg = (
+
+    if single.any():
+        faults["single"] = Fault(
+            single,
             f"component(s) {_listed(single)} ended with a single sample each, perhaps an outlier: use fewer components "
-            "(n_components), or another init_params."
+            f"(n_components), raise min_noise_variance={floor:g} (the variance per feature is {variance:.3g}) so that "
+            "such a component has to explain more than one sample, or try another init_params.",
         )
-    else:
-        return
-    warnings.warn(msg, ConvergenceWarning, stacklevel=stacklevel + 1)
+
+    resolution = np.spacing(np.abs(parameters.means).astype(dtype)).astype(np.float64)
+    share = np.where(is_least & ~at_floor[:, None], 0.0, resolution / np.sqrt(parameters.noise_variance))
+    unresolved = (share > _RESOLVED).any(axis=1) & ~single
+    if unresolved.any():
+        k, j = np.unravel_index(np.argmax(np.where(unresolved[:, None], share, 0.0)), share.shape)
+        name = np.dtype(dtype).name
+        faults["unresolved"] = Fault(
+            unresolved,
+            f"component(s) {_listed(unresolved)} lie where {name} is too coarse for their noise: about the mean "
+            f"{parameters.means[k, j]:.3g} of feature {j} in component {k} its steps are {resolution[k, j]:.3g}, and "
+            f"the noise's standard deviation is {np.sqrt(parameters.noise_variance[k, j]):.3g}. What was fitted is in "
+            "part the rounding of X: subtract the mean of every feature before X becomes "
+            f"{name}{', or pass float64' if name == 'float32' else ''}.",
+        )
+    return faults
+
+
+def warn_of_faults(faults: Mapping[str, Fault], stacklevel: int, known: Mapping[str, Fault] | None = None) -> None:
+    """Warn of faults, once per kind: of those that some component did not have before, if known is what was then."""
+    for kind, fault in faults.items():
+        if not known or kind not in known or (fault.components & ~known[kind].components).any():
+            warn(fault.text, stacklevel + 1)
+
+
+def warn(text: str, stacklevel: int) -> None:
+    """Warn of what EM has come to; within `naming`, of which model."""
+    warnings.warn(f"{_whose.get()}{text}", ConvergenceWarning, stacklevel=stacklevel + 1)
+
+
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Let warnings of this thread begin with a name: of one of several models that are fitted together."""
+    token = _whose.set(f"{model}: ")
+    try:
+        yield
+    finally:
+        _whose.reset(token)
 
 
 def _listed(components: Any) -> str:

@@ -5,15 +5,14 @@ docs/theory.md, section 2.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast import _core, _cuda_kernels
 from mfa_fast._backend import Array, Samples, reject_bad_row
+from mfa_fast._diagnosis import warn
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import expectation_rows
 from mfa_fast._missing import IncompleteSamples, by_pattern
@@ -224,10 +223,9 @@ def _reseed(
             f"those of {statistics.weight:g}; add statistics of more samples, or use fewer components."
         )
         raise ValueError(msg)
-    warnings.warn(
+    warn(
         f"component(s) {', '.join(map(str, empty))} had lost all samples and were moved to the worst explained ones; "
         "fewer components (n_components), or another init_params, may suit the data better.",
-        ConvergenceWarning,
         stacklevel=4,
     )
     fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics.sums())), noise)

@@ -5,14 +5,11 @@ docs/theory.md, section 2, (13a) to (13d).
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast._backend import Array
-from mfa_fast._diagnosis import round_parameters
+from mfa_fast._diagnosis import round_parameters, warn
 from mfa_fast._em import NoiseModel, check_range, regress
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._statistics import EMPTY_COUNT, Statistics, Sums
@@ -89,10 +86,9 @@ def _place(
     Each gets a hundredth of the heaviest component's sums, and so its shape, about a mean as far from the sample as the
     step leads.
     """
-    warnings.warn(
+    warn(
         f"component(s) {', '.join(map(str, forgotten))} had lost all samples and were moved to the worst explained "
         "ones of the batch; larger batches, or fewer components (n_components), may suit the data better.",
-        ConvergenceWarning,
         stacklevel=4,
     )
     heaviest = int(np.argmax(sums.counts))

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed
 from mfa_fast._devices import to_host
+from mfa_fast._diagnosis import naming
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._late_errors import raise_known
 from mfa_fast._missing import scorer_of
@@ -704,11 +705,12 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
 @contextmanager
 def _naming_class(label: Any, n_samples: int) -> Iterator[None]:
-    """Say of an error which class could not be fitted."""
+    """Say of a warning which class it is about, and of an error which could not be fitted."""
+    name = label.item() if isinstance(label, np.generic) else label
     try:
-        yield
+        with naming(f"class {name!r}"):
+            yield
     except ValueError as error:
-        name = label.item() if isinstance(label, np.generic) else label
         msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}"
         raise ValueError(msg) from error
 

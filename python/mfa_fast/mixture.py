@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable
 from copy import copy
 from functools import partial
@@ -12,14 +11,13 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._devices import check_device
-from mfa_fast._diagnosis import round_parameters, warn_of_degenerate
+from mfa_fast._diagnosis import Fault, find_faults, round_parameters, warn, warn_of_faults
 from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
@@ -237,8 +235,9 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` iterations were not enough, or components lost all their samples, kept a single one, or ended
-            with no noise above `min_noise_variance`; the message names the components and what to do.
+            If `max_iter` iterations were not enough, or components lost all their samples, kept a single one, ended
+            with no noise above `min_noise_variance`, or lie so far from the origin that X cannot resolve their noise;
+            the message names the components and what to do.
 
         Notes
         -----
@@ -343,7 +342,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If components lost all their samples and were moved to the worst explained ones of the batch.
+            If components lost all their samples and were moved to the worst explained ones of the batch, or ended where
+            `fit` warns of them too, and the batch before did not leave them there.
 
         Notes
         -----
@@ -369,7 +369,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         weights, n_samples = _in_units_of_samples(sample_weight, len(samples))
         noise, n_threads = self._noise_model(), check_threads(self.n_threads)
         running: Sums | None = None
-        n_steps = 0
+        n_steps, known = 0, None
         dtype: Any
         if fresh:
             shape = self._check_shape(samples.n_features, n_samples, weighted=weights is not None)
@@ -387,8 +387,9 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
                     f"which is {parameters.loadings.shape[:2]}; start again with a clone, or with fit."
                 )
                 raise ValueError(msg)
-            known, *arrays = getattr(self, "_running", ("",))
-            if known == parameters.fingerprint():
+            known = self._faults(parameters)
+            fingerprint, *arrays = getattr(self, "_running", ("",))
+            if fingerprint == parameters.fingerprint():
                 running, n_steps = Sums(*arrays), self.n_steps_
             else:
                 running = implied_sums(parameters)
@@ -409,6 +410,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.n_steps_: int = n_steps + 1
         self.n_samples_seen_ = getattr(self, "n_samples_seen_", 0) + n_samples
         self.lower_bound_ = statistics.mean_log_likelihood
+        warn_of_faults(self._faults(new), stacklevel=2, known=known)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -520,13 +522,16 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     def _warn_of(self, fitted: Parameters, stacklevel: int) -> None:
         """Warn of a fit that has not come to rest, and of components that tell nothing."""
         if not self.converged_ and self.n_iter_ == self.max_iter:
-            warnings.warn(
+            warn(
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
                 "tol, or try another init_params.",
-                ConvergenceWarning,
                 stacklevel=stacklevel,
             )
-        warn_of_degenerate(fitted, float(self.min_noise_variance), self.n_samples_seen_, stacklevel=stacklevel)
+        warn_of_faults(self._faults(fitted), stacklevel=stacklevel)
+
+    def _faults(self, parameters: Parameters) -> dict[str, Fault]:
+        n_samples = getattr(self, "n_samples_seen_", 0)
+        return find_faults(parameters, self.means_.dtype, float(self.min_noise_variance), n_samples)
 
     def _run_em(
         self, parameters: Parameters, expect: Callable[[Parameters], Statistics], dtype: Any, task: Task

@@ -135,6 +135,36 @@ def test_a_component_of_one_row_is_named(noise_type, tied):
     assert "fewer components" in texts[0]
 
 
+def test_every_kind_of_fault_is_named_with_its_components():
+    X = np.vstack([_normal(200), 40 + _line(), np.full((1, D), -500.0)])
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        model = MFA(3, 1, random_state=0).fit(X)
+    alone, line = int(np.argmin(model.means_[:, 0])), int(np.argmax(model.means_[:, 0]))
+    collapsed, single = (str(warning.message) for warning in seen)
+    assert re.match(rf"component\(s\) {line} ended with every noise variance at .*Raise min_noise_variance", collapsed)
+    assert re.match(rf"component\(s\) {alone} ended with a single sample .*raise min_noise_variance=1e-06", single)
+    assert {warning.filename for warning in seen} == {__file__}
+
+
+def test_a_stream_is_warned_of_a_fault_when_it_comes_up():
+    X = np.vstack([_normal(200), 40 + _line()])[np.random.default_rng(0).permutation(260)]
+    model = MFA(2, 1, random_state=0)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for batch in np.split(X, 4):
+            model.partial_fit(batch)
+    flat = int(np.argmax(model.means_[:, 0]))
+    assert [str(warning.message)[:18] for warning in seen] == [f"component(s) {flat} end"]
+    assert seen[0].filename == __file__
+
+
+def test_a_warning_of_a_classifier_names_the_class():
+    X = np.vstack([_normal(), _line()])
+    with pytest.warns(ConvergenceWarning, match=r"^class 'line': component\(s\) 0 ended"):
+        MFAClassifier(1, 1, random_state=0).fit(X, np.repeat(["any", "line"], 60))
+
+
 @kinds
 def test_data_below_the_floor_are_said_so(noise_type, tied):
     options = {"noise_type": noise_type, "tied_noise": tied, "random_state": 0}

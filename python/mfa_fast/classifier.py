@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from mfa_fast import _persistence
+from mfa_fast._atomic import all_or_nothing
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed
 from mfa_fast._devices import to_host
 from mfa_fast._diagnosis import naming
@@ -143,6 +144,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ fitting
 
+    @all_or_nothing
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit one mixture to the samples of each class.
@@ -199,6 +201,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         task.end(dict)
         return self
 
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Move every class's mixture by one step of stepwise EM, as `MFA.partial_fit` does.
 

@@ -15,6 +15,7 @@ from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
+from mfa_fast._atomic import all_or_nothing
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._devices import check_device
 from mfa_fast._diagnosis import Fault, find_faults, round_parameters, warn, warn_of_faults
@@ -207,6 +208,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     # ------------------------------------------------------------------------------------------------ fitting
 
+    @all_or_nothing
     @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Estimate the parameters by expectation-maximisation.
@@ -230,7 +232,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or X is not as described; the message names it.
+            If a parameter or X is not as described; the message names it. The model is then what it was before.
 
         Warns
         -----
@@ -269,7 +271,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             ),
             begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
         )
-        self._warn_of(fitted, stacklevel=4)  # beyond what with_callbacks makes of this method
+        self._warn_of(fitted, stacklevel=5)  # beyond what decorators make of this method
         return self
 
     def _fit(
@@ -312,6 +314,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         task.end(dict)
         return best[0]
 
+    @all_or_nothing
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Move the parameters by one step of stepwise EM, for a batch of samples that is seen once.
 
@@ -337,7 +340,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter, X or sample_weight is not as described; the message names it.
+            If a parameter, X or sample_weight is not as described; the message names it. The model is then what it was
+            before the batch.
 
         Warns
         -----
@@ -410,7 +414,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.n_steps_: int = n_steps + 1
         self.n_samples_seen_ = getattr(self, "n_samples_seen_", 0) + n_samples
         self.lower_bound_ = statistics.mean_log_likelihood
-        warn_of_faults(self._faults(new), stacklevel=2, known=known)
+        warn_of_faults(self._faults(new), stacklevel=3, known=known)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -516,7 +520,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             )
             raise ValueError(msg)
         new = m_step(parameters.astype(np.float64), statistics, self._noise_model())
-        self._set_parameters(new.astype(self.means_.dtype))
+        self._set_parameters(round_parameters(new, self.means_.dtype))
         return self
 
     def _warn_of(self, fitted: Parameters, stacklevel: int) -> None:

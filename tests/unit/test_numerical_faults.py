@@ -111,6 +111,47 @@ def test_a_huge_offset_keeps_the_variance(noise_type, tied):
     assert far.score(X + 1e8) == pytest.approx(here.score(X), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("offset", "kind"),
+    [
+        (1e4, np.float32),
+        (1e6, np.float32),
+        (1e7, np.float32),
+        (1e8, np.float32),
+        (1e10, np.float32),
+        (1e6, np.float64),
+        (1e8, np.float64),
+        (1e12, np.float64),
+        (1e15, np.float64),
+    ],
+)
+@kinds
+def test_an_offset_is_harmless_or_warned_of(offset, kind, noise_type, tied):
+    X = ref.random_samples(ref.random_parameters(1, D, 2, seed=1), 500, stray=0)
+    options = {"noise_type": noise_type, "tied_noise": tied, "max_iter": 1000}
+    far = (X + offset).astype(kind)
+    here, _ = _fit(MFA(1, 2, **options), X)
+    fitted, texts = _fit(MFA(1, 2, **options), far)
+    coarse = [text for text in texts if "too coarse" in text]
+    if np.spacing(kind(offset)) < 0.1 * np.sqrt(here.noise_variance_.min()):
+        assert not coarse
+        covariances = [m.loadings_[0].T @ m.loadings_[0] + np.diag(m.noise_variance_[0]) for m in (fitted, here)]
+        assert np.allclose(*covariances, atol=5e-3 * covariances[1].max())
+        assert fitted.score(far) == pytest.approx(here.score(X), abs=2e-3)
+    else:
+        name = np.dtype(kind).name
+        assert re.match(
+            rf"component\(s\) 0 lie where {name} is too coarse .* of feature \d .*subtract the mean of every feature",
+            coarse[0],
+        )
+        assert ("pass float64" in coarse[0]) == (kind is np.float32)
+
+
+def test_a_constant_far_away_is_no_reason_to_warn():
+    X = np.hstack([np.full((60, 1), 12345.678), _normal()]).astype(np.float32)
+    assert _fit(MFA(1, 1, noise_type="diag"), X)[1] == []
+
+
 # What is said of components that tell nothing.
 
 

@@ -5,7 +5,7 @@ from importlib.metadata import version as _version
 
 from mfa_fast import _core, attacks, datasets
 from mfa_fast._config import show_config
-from mfa_fast._devices import CudaUnavailableError
+from mfa_fast._cuda_extension import CudaUnavailableError
 from mfa_fast._late_errors import synchronize
 from mfa_fast._statistics import Statistics
 from mfa_fast.classifier import MFAClassifier

@@ -13,17 +13,9 @@ from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_array, validate_data
 
 from mfa_fast import _array_api
-from mfa_fast._devices import (
-    HOST,
-    KERNEL_DTYPES,
-    Arrays,
-    CudaArrays,
-    CudaUnavailableError,
-    arrays_of,
-    check_device,
-    requested_arrays,
-    require_kernels,
-)
+from mfa_fast._array_libraries import HOST, Arrays, CudaArrays
+from mfa_fast._cuda_extension import KERNEL_DTYPES, CudaUnavailableError
+from mfa_fast._devices import arrays_of, check_device, requested_arrays, require_kernels
 from mfa_fast._late_errors import raise_known
 
 Array = NDArray[Any]

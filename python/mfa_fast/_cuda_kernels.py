@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
+from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples
 from mfa_fast._device_rows import Columns, rows_at_once, run
-from mfa_fast._devices import CudaArrays
 from mfa_fast._kernels import FloatArray, Scorer
 from mfa_fast._late_errors import raise_known
 

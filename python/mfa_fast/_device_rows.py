@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples, reject_bad_row
-from mfa_fast._devices import KERNEL_DTYPES, CudaArrays
+from mfa_fast._cuda_extension import KERNEL_DTYPES
 from mfa_fast._late_errors import LateCheck, leave, raise_known
 
 Columns = dict[str, Any]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
+from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, reject_not_finite, require_host
 from mfa_fast._cuda_kernels import CudaScorer
-from mfa_fast._devices import CudaArrays
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 
 # Complete rows are copied from between the others in parts of this size.

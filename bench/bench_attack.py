@@ -7,7 +7,7 @@ import reference
 import shapes
 import tolerances
 from mfa_fast.experiments.problems import ATTACK_STEPS
-from mfa_fast.experiments.throughput import attack_task
+from mfa_fast.experiments.tasks import attack_task
 
 N_COMPARED = 4
 

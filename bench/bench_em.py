@@ -5,7 +5,7 @@ import numpy as np
 import reference
 import shapes
 import tolerances
-from mfa_fast.experiments.throughput import em_task
+from mfa_fast.experiments.tasks import em_task
 
 
 def test_em_iteration(paired, dtype):

@@ -9,7 +9,7 @@ import pytest
 import reference
 import shapes
 from mfa_fast.experiments.problems import TOLERANCE, relative_error, some_rows
-from mfa_fast.experiments.throughput import Task, dense_floor
+from mfa_fast.experiments.tasks import Task, dense_floor
 
 # Rows that the reference conditions on assembled covariances.
 CONDITIONED = 2

@@ -6,7 +6,7 @@ import pytest
 import reference
 import shapes
 from mfa_fast.attacks import ld_grad
-from mfa_fast.experiments.throughput import nearest_task
+from mfa_fast.experiments.tasks import nearest_task
 
 N_COMPARED = 4
 

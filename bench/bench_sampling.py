@@ -1,7 +1,7 @@
 """Samples with noise against NumPy's normal numbers alone, on one generator."""
 
 import shapes
-from mfa_fast.experiments.throughput import sample_task
+from mfa_fast.experiments.tasks import sample_task
 
 
 def test_sample(paired, dtype):

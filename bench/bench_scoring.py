@@ -3,7 +3,7 @@
 import pytest
 
 import shapes
-from mfa_fast.experiments.throughput import dense_task, score_task
+from mfa_fast.experiments.tasks import dense_task, score_task
 
 
 @pytest.mark.parametrize("name", shapes.SCORED)

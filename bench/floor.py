@@ -6,7 +6,7 @@ What the floors are, and how errors are found, is in `mfa_fast.experiments.throu
 from threadpoolctl import threadpool_limits
 
 from mfa_fast._backend import check_threads
-from mfa_fast.experiments.throughput import Comparison, settle, timed
+from mfa_fast.experiments.timing import Comparison, settle, timed
 
 
 def run_paired(benchmark, task, *, rounds, accurate=True):

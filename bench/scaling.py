@@ -12,7 +12,8 @@ import numpy as np
 
 import shapes
 from mfa_fast.experiments.problems import Shape, cast, random_mixture
-from mfa_fast.experiments.throughput import Problem, compare, dense_floor
+from mfa_fast.experiments.tasks import Problem, dense_floor
+from mfa_fast.experiments.timing import compare
 from table import write_json
 
 NOISE_STD = 1.0

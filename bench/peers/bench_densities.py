@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import shapes
-from mfa_fast.experiments.throughput import dense_task
+from mfa_fast.experiments.tasks import dense_task
 
 GAUSSIAN_MIXTURE_BYTES = 5e8  # of covariances; faces would take 100 GB
 

@@ -1,14 +1,11 @@
 """What holds for every iteration of expectation maximization."""
 
-import warnings
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
-from mfa_fast import MFA
+from fits import quietly, starting_from
 from tolerances import EM_MONOTONE, EM_PARAMETERS, scaled_error
 
 N_ITER = 6
@@ -29,18 +26,7 @@ def problems(draw):
 
 
 def _fit(X, start, options, **parameters):
-    model = MFA(
-        len(start.weights),
-        start.loadings.shape[1],
-        weights_init=start.weights,
-        means_init=start.means,
-        loadings_init=start.loadings,
-        noise_variance_init=start.noise_variance,
-        **{"tol": 0, "max_iter": N_ITER, **options, **parameters},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X)
+    return quietly(starting_from(start, **{"max_iter": N_ITER, **options, **parameters}), X)
 
 
 def _assert_same(model, expected):

@@ -7,6 +7,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
+from fits import parameters_of, quietly, starting_from
 from mfa_fast import MFA
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
@@ -31,33 +32,8 @@ def _near(p):
     )
 
 
-def _estimator(start, noise_type="spherical", tied=False, **parameters):
-    return MFA(
-        len(start.weights),
-        start.loadings.shape[1],
-        noise_type=noise_type,
-        tied_noise=tied,
-        weights_init=start.weights,
-        means_init=start.means,
-        loadings_init=start.loadings,
-        noise_variance_init=start.noise_variance,
-        **{"tol": 0, **parameters},
-    )
-
-
-def _fit(model, X):
-    """Fit without the warning that the iterations were not enough."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X)
-
-
-def _parameters(model):
-    return ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_)
-
-
 def _assert_same_parameters(model, expected, tolerance):
-    for name, value in _parameters(model)._asdict().items():
+    for name, value in parameters_of(model)._asdict().items():
         assert scaled_error(value, getattr(expected, name)) <= tolerance, name
 
 
@@ -65,7 +41,7 @@ def _assert_same_parameters(model, expected, tolerance):
 @pytest.mark.parametrize("n_iter", [1, 2, 10])
 def test_agrees_with_the_reference_step_by_step(n_iter, noise_type, tied, isa):
     X, start = _problem(noise_type, tied)
-    model = _fit(_estimator(start, noise_type, tied, max_iter=n_iter), X)
+    model = quietly(starting_from(start, noise_type, tied, max_iter=n_iter), X)
     expected, bounds = ref.em(X, start, n_iter, noise_type=noise_type, tied_noise=tied)
     _assert_same_parameters(model, expected, EM_PARAMETERS)
     assert model.n_iter_ == n_iter
@@ -77,7 +53,7 @@ def test_agrees_with_the_reference_step_by_step(n_iter, noise_type, tied, isa):
 def test_agrees_with_the_reference_in_float32(noise_type, tied):
     X, start = _problem(noise_type, tied)
     X = X.astype(np.float32)
-    model = _fit(_estimator(start, noise_type, tied, max_iter=5), X)
+    model = quietly(starting_from(start, noise_type, tied, max_iter=5), X)
     expected, _ = ref.em(X, start, 5, noise_type=noise_type, tied_noise=tied)
     _assert_same_parameters(model, expected, EM_PARAMETERS_FLOAT32)
 
@@ -86,20 +62,20 @@ def test_agrees_with_the_reference_in_float32(noise_type, tied):
 def test_agrees_with_the_reference_for_other_shapes(shape):
     p = ref.random_parameters(*shape, noise_std=0.7, seed=1)
     X, start = ref.random_samples(p, 900), _near(p)
-    model = _fit(_estimator(start, max_iter=3), X)
+    model = quietly(starting_from(start, max_iter=3), X)
     _assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
 
 
 def test_agrees_with_the_reference_at_small_noise():
     start = ref.random_parameters(3, 12, 2, noise_std=1e-3, seed=4)
     X = ref.random_samples(start, 500, stray=0)
-    model = _fit(_estimator(start, max_iter=5, min_noise_variance=1e-9), X)
+    model = quietly(starting_from(start, max_iter=5, min_noise_variance=1e-9), X)
     _assert_same_parameters(model, ref.em(X, start, 5, floor=1e-9)[0], EM_PARAMETERS)
 
 
 def test_agrees_with_the_reference_far_from_the_origin():
     X, start = _problem()
-    model = _fit(_estimator(start._replace(means=start.means + 1e4), max_iter=5), X + 1e4)
+    model = quietly(starting_from(start._replace(means=start.means + 1e4), max_iter=5), X + 1e4)
     expected, _ = ref.em(X, start, 5)
     _assert_same_parameters(model, expected._replace(means=expected.means + 1e4), 1e-6)
 
@@ -112,7 +88,7 @@ def test_objective_never_falls(noise_type, tied, init_params, dtype):
         3, 2, noise_type=noise_type, tied_noise=tied, init_params=init_params,
         tol=0, max_iter=40, random_state=0,
     )  # fmt: skip
-    bounds = np.asarray(_fit(model, X.astype(dtype)).lower_bounds_)
+    bounds = np.asarray(quietly(model, X.astype(dtype)).lower_bounds_)
     assert len(bounds) >= 2
     assert np.all(np.diff(bounds) >= -EM_MONOTONE * np.abs(bounds[1:]))
     assert model.score(X) >= bounds[-1] - EM_MONOTONE * abs(bounds[-1])
@@ -131,8 +107,8 @@ def test_noise_has_the_structure_asked_for(noise_type, tied):
 @pytest.mark.parametrize("init_params", INIT_PARAMS)
 def test_same_random_state_same_model(init_params):
     X, _ = _problem()
-    a, b, c = (_fit(MFA(3, 2, init_params=init_params, max_iter=5, random_state=seed), X) for seed in (0, 0, 1))
-    _assert_same_parameters(a, _parameters(b), 0)
+    a, b, c = (quietly(MFA(3, 2, init_params=init_params, max_iter=5, random_state=seed), X) for seed in (0, 0, 1))
+    _assert_same_parameters(a, parameters_of(b), 0)
     assert not np.array_equal(a.means_, c.means_)
 
 
@@ -150,59 +126,59 @@ def test_every_start_from_the_data_finds_clear_clusters(init_params):
 def test_bit_identical_for_any_number_of_threads(n_threads, noise_type, tied, dtype):
     X, start = _problem(noise_type, tied, n=1500)
     X = X.astype(dtype)
-    one, many = (_fit(_estimator(start, noise_type, tied, max_iter=4, n_threads=n), X) for n in (1, n_threads))
-    _assert_same_parameters(many, _parameters(one), 0)
+    one, many = (quietly(starting_from(start, noise_type, tied, max_iter=4, n_threads=n), X) for n in (1, n_threads))
+    _assert_same_parameters(many, parameters_of(one), 0)
     assert np.array_equal(one.lower_bounds_, many.lower_bounds_)
 
 
 def test_initialization_is_bit_identical_for_any_number_of_threads():
     X, _ = _problem(n=1500)
-    one, many = (_fit(MFA(3, 2, max_iter=2, random_state=0, n_threads=n), X) for n in (1, 3))
-    _assert_same_parameters(many, _parameters(one), 0)
+    one, many = (quietly(MFA(3, 2, max_iter=2, random_state=0, n_threads=n), X) for n in (1, 3))
+    _assert_same_parameters(many, parameters_of(one), 0)
 
 
 def test_starts_may_be_given_in_part():
     X, start = _problem()
     for name in ("weights_init", "means_init", "loadings_init", "noise_variance_init"):
         given = getattr(start, name.removesuffix("_init"))
-        model = _fit(MFA(3, 2, max_iter=20, random_state=0, **{name: given}), X)
+        model = quietly(MFA(3, 2, max_iter=20, random_state=0, **{name: given}), X)
         assert np.all(np.isfinite(model.score_samples(X)))
         assert np.array_equal(getattr(model, name), given)
 
 
 def test_warm_start_goes_on_where_it_stopped():
     X, start = _problem()
-    model = _estimator(start, max_iter=3, warm_start=True)
+    model = starting_from(start, max_iter=3, warm_start=True)
     for _ in range(3):
-        _fit(model, X)
+        quietly(model, X)
     _assert_same_parameters(model, ref.em(X, start, 9)[0], EM_PARAMETERS)
 
 
 def test_without_warm_start_a_second_fit_starts_again():
     X, start = _problem()
-    model = _fit(_fit(_estimator(start, max_iter=3), X), X)
+    model = quietly(quietly(starting_from(start, max_iter=3), X), X)
     _assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
 
 
 def test_n_init_keeps_the_best():
     X, _ = _problem(shape=(6, 7, 1))
     options = {"init_params": "random", "max_iter": 30, "random_state": 0}
-    one = _fit(MFA(6, 1, **options), X).score(X)
-    many = _fit(MFA(6, 1, n_init=8, **options), X)
+    one = quietly(MFA(6, 1, **options), X).score(X)
+    many = quietly(MFA(6, 1, n_init=8, **options), X)
     assert many.score(X) > one
     assert many.score(X) == pytest.approx(many.lower_bounds_[-1], rel=1e-2)
 
 
 def test_convergence():
     X, start = _problem()
-    model = _estimator(start, tol=1e-3, max_iter=500)
+    model = starting_from(start, tol=1e-3, max_iter=500)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(X)
     assert model.converged_
     assert 1 < model.n_iter_ < 500
     assert abs(model.lower_bounds_[-1] - model.lower_bounds_[-2]) <= 1e-3
-    tighter = _estimator(start, tol=1e-6, max_iter=5000).fit(X)
+    tighter = starting_from(start, tol=1e-6, max_iter=5000).fit(X)
     assert tighter.n_iter_ > model.n_iter_
     assert tighter.score(X) > model.score(X)
 
@@ -210,7 +186,7 @@ def test_convergence():
 def test_too_few_iterations_are_said_so():
     X, start = _problem()
     with pytest.warns(ConvergenceWarning, match="max_iter"):
-        model = _estimator(start, tol=1e-3, max_iter=2).fit(X)
+        model = starting_from(start, tol=1e-3, max_iter=2).fit(X)
     assert not model.converged_
 
 
@@ -219,7 +195,7 @@ def test_an_emptied_component_is_seeded_again(noise_type, tied):
     X, start = _problem(noise_type, tied)
     start.means[1] = 1e6
     with pytest.warns(UserWarning, match=r"component"):
-        model = _estimator(start, noise_type, tied, tol=1e-4, max_iter=500).fit(X)
+        model = starting_from(start, noise_type, tied, tol=1e-4, max_iter=500).fit(X)
     assert np.all(model.weights_ * len(X) >= 1)
     assert np.all(np.abs(model.means_) < 1e3)
     alone = ref.Parameters(*(value[[0, 2]] for value in start))
@@ -234,7 +210,7 @@ def test_information_criteria(noise_type, tied):
     model = MFA(3, 2, noise_type=noise_type, tied_noise=tied, random_state=0).fit(X)
     count = ref.n_parameters(3, 2, 7, noise_type, tied)
     assert model.n_parameters() == count
-    log_likelihood = ref.score_samples(X, _parameters(model)).sum()
+    log_likelihood = ref.score_samples(X, parameters_of(model)).sum()
     assert model.bic(X) == pytest.approx(-2 * log_likelihood + count * np.log(len(X)), rel=1e-9)
     assert model.aic(X) == pytest.approx(-2 * log_likelihood + 2 * count, rel=1e-9)
 
@@ -242,7 +218,7 @@ def test_information_criteria(noise_type, tied):
 @kinds
 def test_noise_is_kept_above_its_floor(noise_type, tied):
     X, start = _problem(noise_type, tied)
-    model = _fit(_estimator(start, noise_type, tied, max_iter=5, min_noise_variance=1.0), X)
+    model = quietly(starting_from(start, noise_type, tied, max_iter=5, min_noise_variance=1.0), X)
     expected, _ = ref.em(X, start, 5, noise_type=noise_type, tied_noise=tied, floor=1.0)
     assert model.noise_variance_.min() >= 1.0
     assert expected.noise_variance.min() == 1.0
@@ -254,7 +230,7 @@ def test_noise_is_kept_above_its_floor(noise_type, tied):
 def test_constant_features(value, noise_type, tied):
     X, _ = _problem(noise_type, tied)
     X[:, [2, 5]] = value
-    model = _fit(MFA(2, 1, noise_type=noise_type, tied_noise=tied, random_state=0), X)
+    model = quietly(MFA(2, 1, noise_type=noise_type, tied_noise=tied, random_state=0), X)
     assert np.all(model.noise_variance_ >= 1e-6)
     assert scaled_error(model.means_[:, [2, 5]], np.full((2, 2), value)) <= 1e-6
     assert np.all(np.isfinite(model.score_samples(X)))
@@ -264,17 +240,17 @@ def test_constant_features(value, noise_type, tied):
 def test_duplicated_rows(noise_type, tied):
     X, start = _problem(noise_type, tied, n=100)
     once, thrice = (
-        _fit(_estimator(start, noise_type, tied, max_iter=5), np.repeat(X, times, axis=0)) for times in (1, 3)
+        quietly(starting_from(start, noise_type, tied, max_iter=5), np.repeat(X, times, axis=0)) for times in (1, 3)
     )
-    _assert_same_parameters(thrice, _parameters(once), EM_PARAMETERS)
+    _assert_same_parameters(thrice, parameters_of(once), EM_PARAMETERS)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @kinds
 def test_all_rows_alike(noise_type, tied):
-    model = _fit(MFA(2, 1, noise_type=noise_type, tied_noise=tied, random_state=0), np.ones((30, 4)))
+    model = quietly(MFA(2, 1, noise_type=noise_type, tied_noise=tied, random_state=0), np.ones((30, 4)))
     assert np.all(model.noise_variance_ >= 1e-6)
-    for value in _parameters(model):
+    for value in parameters_of(model):
         assert np.all(np.isfinite(value))
     assert scaled_error(model.weights_ @ model.means_, np.ones(4)) <= 1e-6
 
@@ -282,15 +258,15 @@ def test_all_rows_alike(noise_type, tied):
 def test_more_features_than_rows():
     p = ref.random_parameters(2, 50, 3, noise_std=0.7, seed=1)
     X, start = ref.random_samples(p, 24, stray=0), _near(p)
-    model = _fit(_estimator(start, max_iter=2), X)
+    model = quietly(starting_from(start, max_iter=2), X)
     _assert_same_parameters(model, ref.em(X, start, 2)[0], EM_PARAMETERS)
 
 
 def test_verbose_reports_progress(capsys):
     X, start = _problem()
-    _fit(_estimator(start, max_iter=5, verbose=0), X)
+    quietly(starting_from(start, max_iter=5, verbose=0), X)
     assert capsys.readouterr().out == ""
-    _fit(_estimator(start, max_iter=5, verbose=2, verbose_interval=1), X)
+    quietly(starting_from(start, max_iter=5, verbose=2, verbose_interval=1), X)
     assert "5" in capsys.readouterr().out
 
 
@@ -304,7 +280,7 @@ def test_digits_of_mnist_end_no_lower_than_the_reference(mnist):
         np.full((4, 784), 0.1),
     )
     _, expected = ref.em(X, start, 6)
-    model = _fit(_estimator(start, max_iter=6), X)
+    model = quietly(starting_from(start, max_iter=6), X)
     bounds = np.asarray(model.lower_bounds_)
     assert np.all(np.diff(bounds) >= -EM_MONOTONE * np.abs(bounds[1:]))
     assert model.score(X) >= expected[-1] - EM_MONOTONE * abs(expected[-1])

@@ -1,13 +1,12 @@
 """Fits with missing values, and what comes of them on images."""
 
-import warnings
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
+from fits import parameters_of, quietly, starting_from
 from mfa_fast import MFA, MFAClassifier, _core
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
@@ -24,56 +23,32 @@ def _model(p, **options):
     return MFA.from_parameters(*p).set_params(missing="marginal", **options)
 
 
-def _fit(model, X, y=None):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X, y)
-
-
-def _starting_from(start, noise_type="spherical", tied=False, **options):
-    return MFA(
-        len(start.weights),
-        start.loadings.shape[1],
-        noise_type=noise_type,
-        tied_noise=tied,
-        weights_init=start.weights,
-        means_init=start.means,
-        loadings_init=start.loadings,
-        noise_variance_init=start.noise_variance,
-        **{"tol": 0, "missing": "marginal", **options},
-    )
-
-
-def _parameters(model):
-    return ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_)
-
-
 @noises
 @pytest.mark.parametrize("shape", [(3, 7, 2), (2, 5, 0), (1, 17, 4)])
 def test_fit_agrees_with_the_reference(shape, noise_type, tied, dtype):
     _, X = _problem(shape, 70, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
     start = ref.random_parameters(*shape, noise_type=noise_type, tied=tied, noise_std=0.7, seed=3)
-    model = _fit(_starting_from(start, noise_type, tied, max_iter=4), X)
+    model = quietly(starting_from(start, noise_type, tied, max_iter=4, missing="marginal"), X)
     expected, bounds = ref.em(X, start, 4, step=ref.marginal_em_step, noise_type=noise_type, tied_noise=tied)
     tolerance = EM_PARAMETERS if dtype == np.float64 else EM_PARAMETERS_FLOAT32
-    for name, value in _parameters(model)._asdict().items():
+    for name, value in parameters_of(model)._asdict().items():
         assert scaled_error(value, getattr(expected, name)) <= tolerance, name
     assert scaled_error(model.lower_bounds_, bounds[:-1]) <= tolerance
 
 
 def test_fit_agrees_with_the_reference_at_small_noise():
     p, X = _problem((3, 12, 2), 70, noise_std=1e-3, rate=0.2)
-    model = _fit(_starting_from(p, max_iter=4, min_noise_variance=1e-9), X)
+    model = quietly(starting_from(p, max_iter=4, min_noise_variance=1e-9, missing="marginal"), X)
     expected, _ = ref.em(X, p, 4, step=ref.marginal_em_step, floor=1e-9)
-    for name, value in _parameters(model)._asdict().items():
+    for name, value in parameters_of(model)._asdict().items():
         assert scaled_error(value, getattr(expected, name)) <= EM_PARAMETERS, name
 
 
 def test_fit_of_more_features_than_a_slab():
     p, X = _problem((1, 1030, 2), 5, rate=0.3, noise_std=0.5)
-    model = _fit(_starting_from(p, max_iter=1), X)
+    model = quietly(starting_from(p, max_iter=1, missing="marginal"), X)
     expected, _ = ref.marginal_em_step(X, p)
-    for name, value in _parameters(model)._asdict().items():
+    for name, value in parameters_of(model)._asdict().items():
         assert scaled_error(value, getattr(expected, name)) <= EM_PARAMETERS, name
 
 
@@ -83,7 +58,7 @@ def test_objective_never_falls(noise_type, tied, dtype):
     model = MFA(
         3, 2, noise_type=noise_type, tied_noise=tied, missing="marginal", tol=0, max_iter=30, random_state=0
     )  # fmt: skip
-    bounds = np.asarray(_fit(model, X).lower_bounds_)
+    bounds = np.asarray(quietly(model, X).lower_bounds_)
     assert np.all(np.diff(bounds) >= -EM_MONOTONE * np.abs(bounds[1:]))
     assert model.score(X) >= bounds[-1] - EM_MONOTONE * abs(bounds[-1])
 
@@ -92,16 +67,16 @@ def test_objective_never_falls(noise_type, tied, dtype):
 def test_fit_without_missing_values_is_the_ordinary_fit(init_params, dtype):
     X = ref.random_samples(ref.random_parameters(3, 7, 2, noise_std=0.7, seed=1), 200).astype(dtype)
     options = {"init_params": init_params, "max_iter": 5, "random_state": 0}
-    one = _fit(MFA(3, 2, **options), X)
-    other = _fit(MFA(3, 2, missing="marginal", **options), X)
-    for a, b in zip(_parameters(one), _parameters(other), strict=True):
+    one = quietly(MFA(3, 2, **options), X)
+    other = quietly(MFA(3, 2, missing="marginal", **options), X)
+    for a, b in zip(parameters_of(one), parameters_of(other), strict=True):
         assert np.array_equal(a, b)
 
 
 def test_fit_does_not_depend_on_threads():
     _, X = _problem((3, 40, 2), 300)
-    one, many = (_fit(MFA(3, 2, missing="marginal", max_iter=4, random_state=0, n_threads=t), X) for t in (1, 4))
-    for a, b in zip(_parameters(one), _parameters(many), strict=True):
+    one, many = (quietly(MFA(3, 2, missing="marginal", max_iter=4, random_state=0, n_threads=t), X) for t in (1, 4))
+    for a, b in zip(parameters_of(one), parameters_of(many), strict=True):
         assert np.array_equal(a, b)
 
 
@@ -109,11 +84,14 @@ def test_samples_without_any_feature_have_no_say():
     _, X = _problem(n=100)
     start = ref.random_parameters(3, 7, 2, seed=3)
     nothing = np.vstack([X, np.full((50, 7), np.nan)])
-    one, other = _fit(_starting_from(start, max_iter=5), X), _fit(_starting_from(start, max_iter=5), nothing)
-    for a, b in zip(_parameters(one), _parameters(other), strict=True):
+    one, other = (
+        quietly(starting_from(start, max_iter=5, missing="marginal"), X),
+        quietly(starting_from(start, max_iter=5, missing="marginal"), nothing),
+    )
+    for a, b in zip(parameters_of(one), parameters_of(other), strict=True):
         assert scaled_error(a, b) <= 1e-14
     assert other.lower_bounds_[-1] == pytest.approx(one.lower_bounds_[-1] * 100 / 150)
-    _fit(MFA(3, 2, missing="marginal", random_state=0), nothing)
+    quietly(MFA(3, 2, missing="marginal", random_state=0), nothing)
 
 
 def test_sample_weights_of_the_kernel_are_repetitions():
@@ -139,8 +117,8 @@ def test_emptied_components_are_moved_to_samples_with_missing_values():
     p, X = _problem(n=100)
     start = p._replace(means=p.means + np.array([0, 0, 1e3])[:, None])
     with pytest.warns(ConvergenceWarning, match=r"component\(s\) 2"):
-        model = _starting_from(start, max_iter=200, tol=1e-2).fit(X)
-    for value in _parameters(model):
+        model = starting_from(start, max_iter=200, tol=1e-2, missing="marginal").fit(X)
+    for value in parameters_of(model):
         assert np.isfinite(value).all()
 
 
@@ -174,7 +152,7 @@ def _errors(X_train, X_test, hidden, **options):
     means = np.broadcast_to(X_train.mean(axis=0), X_test.shape)
     guesses = [means]
     for n_factors in (0, options["n_factors"]):
-        model = _fit(MFA(**{**options, "n_factors": n_factors}), X_train)
+        model = quietly(MFA(**{**options, "n_factors": n_factors}), X_train)
         guesses.append(model.impute(given))
     return [float(np.sqrt(np.mean((guess - X_test)[hidden] ** 2))) for guess in guesses]
 
@@ -194,9 +172,9 @@ def test_digits_are_learned_from_incomplete_images():
     X_train = X[:1500].copy()
     X_train[np.random.default_rng(0).uniform(size=X_train.shape) < 0.6] = np.nan
     options = {"n_components": 10, "n_factors": 5, "max_iter": 60, "random_state": 0}
-    marginal = _fit(MFA(missing="marginal", **options), X_train)
+    marginal = quietly(MFA(missing="marginal", **options), X_train)
     filled = np.where(np.isnan(X_train), np.nanmean(X_train, axis=0), X_train)
-    assert marginal.score(X[1500:]) > _fit(MFA(**options), filled).score(X[1500:]) + 5
+    assert marginal.score(X[1500:]) > quietly(MFA(**options), filled).score(X[1500:]) + 5
 
 
 def test_hidden_pixels_of_mnist_are_recovered(mnist):
@@ -216,5 +194,5 @@ def test_classifier_fits_incomplete_digits():
     X = X / 16
     X[np.random.default_rng(0).uniform(size=X.shape) < 0.3] = np.nan
     X[:, 0] = 0.0  # a corner that is always seen
-    classifier = _fit(MFAClassifier(2, 3, missing="marginal", random_state=0), X[:400], y[:400])
+    classifier = quietly(MFAClassifier(2, 3, missing="marginal", random_state=0), X[:400], y[:400])
     assert classifier.score(X[400:], y[400:]) > 0.95

@@ -7,6 +7,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
+from fits import quietly
 from mfa_fast import MFA, MFAClassifier, _core
 from tolerances import EM_PARAMETERS, scaled_error
 
@@ -19,12 +20,6 @@ def _problem(n=300, noise_type="spherical", tied=False):
     options = {"noise_type": noise_type, "tied": tied, "noise_std": 0.7}
     X = ref.random_samples(ref.random_parameters(3, 7, 2, **options, seed=1), n, seed=2)
     return X, ref.random_parameters(3, 7, 2, **options, seed=3), np.random.default_rng(4).integers(0, 4, n)
-
-
-def _fit(model, X, y=None, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X, y, **options)
 
 
 def _estimator(start, **parameters):
@@ -40,7 +35,7 @@ def _assert_same(a, b, tolerance):
 @kinds
 def test_integers_stand_for_repetition(noise_type, tied):
     X, start, w = _problem(noise_type=noise_type, tied=tied)
-    model = _fit(_estimator(start, noise_type=noise_type, tied_noise=tied), X, sample_weight=w)
+    model = quietly(_estimator(start, noise_type=noise_type, tied_noise=tied), X, sample_weight=w)
     expected, bounds = ref.em(np.repeat(X, w, axis=0), start, 5, noise_type=noise_type, tied_noise=tied)
     for name in NAMES:
         assert scaled_error(getattr(model, f"{name}_"), getattr(expected, name)) <= EM_PARAMETERS, name
@@ -54,8 +49,8 @@ def test_the_start_knows_no_difference_either(noise_type, tied, init_params):
     options = {
         "noise_type": noise_type, "tied_noise": tied, "init_params": init_params, "random_state": 0, "max_iter": 3,
     }  # fmt: skip
-    weighted = _fit(MFA(3, 2, **options), X, sample_weight=w)
-    repeated = _fit(MFA(3, 2, **options), np.repeat(X, w, axis=0))
+    weighted = quietly(MFA(3, 2, **options), X, sample_weight=w)
+    repeated = quietly(MFA(3, 2, **options), np.repeat(X, w, axis=0))
     # Factors may have the other sign.
     assert scaled_error(weighted.means_, repeated.means_) <= EM_PARAMETERS
     assert scaled_error(weighted.weighted_log_prob(X), repeated.weighted_log_prob(X)) <= EM_PARAMETERS
@@ -66,20 +61,20 @@ def test_zero_is_as_good_as_removed(init_params):
     X, _, w = _problem()
     fractions = w / 3 * np.linspace(0.5, 2, len(w))
     options = {"init_params": init_params, "random_state": 0, "max_iter": 3}
-    weighted = _fit(MFA(3, 2, **options), np.where(w[:, None] > 0, X, 1e3), sample_weight=fractions)
-    removed = _fit(MFA(3, 2, **options), X[w > 0], sample_weight=fractions[w > 0])
+    weighted = quietly(MFA(3, 2, **options), np.where(w[:, None] > 0, X, 1e3), sample_weight=fractions)
+    removed = quietly(MFA(3, 2, **options), X[w > 0], sample_weight=fractions[w > 0])
     _assert_same(weighted, removed, 0)
 
 
 def test_ones_are_as_good_as_none():
     X, start, _ = _problem()
-    _assert_same(_fit(_estimator(start), X, sample_weight=np.ones(len(X))), _fit(_estimator(start), X), 0)
+    _assert_same(quietly(_estimator(start), X, sample_weight=np.ones(len(X))), quietly(_estimator(start), X), 0)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 0.3, 1e9])
 def test_only_ratios_matter_to_fit(scale):
     X, _, w = _problem()
-    a, b = (_fit(MFA(3, 2, random_state=0, max_iter=5), X, sample_weight=w * s) for s in (1.0, scale))
+    a, b = (quietly(MFA(3, 2, random_state=0, max_iter=5), X, sample_weight=w * s) for s in (1.0, scale))
     _assert_same(a, b, EM_PARAMETERS)
 
 
@@ -119,14 +114,14 @@ def test_fit_predict_takes_them():
     X, _, w = _problem()
     model = MFA(3, 2, random_state=0, tol=0.1)
     labels = model.fit_predict(X, sample_weight=w)
-    assert np.array_equal(labels, _fit(MFA(3, 2, random_state=0, tol=0.1), X, sample_weight=w).predict(X))
+    assert np.array_equal(labels, quietly(MFA(3, 2, random_state=0, tol=0.1), X, sample_weight=w).predict(X))
 
 
 @kinds
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_bit_identical_for_any_number_of_threads(noise_type, tied, n_threads, isa):
     X, start, w = _problem(1500, noise_type, tied)
-    one, many = (_fit(_estimator(start, n_threads=n), X, sample_weight=w) for n in (1, n_threads))
+    one, many = (quietly(_estimator(start, n_threads=n), X, sample_weight=w) for n in (1, n_threads))
     _assert_same(one, many, 0)
 
 
@@ -134,8 +129,8 @@ def test_classifier_weighs_samples_and_classes():
     X, _, w = _problem()
     y = (X[:, 0] > 0).astype(int)
     options = {"n_components": 2, "n_factors": 1, "random_state": 0, "max_iter": 5}
-    weighted = _fit(MFAClassifier(**options), X, y, sample_weight=w)
-    repeated = _fit(MFAClassifier(**options), np.repeat(X, w, axis=0), np.repeat(y, w))
+    weighted = quietly(MFAClassifier(**options), X, y, sample_weight=w)
+    repeated = quietly(MFAClassifier(**options), np.repeat(X, w, axis=0), np.repeat(y, w))
     assert weighted.priors_ == pytest.approx(repeated.priors_, rel=1e-12)
     assert scaled_error(weighted.decision_function(X), repeated.decision_function(X)) <= EM_PARAMETERS
 

@@ -1,13 +1,13 @@
 """The two steps of expectation maximization on their own, and statistics that are added, kept and sent."""
 
 import pickle
-import warnings
 
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import reference as ref
+from fits import quietly, starting_from
 from mfa_fast import MFA, Statistics
 from tolerances import EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
@@ -29,20 +29,6 @@ def _model(start, noise_type="spherical", tied=False, **parameters):
     return MFA.from_parameters(*start).set_params(noise_type=noise_type, tied_noise=tied, **parameters)
 
 
-def _fitted(start, X, n_iter, **parameters):
-    model = MFA(
-        *start.loadings.shape[:2],
-        weights_init=start.weights,
-        means_init=start.means,
-        loadings_init=start.loadings,
-        noise_variance_init=start.noise_variance,
-        **{"tol": 0, "max_iter": n_iter, **parameters},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X)
-
-
 def _parts(model, X, size):
     return [model.e_step(X[i : i + size]) for i in range(0, len(X), size)]
 
@@ -62,7 +48,7 @@ def test_the_two_steps_make_an_iteration_of_fit(noise_type, tied):
     for n_iter in range(1, 5):
         statistics = model.e_step(X)
         assert model.m_step(statistics) is model
-        expected = _fitted(start, X, n_iter, noise_type=noise_type, tied_noise=tied, screening=False)
+        expected = quietly(starting_from(start, noise_type, tied, max_iter=n_iter, screening=False), X)
         assert statistics.mean_log_likelihood == expected.lower_bound_
         for name in NAMES:
             assert np.array_equal(getattr(model, name), getattr(expected, name)), name

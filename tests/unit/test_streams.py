@@ -8,6 +8,7 @@ import sklearn
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import reference as ref
+from fits import quietly
 from mfa_fast import MFA, MFAClassifier
 
 D = 6
@@ -76,12 +77,6 @@ KINDS = {
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
-def _fit(model, X, y=None, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(X, y, **options)
-
-
 def _assert_same(a, b):
     for name in NAMES:
         x, y = getattr(a, name), getattr(b, name)
@@ -101,9 +96,9 @@ def working_memory(request):
 def test_fit(kind, dtype, tmp_path, working_memory):
     X = _data(dtype)
     options = {"random_state": 0, "max_iter": 3, "min_noise_variance": 1e-2}
-    streamed = _fit(MFA(3, 2, **options), KINDS[kind](X, tmp_path))
+    streamed = quietly(MFA(3, 2, **options), KINDS[kind](X, tmp_path))
     assert streamed.n_features_in_ == D
-    _assert_same(streamed, _fit(MFA(3, 2, **options), X))
+    _assert_same(streamed, quietly(MFA(3, 2, **options), X))
 
 
 def test_blocks_do_not_show(isa):
@@ -114,7 +109,7 @@ def test_blocks_do_not_show(isa):
     fits = []
     for memory in (1024, 0.01):
         with sklearn.config_context(working_memory=memory):
-            fits.append(_fit(MFA(3, 2, max_iter=5, **start), X))
+            fits.append(quietly(MFA(3, 2, max_iter=5, **start), X))
     _assert_same(*fits)
 
 
@@ -140,8 +135,8 @@ def test_classifier(kind, tmp_path, working_memory):
     w = np.linspace(0.0, 2.0, N)
     stream = KINDS[kind](X, tmp_path)
     options = {"random_state": 0, "max_iter": 3, "min_noise_variance": 1e-2}
-    streamed = _fit(MFAClassifier(2, 1, **options), stream, y, sample_weight=w)
-    whole = _fit(MFAClassifier(2, 1, **options), X, y, sample_weight=w)
+    streamed = quietly(MFAClassifier(2, 1, **options), stream, y, sample_weight=w)
+    whole = quietly(MFAClassifier(2, 1, **options), X, y, sample_weight=w)
     for a, b in zip(streamed.mixtures_, whole.mixtures_, strict=True):
         _assert_same(a, b)
     for name in CLASSIFIER_SCORING:
@@ -154,8 +149,8 @@ def test_weights_and_statistics(kind, tmp_path, working_memory):
     X, w = _data(), np.random.default_rng(0).integers(0, 3, N)
     stream = KINDS[kind](X, tmp_path)
     options = {"random_state": 0, "max_iter": 3}
-    model = _fit(MFA(3, 2, **options), X, sample_weight=w)
-    _assert_same(_fit(MFA(3, 2, **options), stream, sample_weight=w), model)
+    model = quietly(MFA(3, 2, **options), X, sample_weight=w)
+    _assert_same(quietly(MFA(3, 2, **options), stream, sample_weight=w), model)
     assert model.score(stream, sample_weight=w) == pytest.approx(model.score(X, sample_weight=w), rel=1e-12)
     a, b = model.e_step(stream, sample_weight=w), model.e_step(X, sample_weight=w)
     assert all(np.array_equal(x, y) for x, y in zip(a.sums(), b.sums(), strict=True))
@@ -193,7 +188,7 @@ def test_batches_are_not_kept():
             return batch
 
     with sklearn.config_context(working_memory=1):
-        _fit(MFA(2, 1, max_iter=3, random_state=0), Batches(_data(), [100] * 10))
+        quietly(MFA(2, 1, max_iter=3, random_state=0), Batches(_data(), [100] * 10))
     assert 1 <= most <= 2
 
 
@@ -205,7 +200,7 @@ def test_no_batch_is_read_twice_at_once(working_memory):
             reads.append(index)
             return super().__getitem__(index)
 
-    _fit(MFA(2, 1, max_iter=4, tol=0, random_state=0), Batches(_data(), [250] * 4))
+    quietly(MFA(2, 1, max_iter=4, tol=0, random_state=0), Batches(_data(), [250] * 4))
     # Looked at for its width, checked, counted, gone through for the start; and once in each iteration.
     assert len(reads) == 2 + 4 + 4 + 4 * 4
 
@@ -287,7 +282,7 @@ def test_batches_that_change_are_noticed():
             return np.repeat(super().__getitem__(index), 1 + Growing.calls // 8, axis=0)
 
     with pytest.raises(ValueError, match="same batches"):
-        _fit(MFA(2, 1, max_iter=4, tol=0, random_state=0), Growing(_data(), [250] * 4))
+        quietly(MFA(2, 1, max_iter=4, tol=0, random_state=0), Growing(_data(), [250] * 4))
 
 
 def test_nothing_is_scored_before_a_fit():

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast._labels import class_indices
 from mfa_fast._options import (
     AsymmetricNoiseStd,
     Attribute,
@@ -36,7 +37,6 @@ from mfa_fast._options import (
 from mfa_fast._persistence import kind_of
 from mfa_fast._reproduce import reproduce
 from mfa_fast.attacks import ld_grad, nearest
-from mfa_fast.classifier import class_indices
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
 from mfa_fast.experiments import run as run_main_job
 from mfa_fast.experiments.main_job import load_images

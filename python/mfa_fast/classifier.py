@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -13,15 +12,14 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed
 from mfa_fast._devices import to_host
-from mfa_fast._diagnosis import naming
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._labels import check_classes, check_labels, class_indices, labels_at, naming_class
 from mfa_fast._late_errors import raise_known
 from mfa_fast._missing import scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
@@ -192,7 +190,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             members = indices == c
             shares = None if weights is None else weights[members]
             name = label.item() if isinstance(label, np.generic) else label
-            with _naming_class(name, int(np.count_nonzero(members))), task.fit_of(f"class {name!r}", mixture):
+            with naming_class(name, int(np.count_nonzero(members))), task.fit_of(f"class {name!r}", mixture):
                 mixtures.append(mixture.fit(select(data, members), sample_weight=shares))
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.class_count_ = counts.astype(np.float64)
@@ -240,7 +238,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_option("rule", self.rule, ("max", "sum"))
         fresh = not hasattr(self, "mixtures_")
         samples = as_samples(X, estimator=self, reset=fresh)
-        labels = self.classes_ if classes is None and not fresh else _check_classes(classes)
+        labels = self.classes_ if classes is None and not fresh else check_classes(classes)
         if not fresh and not np.array_equal(labels, self.classes_):
             msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."
             raise ValueError(msg)
@@ -264,7 +262,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             if fresh or counts[c] > 0:
                 shares = None if weights is None else weights[members]
                 batch = samples.take(np.flatnonzero(members))
-                with _naming_class(label, len(batch)):
+                with naming_class(label, len(batch)):
                     # A mixture that knows the names of features would miss them in an array.
                     mixture.partial_fit(batch.data if fresh else batch, sample_weight=shares)
             mixtures.append(mixture)
@@ -405,7 +403,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Of the kind of X where labels are numbers; else a NumPy array.
         """
         samples = self._samples(X)
-        return _look_up(samples, self.classes_, self._class_indices(samples))
+        return labels_at(samples, self.classes_, self._class_indices(samples))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy: the part of the samples whose class is predicted, by weight if there are weights.
@@ -532,7 +530,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             start=int(start),
             noise=bool(noise),
         )
-        labels = _look_up(target, np.repeat(self.classes_, np.diff(scorer.groups)), components)
+        labels = labels_at(target, np.repeat(self.classes_, np.diff(scorer.groups)), components)
         return target.data if out is None else out, labels
 
     # ------------------------------------------------------------------------------------------------ variations
@@ -704,61 +702,6 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if iterations:
             classifier.n_iter_ = max(iterations)
         return classifier
-
-
-@contextmanager
-def _naming_class(label: Any, n_samples: int) -> Iterator[None]:
-    """Say of a warning which class it is about, and of an error which could not be fitted."""
-    name = label.item() if isinstance(label, np.generic) else label
-    try:
-        with naming(f"class {name!r}"):
-            yield
-    except ValueError as error:
-        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}"
-        raise ValueError(msg) from error
-
-
-def _check_classes(classes: Any) -> Array:
-    """Return the distinct labels of a first call of partial_fit, sorted."""
-    if classes is None:
-        msg = "classes must be passed in the first call of partial_fit: all labels that y will ever hold."
-        raise ValueError(msg)
-    labels = np.unique(column_or_1d(classes))
-    if len(labels) < 2:
-        msg = f"classes must hold at least two classes, got {labels.tolist()}."
-        raise ValueError(msg)
-    return labels
-
-
-def _look_up(samples: Samples, labels: Array, indices: Any) -> Any:
-    """Return the labels that indices stand for: where the samples are if they are numbers, else as a NumPy array."""
-    if labels.dtype.kind in "biuf":
-        return samples.wrap(samples.arrays.from_host(labels)[indices])
-    return labels[samples.fetch(indices)]
-
-
-def check_labels(y: Any, n_samples: int) -> Array:
-    """Return class labels (n_samples,)."""
-    if y is None:
-        msg = "requires y to be passed, but the target y is None: pass the class labels."
-        raise ValueError(msg)
-    labels = column_or_1d(to_host(y, "y"), warn=True)
-    check_classification_targets(labels)
-    if len(labels) != n_samples:
-        msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."
-        raise ValueError(msg)
-    return labels
-
-
-def class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
-    """Return the places (n_samples,) of labels among the classes, which may be in any order."""
-    labels = check_labels(y, n_samples)
-    order = np.argsort(classes)
-    unknown = np.setdiff1d(labels, classes)
-    if len(unknown):
-        msg = f"y has labels that the model does not know: {unknown[:5].tolist()}; its classes are {classes.tolist()}."
-        raise ValueError(msg)
-    return order[np.searchsorted(classes, labels, sorter=order)].astype(np.int64)
 
 
 def check_priors(priors: Any, n_classes: int) -> FloatArray:

@@ -14,11 +14,11 @@ from foolbox.models import PyTorchModel
 from numpy.typing import NDArray
 
 from mfa_fast._backend import Array, as_samples, require_host
+from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_clip, check_integer
 from mfa_fast.attacks._modules import as_module
 from mfa_fast.attacks.ld_grad import own_labels
 from mfa_fast.attacks.result import AttackResult
-from mfa_fast.classifier import class_indices
 from mfa_fast.torch import MFAModule
 
 __all__ = ["Bounds", "DDNAttack", "L2CarliniWagnerAttack", "attack"]

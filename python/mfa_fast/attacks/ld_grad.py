@@ -11,10 +11,11 @@ from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._devices import arrays_of
+from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_clip, check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
-from mfa_fast.classifier import MFAClassifier, class_indices
+from mfa_fast.classifier import MFAClassifier
 
 # Where the samples are: NumPy arrays, or arrays in CUDA memory.
 _Outputs = tuple[Any, Any, Any, Any]

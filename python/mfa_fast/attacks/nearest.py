@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
 from mfa_fast._kernels import FloatArray
+from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.attacks.ld_grad import ld_grad, own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
-from mfa_fast.classifier import MFAClassifier, class_indices
+from mfa_fast.classifier import MFAClassifier
 
 # Inner products by packed model: made when first asked for, kept as long as the model is.
 _grams: weakref.WeakKeyDictionary[_core.Model, _core.Gram | None] = weakref.WeakKeyDictionary()

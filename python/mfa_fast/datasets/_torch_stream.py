@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mfa_fast.classifier import class_indices
+from mfa_fast._labels import class_indices
 from mfa_fast.datasets.stream import SampleStream
 
 

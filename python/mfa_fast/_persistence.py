@@ -15,6 +15,9 @@ from safetensors.numpy import save_file
 from mfa_fast._backend import Array
 
 _FORMAT = "1"
+_NAMES = ("weights", "means", "loadings", "noise_variance")
+# What `fit` and `partial_fit` leave beside the parameters.
+_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_", "n_samples_seen_")
 
 
 def write(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
@@ -86,3 +89,26 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
                 return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(str(error)) from error
+
+
+def arrays_of(model: Any, prefix: str = "") -> dict[str, Array]:
+    """Return a model's parameters by the names they have in a file."""
+    return {prefix + name: getattr(model, f"{name}_") for name in _NAMES}
+
+
+def header_of(model: Any) -> dict[str, Any]:
+    """Return what else a file tells of a model, as plain Python."""
+    fitted = {name: getattr(model, name) for name in _FITTED if hasattr(model, name)}
+    names = {"feature_names_in_": list(model.feature_names_in_)} if hasattr(model, "feature_names_in_") else {}
+    return {"parameters": plain_parameters(model), "fitted": fitted | names}
+
+
+def restore(
+    cls: Any, path: str | os.PathLike[str], arrays: dict[str, Array], header: dict[str, Any], prefix: str = ""
+) -> Any:
+    """Make a model of arrays and a header from a file."""
+    with whole(path):
+        model = cls.from_parameters(*(arrays[prefix + name] for name in _NAMES)).set_params(**header["parameters"])
+        for name, value in header["fitted"].items():
+            setattr(model, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
+        return model

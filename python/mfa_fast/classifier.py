@@ -18,6 +18,7 @@ from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed
 from mfa_fast._devices import to_host
+from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._labels import check_classes, check_labels, class_indices, labels_at, naming_class
 from mfa_fast._late_errors import raise_known
@@ -32,7 +33,7 @@ from mfa_fast._validation import (
     check_sample_weight,
     check_weights,
 )
-from mfa_fast.mixture import MFA, arrays_of, header_of, restore
+from mfa_fast.mixture import MFA
 
 
 class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -180,7 +181,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         going_on = len(previous) == len(classes) and np.array_equal(self.classes_, classes)
         rng = as_random_state(self.random_state)
         shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
-        MFA(**shared)._check_hyperparameters()
+        check_hyperparameters(MFA(**shared))
         task = Task.fit(self, len(classes), X, y, sample_weight)
         mixtures = []
         for c, label in enumerate(classes):
@@ -662,12 +663,12 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             raise TypeError(msg)
         arrays: dict[str, Array] = {"priors": self.priors_}
         for c, mixture in enumerate(self.mixtures_):
-            arrays |= arrays_of(mixture, f"{c}.")
+            arrays |= _persistence.arrays_of(mixture, f"{c}.")
         header = {
             "parameters": _persistence.plain_parameters(self),
             "classes": classes.tolist(),
             "classes_dtype": self.classes_.dtype.str,
-            "mixtures": [header_of(m) for m in self.mixtures_],
+            "mixtures": [_persistence.header_of(m) for m in self.mixtures_],
         }
         if hasattr(self, "class_count_"):
             header["class_count"] = self.class_count_.tolist()
@@ -693,7 +694,9 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFAClassifier")
         with _persistence.whole(path):
-            mixtures = [restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])]
+            mixtures = [
+                _persistence.restore(MFA, path, arrays, one, f"{c}.") for c, one in enumerate(header["mixtures"])
+            ]
             classes = np.array(header["classes"], dtype=header["classes_dtype"])
             classifier = cls.from_mixtures(mixtures, classes, arrays["priors"]).set_params(**header["parameters"])
         if "class_count" in header:

@@ -42,6 +42,7 @@ from mfa_fast._dask_blocks import (
     send,
 )
 from mfa_fast._em import e_step
+from mfa_fast._fitting import check_hyperparameters, completed
 from mfa_fast._kernels import Parameters
 from mfa_fast._progress import Task
 from mfa_fast._statistics import Statistics
@@ -122,7 +123,7 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
         msg = f"estimator must be an MFA, got an object of type {type(estimator).__name__}{advice}."
         raise TypeError(msg)
     model = copy(estimator)
-    model._check_hyperparameters()
+    check_hyperparameters(model)
     X = check_blocks(X)
     n, d = X.shape
     if math.isnan(n):
@@ -142,7 +143,7 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
     fitted = model._fit(
         (n, d),
         np.float32 if X.dtype == np.float32 else np.float64,
-        find_samples=lambda rng: model._completed(_pull(workers, X, init_rows, rng), None),
+        find_samples=lambda rng: completed(model, _pull(workers, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,
         begin=lambda n_starts: Task(None, model, X, None, {}),  # callbacks are for fits here
     )

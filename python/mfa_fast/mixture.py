@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from copy import copy
 from functools import partial
@@ -11,39 +10,39 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils.random import sample_without_replacement
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, check_threads
-from mfa_fast._devices import check_device
 from mfa_fast._diagnosis import Fault, find_faults, round_parameters, warn, warn_of_faults
-from mfa_fast._em import Expectation, NoiseModel, e_step, m_step
-from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
-from mfa_fast._kernels import FloatArray, Parameters, Scorer
-from mfa_fast._memory import scoring_rows, start_rows
-from mfa_fast._missing import MarginalScorer, filled, scorer_of
+from mfa_fast._em import Expectation, e_step, m_step
+from mfa_fast._fitting import (
+    FindSamples,
+    Run,
+    check_hyperparameters,
+    check_shape,
+    first_parameters,
+    in_units_of_samples,
+    noise_model,
+    run_em,
+    samples_to_start_from,
+)
+from mfa_fast._kernels import Parameters, Scorer
+from mfa_fast._memory import scoring_rows
+from mfa_fast._missing import MarginalScorer, scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._statistics import Statistics, Sums
 from mfa_fast._stepwise import implied_sums, step, step_size
 from mfa_fast._streams import Stream, as_data, by_blocks
 from mfa_fast._validation import (
-    check_factors,
-    check_finite_array,
     check_flag,
     check_integer,
     check_noise_variance,
-    check_option,
     check_parameters,
-    check_real,
     check_sample_weight,
-    check_weights,
 )
 from mfa_fast.conditional import Conditional
-
-# Parameters, the mean log-likelihood before each iteration, and whether these have come to rest.
-_Run = tuple[Parameters, list[float], bool]
 
 
 class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
@@ -257,17 +256,17 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         >>> bool((whole.means_ == streamed.means_).all())
         True
         """
-        self._check_hyperparameters()
+        check_hyperparameters(self)
         data = as_data(X, estimator=self, reset=True, min_samples=2)
-        weights, n_samples = _in_units_of_samples(sample_weight, len(data))
-        shape = self._check_shape(data.n_features, n_samples, weighted=weights is not None)
+        weights, n_samples = in_units_of_samples(sample_weight, len(data))
+        shape = check_shape(self, data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
         fitted = self._fit(
             (n_samples, data.n_features),
             data.dtype,
-            find_samples=lambda rng: self._samples_to_start_from(data, weights, n_samples, shape, rng),
+            find_samples=lambda rng: samples_to_start_from(self, data, weights, n_samples, shape, rng),
             expectation=lambda: Expectation(
-                data, weights, marginal=self._is_marginal(), screening=self.screening, n_threads=n_threads
+                data, weights, marginal=self.missing == "marginal", screening=self.screening, n_threads=n_threads
             ),
             begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
         )
@@ -278,7 +277,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self,
         data_shape: tuple[int, int],
         dtype: Any,
-        find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
+        find_samples: FindSamples,
         expectation: Callable[[], Callable[[Parameters], Statistics]],
         begin: Callable[[int], Task],
     ) -> Parameters:
@@ -289,22 +288,22 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         float64, for `_warn_of`.
         """
         n_samples, n_features = data_shape
-        shape = self._check_shape(int(n_features), n_samples)
+        shape = check_shape(self, int(n_features), n_samples)
 
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
         n_starts = 1 if going_on else int(self.n_init)
         task = begin(n_starts)
-        best: _Run | None = None
+        best: Run | None = None
         for start in range(n_starts):
             if self.verbose:
                 print(f"Initialization {start}")
             part = task.part("start", int(self.max_iter))
             first = (
-                self._parameters().astype(np.float64) if going_on else self._first_parameters(find_samples, shape, rng)
+                self._parameters().astype(np.float64) if going_on else first_parameters(self, find_samples, shape, rng)
             )
-            run = self._run_em(first, expectation(), dtype, part)
-            if best is None or run[1][-1] > best[1][-1]:
+            run = run_em(self, first, expectation(), part, lambda run: self._attributes_after(run, dtype))
+            if best is None or run.bounds[-1] > best.bounds[-1]:
                 best = run
             if part.end(partial(self._attributes_after, run, dtype)):
                 break
@@ -312,7 +311,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self._set_run(best, dtype)
         self.n_samples_seen_: int = n_samples
         task.end(dict)
-        return best[0]
+        return best.parameters
 
     @all_or_nothing
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -367,19 +366,19 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         >>> bool(model.score(X[1600:]) > MFA(n_factors=2).fit(X[:1600]).score(X[1600:]))
         True
         """
-        self._check_hyperparameters()
+        check_hyperparameters(self)
         fresh = not hasattr(self, "means_")
         samples = as_samples(X, estimator=self, reset=fresh, min_samples=2 if fresh else 1)
-        weights, n_samples = _in_units_of_samples(sample_weight, len(samples))
-        noise, n_threads = self._noise_model(), check_threads(self.n_threads)
+        weights, n_samples = in_units_of_samples(sample_weight, len(samples))
+        noise, n_threads = noise_model(self), check_threads(self.n_threads)
         running: Sums | None = None
         n_steps, known = 0, None
         dtype: Any
         if fresh:
-            shape = self._check_shape(samples.n_features, n_samples, weighted=weights is not None)
+            shape = check_shape(self, samples.n_features, n_samples, weighted=weights is not None)
             rng = as_random_state(self.random_state)
-            parameters = self._first_parameters(
-                lambda rng: self._samples_to_start_from(samples, weights, n_samples, shape, rng), shape, rng
+            parameters = first_parameters(
+                self, lambda rng: samples_to_start_from(self, samples, weights, n_samples, shape, rng), shape, rng
             )
             packed, dtype = parameters.pack(), samples.dtype
         else:
@@ -403,7 +402,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             samples,
             parameters.fingerprint(),
             weights,
-            marginal=self._is_marginal(),
+            marginal=self.missing == "marginal",
             screening=self.screening,
             n_threads=n_threads,
         )
@@ -474,7 +473,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             data,
             self._parameters().fingerprint(),
             None if sample_weight is None else check_sample_weight(sample_weight, len(data)),
-            marginal=self._is_marginal(),
+            marginal=self.missing == "marginal",
             screening=scorer.screening,
             n_threads=scorer.n_threads,
         )
@@ -511,7 +510,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         if not isinstance(statistics, Statistics):
             msg = f"statistics must be what e_step returns, got an object of type {type(statistics).__name__}."
             raise TypeError(msg)
-        self._check_hyperparameters()
+        check_hyperparameters(self)
         parameters = self._parameters()
         if statistics.fingerprint != parameters.fingerprint():
             msg = (
@@ -519,7 +518,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
                 "take them anew, with e_step after the last m_step or fit."
             )
             raise ValueError(msg)
-        new = m_step(parameters.astype(np.float64), statistics, self._noise_model())
+        new = m_step(parameters.astype(np.float64), statistics, noise_model(self))
         self._set_parameters(round_parameters(new, self.means_.dtype))
         return self
 
@@ -537,137 +536,18 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         n_samples = getattr(self, "n_samples_seen_", 0)
         return find_faults(parameters, self.means_.dtype, float(self.min_noise_variance), n_samples)
 
-    def _run_em(
-        self, parameters: Parameters, expect: Callable[[Parameters], Statistics], dtype: Any, task: Task
-    ) -> _Run:
-        noise = self._noise_model()
-        bounds: list[float] = []
-        started = time.perf_counter()
-        for iteration in range(1, self.max_iter + 1):
-            part = task.part("iteration")
-            statistics = expect(parameters)
-            bound = statistics.mean_log_likelihood
-            parameters = m_step(parameters, statistics, noise)
-            del statistics  # as large as the parameters: the next are to find its memory
-            converged = bool(bounds) and abs(bound - bounds[-1]) < self.tol
-            bounds.append(bound)
-            if self.verbose and iteration % self.verbose_interval == 0:
-                elapsed = f"\t {time.perf_counter() - started:.2f} s" if self.verbose > 1 else ""
-                print(f"  Iteration {iteration}\t mean log-likelihood {bound:.6f}{elapsed}")
-            stop = part.end(partial(self._attributes_after, (parameters, bounds, converged), dtype))
-            if converged or stop:
-                return parameters, bounds, converged
-        return parameters, bounds, False
-
-    def _set_run(self, run: _Run, dtype: type[np.floating[Any]]) -> Self:
-        rounded = round_parameters(run[0], dtype)
-        _, bounds, self.converged_ = run
-        self.lower_bounds_ = list(bounds)
-        self.lower_bound_ = bounds[-1]
-        self.n_iter_ = len(bounds)
+    def _set_run(self, run: Run, dtype: type[np.floating[Any]]) -> Self:
+        rounded = round_parameters(run.parameters, dtype)
+        self.converged_ = run.converged
+        self.lower_bounds_ = list(run.bounds)
+        self.lower_bound_ = run.bounds[-1]
+        self.n_iter_ = len(run.bounds)
         self._set_parameters(rounded)
         return self
 
-    def _attributes_after(self, run: _Run, dtype: type[np.floating[Any]]) -> dict[str, Any]:
+    def _attributes_after(self, run: Run, dtype: type[np.floating[Any]]) -> dict[str, Any]:
         """Return the attributes that the model would have with this run as its result."""
         return dict(vars(copy(self)._set_run(run, dtype)))
-
-    def _is_marginal(self) -> bool:
-        return bool(self.missing == "marginal")
-
-    def _check_shape(self, n_features: int, n_samples: int, *, weighted: bool = False) -> tuple[int, int, int]:
-        """Return (K, L, d) if so many samples are enough for it."""
-        check_factors(self.n_factors, n_features)
-        if n_samples < self.n_components:
-            msg = (
-                f"n_components={self.n_components} needs at least as many samples, but X has n_samples={n_samples}"
-                f"{' of positive weight' if weighted else ''}; use fewer components."
-            )
-            raise ValueError(msg)
-        return (int(self.n_components), int(self.n_factors), n_features)
-
-    def _samples_to_start_from(
-        self,
-        data: Samples | Stream,
-        sample_weight: FloatArray | None,
-        n_samples: int,
-        shape: tuple[int, int, int],
-        rng: np.random.RandomState,
-    ) -> tuple[Samples, FloatArray | None]:
-        """Return samples in memory, of positive weight, and their weights: all where they fit, else a random part."""
-        most = start_rows(*shape, data.row_bytes, SUBSAMPLE)
-        if isinstance(data, Samples) and len(data) == n_samples <= most:
-            return self._completed(data, sample_weight)
-        rows = np.arange(n_samples)
-        if n_samples > most:
-            rows = np.sort(sample_without_replacement(n_samples, most, random_state=rng))
-        if sample_weight is not None:
-            rows = np.flatnonzero(sample_weight)[rows]
-            sample_weight = sample_weight[rows]
-        return self._completed(data.take(rows), sample_weight)
-
-    def _completed(self, samples: Samples, sample_weight: FloatArray | None) -> tuple[Samples, FloatArray | None]:
-        """Return samples without missing values, and their weights."""
-        if not self._is_marginal():
-            return samples, sample_weight
-        return filled(samples, sample_weight, self)
-
-    def _first_parameters(
-        self,
-        find_samples: Callable[[np.random.RandomState], tuple[Samples, FloatArray | None]],
-        shape: tuple[int, int, int],
-        rng: np.random.RandomState,
-    ) -> Parameters:
-        K, L, d = shape
-        given = {
-            "weights": None if self.weights_init is None else check_weights(self.weights_init, K, "weights_init"),
-            "means": None if self.means_init is None else check_finite_array("means_init", self.means_init, 2, (K, d)),
-            "loadings": None
-            if self.loadings_init is None
-            else check_finite_array("loadings_init", self.loadings_init, 3, (K, L, d)),
-            "noise_variance": None
-            if self.noise_variance_init is None
-            else check_noise_variance(self.noise_variance_init, K, d, "noise_variance_init"),
-        }
-        if all(value is not None for value in given.values()):
-            return Parameters(**given)  # type: ignore[arg-type]
-        samples, sample_weight = find_samples(rng)
-        found = initial_parameters(
-            samples,
-            self.init_params,
-            shape,
-            given["means"],
-            self._noise_model(),
-            sample_weight,
-            rng,
-            check_threads(self.n_threads),
-        )
-        return Parameters(**{name: getattr(found, name) if value is None else value for name, value in given.items()})
-
-    def _noise_model(self) -> NoiseModel:
-        return NoiseModel(self.noise_type == "diag", bool(self.tied_noise), float(self.min_noise_variance))
-
-    def _check_hyperparameters(self) -> None:
-        for name, least in [
-            ("n_components", 1),
-            ("n_factors", 0),
-            ("max_iter", 1),
-            ("n_init", 1),
-            ("verbose", 0),
-            ("verbose_interval", 1),
-        ]:
-            check_integer(name, getattr(self, name), least)
-        for name in ("tied_noise", "warm_start", "screening"):
-            check_flag(name, getattr(self, name))
-        check_real("tol", self.tol, min_val=0.0)
-        check_real("learning_decay", self.learning_decay, min_val=0.5, max_val=1.0, include_boundaries="right")
-        check_real("learning_offset", self.learning_offset, min_val=0.0)
-        check_real("min_noise_variance", self.min_noise_variance, min_val=0.0, include_boundaries="neither")
-        check_option("noise_type", self.noise_type, ("spherical", "diag"))
-        check_option("init_params", self.init_params, METHODS)
-        check_option("missing", self.missing, ("error", "marginal"))
-        check_device(self.device)
-        check_threads(self.n_threads)
 
     # ------------------------------------------------------------------------------------------------ parameters
 
@@ -1049,7 +929,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             Of the file, which is replaced if there is one.
         """
         check_is_fitted(self)
-        _persistence.write(path, "mfa_fast.MFA", arrays_of(self), header_of(self))
+        _persistence.write(path, "mfa_fast.MFA", _persistence.arrays_of(self), _persistence.header_of(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -1070,7 +950,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             If there is no such file, or it is not a whole model.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
-        return restore(cls, path, arrays, header)
+        return _persistence.restore(cls, path, arrays, header)
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn whether NaN is taken."""
@@ -1081,44 +961,3 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether there are parameters."""
         return hasattr(self, "means_")
-
-
-def _in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray | None, int]:
-    """Return weights that are 1 on average over the samples that have any, and the number of these.
-
-    So only ratios matter to what is compared with a sample's worth.
-    """
-    weights = check_sample_weight(sample_weight, n_samples)
-    if weights is None:
-        return None, n_samples
-    n_weighted = int(np.count_nonzero(weights))
-    # The sum of those that remain, in whose last digits zeros between them do not show.
-    return weights * (n_weighted / weights[weights > 0].sum()), n_weighted
-
-
-_NAMES = ("weights", "means", "loadings", "noise_variance")
-# What `fit` and `partial_fit` leave beside the parameters.
-_FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_", "n_samples_seen_")
-
-
-def arrays_of(model: MFA, prefix: str = "") -> dict[str, Array]:
-    """Return a model's parameters by the names they have in a file."""
-    return {prefix + name: getattr(model, f"{name}_") for name in _NAMES}
-
-
-def header_of(model: MFA) -> dict[str, Any]:
-    """Return what else a file tells of a model, as plain Python."""
-    fitted = {name: getattr(model, name) for name in _FITTED if hasattr(model, name)}
-    names = {"feature_names_in_": list(model.feature_names_in_)} if hasattr(model, "feature_names_in_") else {}
-    return {"parameters": _persistence.plain_parameters(model), "fitted": fitted | names}
-
-
-def restore(
-    cls: type[MFA], path: str | os.PathLike[str], arrays: dict[str, Array], header: dict[str, Any], prefix: str = ""
-) -> Any:
-    """Make a model of arrays and a header from a file."""
-    with _persistence.whole(path):
-        model = cls.from_parameters(*(arrays[prefix + name] for name in _NAMES)).set_params(**header["parameters"])
-        for name, value in header["fitted"].items():
-            setattr(model, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
-        return model

@@ -14,6 +14,7 @@ from distributed import Client, default_client
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from mfa_fast._cuda_extension import CudaUnavailableError
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 
@@ -98,7 +99,12 @@ def later(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 def for_task(model: Any) -> Any:
     """Return the model with one thread unless it says otherwise: a worker runs as many tasks as it has threads."""
-    if not isinstance(model, (MFA, MFAClassifier)) or model.n_threads is not None:
+    if not isinstance(model, (MFA, MFAClassifier)):
+        return model
+    if model.device == "cuda":
+        msg = "device='cuda' is not for Dask arrays, whose workers run on CPUs: set device=None."
+        raise CudaUnavailableError(msg)
+    if model.n_threads is not None:
         return model
     changed = copy(model)
     changed.n_threads = 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.svm import SVC
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier, attacks
+from fits import starting_from
+from mfa_fast import MFA, CudaUnavailableError, MFAClassifier, attacks
 from tolerances import EM_PARAMETERS, scaled_error
 
 dask = pytest.importorskip("dask", reason="dask is not installed")
@@ -50,15 +52,7 @@ def _problem(n=900, shape=(3, 8, 2), **options):
     return X, ref.random_parameters(*shape, **options, seed=3)
 
 
-def _estimator(start, **parameters):
-    return MFA(
-        *start.loadings.shape[:2],
-        weights_init=start.weights,
-        means_init=start.means,
-        loadings_init=start.loadings,
-        noise_variance_init=start.noise_variance,
-        **{"tol": 0, "max_iter": 5, **parameters},
-    )
+_estimator = partial(starting_from, max_iter=5)
 
 
 def _fit(fit, *arguments, **options):
@@ -194,6 +188,8 @@ def test_a_task_has_one_thread_unless_the_model_says_otherwise():
     assert for_task(model.set_params(n_threads=3)).n_threads == 3
     svc = SVC()
     assert for_task(svc) is svc
+    with pytest.raises(CudaUnavailableError, match="workers run on CPUs"):
+        for_task(model.set_params(device="cuda"))
 
 
 # --------------------------------------------------------------------------------------------------------- evaluation

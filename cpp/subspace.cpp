@@ -195,8 +195,8 @@ void Subspace::add_precision_product(std::size_t k, const double* y, const doubl
 
 double Subspace::precision_product_size(std::size_t k, double x_length, const double* z) const {
   const ComponentView shadow = shadow_->component(k);
-  const double moved = loading_lengths_[k] * std::sqrt(core::squared_norm(shadow.n_factors, z));
-  return (x_length + mean_lengths_[k] + moved) * shadow.inverse_noise_scalar;
+  return core::precision_product_size(shadow.inverse_noise_scalar, x_length, mean_lengths_[k], loading_lengths_[k],
+                                      std::sqrt(core::squared_norm(shadow.n_factors, z)));
 }
 
 template <>

@@ -39,6 +39,9 @@ class Subspace {
   void add_precision_product(std::size_t k, const double* y, const double* z, double share, double* out) const;
   // A bound on the terms that S_k^-1 (x - mu_k) is the sum of; `x_length` is |x|, about the centre.
   double precision_product_size(std::size_t k, double x_length, const double* z) const;
+  // In all features: |mu_k| about the centre, |A_k|_F.
+  double mean_length(std::size_t k) const { return mean_lengths_[k]; }
+  double loading_length(std::size_t k) const { return loading_lengths_[k]; }
 
  private:
   // What terms() points to, rounded to the side on which the bounds stay bounds.

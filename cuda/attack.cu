@@ -17,6 +17,7 @@ struct Attack {
   int* target;         // (stride)
   int* source_class;   // (stride)
   int* target_class;   // (stride)
+  StepView steps;
 };
 
 struct ClassScore {
@@ -153,12 +154,14 @@ __global__ void terms_kernel(std::size_t n_components, Choice choice, bool fixed
 
 // x <- clip(x - a g), and beyond that point by the overshoot. One warp per row.
 template <class T>
-__global__ void step_kernel(std::size_t n_components, std::size_t d, const double* gradients, ScoreView scores,
-                            Attack attack, double overshoot, double low, double high, std::size_t first,
-                            AttackOutput<T> out) {
+__global__ void step_kernel(ModelView model, const double* gradients, ScoreView scores, Attack attack,
+                            double overshoot, double low, double high, std::size_t first, AttackOutput<T> out) {
   const std::size_t i = task_index() / warp_size;
-  if (i >= scores.n || attack.done[i]) return;  // a whole warp
+  if (i >= scores.n) return;  // a whole warp
+  const std::size_t d = model.n_features;
   const unsigned lane = threadIdx.x % warp_size;
+  if (lane == 0) attack.steps.lengths[i] = 0.0;
+  if (attack.done[i]) return;
   const double* gradient = gradients + i * d;
   T* x = out.x_adv + (first + i) * d;
   double b = 0.0, x_square = 0.0, c = 0.0;
@@ -166,7 +169,7 @@ __global__ void step_kernel(std::size_t n_components, std::size_t d, const doubl
     b += gradient[j] * gradient[j];
     x_square += static_cast<double>(x[j]) * static_cast<double>(x[j]);
   }
-  for (std::size_t k = lane; k < n_components; k += warp_size) {
+  for (std::size_t k = lane; k < model.n_components; k += warp_size) {
     const std::size_t at = scores.at(i, k);
     if (scores.errors[at] != 0.0) c += 0.5 * scores.errors[at] * scores.values[at];
   }
@@ -178,12 +181,19 @@ __global__ void step_kernel(std::size_t n_components, std::size_t d, const doubl
   const double length = core::with_overshoot(std::abs(core::step_to_zero(attack.gap[i], b, c)) * norm, overshoot,
                                              std::sqrt(x_square), std::numeric_limits<T>::epsilon());
   const double factor = length / norm;
+  double square = 0.0;
   for (std::size_t j = lane; j < d; j += warp_size) {
     const double moved = static_cast<double>(x[j]) - factor * gradient[j];
     const double above = moved < low ? low : moved;
     x[j] = static_cast<T>(above > high ? high : above);
+    const double offset = static_cast<double>(x[j]) - model.center[j];
+    square += offset * offset;
   }
-  if (lane == 0) ++out.n_steps[first + i];
+  square = warp_sum(square);
+  if (lane != 0) return;
+  ++out.n_steps[first + i];
+  attack.steps.lengths[i] = factor;
+  attack.steps.norms[i] = square;
 }
 
 // One warp per row.
@@ -214,13 +224,16 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   const bool fixed = options.source || options.target;
   const std::size_t most_terms = fixed || options.rule == Rule::max ? 2 : K;
   Scorer<T> scorer(model, groups, options.screening, call.bad_row);
+  // What a step does to a row's coordinates is known from those of the parameters, unless it is clipped.
+  const bool follows = std::isinf(options.clip_low) && std::isinf(options.clip_high) && scorer.follow_rows();
   Gradients<T> gradients;
   Attack attack{};
   double* priors = nullptr;
   const auto lay_out = [&](Arena& arena, std::size_t stride) {
     gradients.lay_out(arena, model.view(), stride);
     attack = {arena.take<std::uint8_t>(stride), arena.take<double>(stride), arena.take<int>(stride),
-              arena.take<int>(stride), arena.take<int>(stride), arena.take<int>(stride)};
+              arena.take<int>(stride), arena.take<int>(stride), arena.take<int>(stride),
+              {arena.take<double>(stride), arena.take<double>(stride)}};
     priors = arena.take<double>(groups.size() - 1);
   };
   for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {
@@ -237,7 +250,8 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
                  call.bad_row);
     for (std::size_t step = 0; step <= options.steps; ++step) {
       choice.last = step == options.steps;
-      scorer.score_groups(moved, score_tolerance<double>, attack.done);
+      if (follows && step > 0) scorer.score_followed_groups(moved, score_tolerance<double>, attack.done);
+      else scorer.score_groups(moved, score_tolerance<double>, attack.done);
       launch_tasks(stream, count, choose_kernel<T>, choice, labels, first, scorer.scores(), attack, out);
       if (choice.last) break;
       if (fixed) {
@@ -249,8 +263,9 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
       launch_tasks(stream, count, terms_kernel, K, choice, fixed, scorer.scores(), attack);
       gradients.add_up(stream, moved, scorer, most_terms);
       gradients.curve(stream, scorer);
-      launch_tasks(stream, count * warp_size, step_kernel<T>, K, d, gradients.data(), scorer.scores(), attack,
+      launch_tasks(stream, count * warp_size, step_kernel<T>, scorer.model(), gradients.data(), scorer.scores(), attack,
                    options.overshoot, options.clip_low, options.clip_high, first, out);
+      if (follows) scorer.follow(attack.steps, first);
     }
     launch_tasks(stream, count * warp_size, lengths_kernel<S, T>, part, d, out);
   });

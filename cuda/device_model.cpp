@@ -195,6 +195,25 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   screen_.inverse_noise_roots = upload(terms.inverse_noise_roots, K);
   screen_.inverse_weights = upload(terms.inverse_weights, K);
   screen_.log_normalizers = upload(terms.log_normalizers, K);
+  if (model.noise() != Noise::spherical) return;
+
+  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), factors(L);
+  for (std::size_t k = 0; k < K; ++k) {
+    const ComponentView component = shadow.component(k);
+    std::copy_n(component.mean, R, means.data() + k * R);
+    for (std::size_t r = 0; r < R; ++r) {
+      for (std::size_t l = 0; l < L; ++l) factors[l] = component.loadings[l * R + r];
+      subspace->to_model_factors(k, factors.data());
+      for (std::size_t l = 0; l < L; ++l) loadings[(k * L + l) * R + r] = factors[l];
+    }
+    mean_lengths[k] = subspace->mean_length(k);
+    loading_lengths[k] = subspace->loading_length(k);
+  }
+  screen_.means = upload(means);
+  screen_.loadings = upload(loadings);
+  screen_.mean_lengths = upload(mean_lengths);
+  screen_.loading_lengths = upload(loading_lengths);
+  screen_.center_length = std::sqrt(core::dot(model.center<double>(), model.center<double>(), d));
 }
 
 }  // namespace mfa::cuda

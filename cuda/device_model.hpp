@@ -58,6 +58,12 @@ struct ScreenView {
   const float* inverse_noise_roots; // (K)
   const float* inverse_weights;     // (K)
   const float* log_normalizers;     // (K)
+  // What a step moves coordinates by, core::moved_coordinate_error; null where the noise is not spherical.
+  const double* means = nullptr;    // (K, R), about the centre
+  const double* loadings = nullptr; // (K, L, R), of the model's own factors
+  const double* mean_lengths;       // (K), in all features
+  const double* loading_lengths;    // (K)
+  double center_length = 0.0;
 };
 
 // A multiplication on tensor cores takes this many features at once, and no more directions.

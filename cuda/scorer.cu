@@ -64,13 +64,19 @@ void start_report(const Call& call, std::size_t n_rows) {
 }
 
 template <class S>
+bool Scorer<S>::follow_rows() {
+  follows_ = screening_ && model_.screen().means != nullptr;
+  return follows_;
+}
+
+template <class S>
 void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   const ModelView& view = model_.view();
   scores_ = lay_out_scores(arena, view.n_components, view.n_factors, stride);
   entries_ = lay_out_entries(arena, view.n_components, stride);
   scratch_ = arena.take<double>(residual_scratch(view.n_factors));
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
-  if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), stride);
+  if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), follows_, stride);
   else dense_ = lay_out_dense(arena, view, stride);
 }
 
@@ -96,9 +102,14 @@ void Scorer<S>::refine_marked(const Rows<S>& rows) {
 }
 
 template <class S>
-void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
+void Scorer<S>::take(const Rows<S>& rows, const std::uint8_t* skip) {
   scores_.n = rows.count;
-  scores_.skip = nullptr;
+  scores_.skip = skip;
+}
+
+template <class S>
+void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
+  take(rows, nullptr);
   score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
   launch_tasks(stream_, model().n_components * scores_.n, mark_inexact_kernel, model().n_components, tolerance,
                scores_);
@@ -107,11 +118,30 @@ void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
 
 template <class S>
 void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
-  scores_.n = rows.count;
-  scores_.skip = skip;
+  take(rows, skip);
+  if (screening_)
+    screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
+  else
+    score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
+  finish_groups(rows, tolerance);
+}
+
+template <class S>
+void Scorer<S>::score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+  take(rows, skip);
+  screen_by_coordinates(stream_, *blas_, model(), model_.screen(), groups_, scores_, screen_);
+  finish_groups(rows, tolerance);
+}
+
+template <class S>
+void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
+  move_coordinates(stream_, model(), model_.screen(), scores_, steps, screen_, first_row, bad_row_);
+}
+
+template <class S>
+void Scorer<S>::finish_groups(const Rows<S>& rows, double tolerance) {
   if (screening_) {
     const bool in_float = model_.float_resolves() && tolerance >= score_tolerance<float>;
-    screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
     evaluate_marked(rows, in_float);
     // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where
     // the candidate was a poor guess, and then leaves few. Most of these lie far below, which float tells; what may matter
@@ -120,8 +150,6 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
       mark_survivors(stream_, groups_, only_one, scores_, screen_);
       evaluate_marked(rows, true);
     }
-  } else {
-    score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
   }
   launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, scores_);
   refine_marked(rows);

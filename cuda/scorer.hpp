@@ -44,6 +44,9 @@ class Scorer {
         screening_(screening && model.screen().n_directions > 0),
         bad_row_(bad_row) {}
 
+  // Keeps coordinates that move along with rows, if it can: where rows are screened and the noise is spherical. To be
+  // called before lay_out; returns whether.
+  bool follow_rows();
   // Its memory for that many rows at once.
   void lay_out(Arena& arena, std::size_t stride);
   // To be called once before the first rows.
@@ -54,6 +57,10 @@ class Scorer {
   // Computes  those that matter to the best component and the log-sum-exp of a group, to the tolerance of that sum, as
   //           cpp/cpu/block.hpp says it. Rows that `skip` marks are left alone.
   void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
+  // Computes  the same of rows that have been scored before, have moved since, and have been followed.
+  void score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
+  // Follows the rows' steps.
+  void follow(const StepView& steps, std::size_t first_row);
   // Computes  what is marked, in residual form; its factors are known to all digits then.
   void refine_marked(const Rows<S>& rows);
   // Computes  what is marked, by the difference form (6a); in float where that is allowed and the rows' precision.
@@ -65,9 +72,14 @@ class Scorer {
   const ModelView& model() const { return model_.view(); }
 
  private:
+  void take(const Rows<S>& rows, const std::uint8_t* skip);
+  // From what screening, or a product, has left.
+  void finish_groups(const Rows<S>& rows, double tolerance);
+
   const DeviceModel& model_;
   Groups host_groups_;
   bool screening_;
+  bool follows_ = false;
   std::int64_t* bad_row_;
   Stream stream_{};
   const Blas* blas_ = nullptr;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/gaussian.hpp"
 #include "core/screening.hpp"
 #include "tensor.hpp"
 
@@ -81,18 +82,85 @@ __global__ void __launch_bounds__(coordinate_threads)
   }
 }
 
-// One thread per row.
-__global__ void row_terms_kernel(ScreenView screen, std::size_t d, ScoreView scores, const float* coordinates,
-                                 RowTerms* terms) {
+// Errors of coordinates that tensor cores have made, from where these start to move. One thread per row.
+__global__ void start_coordinates_kernel(ScreenView screen, std::size_t d, ScoreView scores, ScreenSpace space) {
   const std::size_t i = task_index();
   if (i >= scores.n) return;
-  const float* y = coordinates + i * screen.n_directions;
+  space.errors[i] = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
+  if (space.moving == nullptr) return;
+  const std::size_t R = screen.n_directions;
+  for (std::size_t r = i * R; r < (i + 1) * R; ++r) space.moving[r] = static_cast<double>(space.coordinates[r]);
+}
+
+// One thread per row.
+__global__ void row_terms_kernel(ScreenView screen, ScoreView scores, ScreenSpace space) {
+  const std::size_t i = task_index();
+  if (i >= scores.n) return;
+  const float* y = space.coordinates + i * screen.n_directions;
   double y_norm = 0.0;
   for (std::size_t r = 0; r < screen.n_directions; ++r) y_norm += static_cast<double>(y[r]) * static_cast<double>(y[r]);
   constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
-  const double shift = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
-  terms[i] = {static_cast<float>(y_norm), static_cast<float>(shift * (1.0 + margin)),
-              static_cast<float>(core::outside_length(scores.norms[i], y_norm, shift) * (1.0 - margin))};
+  const double shift = space.errors[i];
+  space.terms[i] = {static_cast<float>(y_norm), static_cast<float>(shift * (1.0 + margin)),
+                    static_cast<float>(core::outside_length(scores.norms[i], y_norm, shift) * (1.0 - margin))};
+}
+
+// One warp per row.
+__global__ void move_coordinates_kernel(ModelView model, ScreenView screen, ScoreView scores, StepView steps,
+                                        ScreenSpace space, std::size_t first_row, std::int64_t* bad_row) {
+  const std::size_t i = task_index() / warp_size;
+  if (i >= scores.n || steps.lengths[i] == 0.0) return;  // a whole warp
+  const std::size_t K = model.n_components;
+  const std::size_t L = model.n_factors;
+  const std::size_t R = screen.n_directions;
+  const unsigned lane = threadIdx.x % warp_size;
+  constexpr std::size_t coordinates_of_lane = most_directions / warp_size;
+  double* y = space.moving + i * R;
+  double gradient[coordinates_of_lane] = {};
+  double feedback = 0.0, size = 0.0;
+  const double x_length = std::sqrt(scores.norms[i]);
+  for (std::size_t begin = 0; begin < K; begin += warp_size) {
+    const std::size_t own = begin + lane;
+    const double own_share = own < K ? scores.errors[scores.at(i, own)] : 0.0;
+    for (unsigned left = __ballot_sync(all_lanes, own_share != 0.0); left != 0; left &= left - 1) {
+      const auto first = static_cast<unsigned>(__ffs(static_cast<int>(left)) - 1);
+      const std::size_t k = begin + first;
+      const double share = __shfl_sync(all_lanes, own_share, static_cast<int>(first));
+      const double weight = share * model.inverse_scalars[k];
+      const double* z = scores.factors + (i * K + k) * L;
+      feedback += weight;
+      size += std::abs(share) * core::precision_product_size(model.inverse_scalars[k], x_length, screen.mean_lengths[k],
+                                                             screen.loading_lengths[k],
+                                                             std::sqrt(core::squared_norm(L, z)));
+#pragma unroll
+      for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
+        const std::size_t r = lane + c * warp_size;
+        if (r >= R) continue;
+        double rest = y[r] - screen.means[k * R + r];
+        for (std::size_t l = 0; l < L; ++l) rest -= screen.loadings[(k * L + l) * R + r] * z[l];
+        gradient[c] += weight * rest;
+      }
+    }
+  }
+  const double a = steps.lengths[i];
+  double square = 0.0;
+#pragma unroll
+  for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
+    const std::size_t r = lane + c * warp_size;
+    if (r >= R) continue;
+    y[r] -= a * gradient[c];
+    space.coordinates[i * R + r] = static_cast<float>(y[r]);
+    square += y[r] * y[r];
+  }
+  const double y_length = std::sqrt(warp_sum(square));
+  if (lane != 0) return;
+  const double norm = steps.norms[i];
+  if (!std::isfinite(norm)) report_bad_row(bad_row, first_row + i);
+  scores.norms[i] = norm;
+  // The samples are rounded to a float or less coarsely, the coordinates to a float.
+  space.errors[i] = core::moved_coordinate_error(space.errors[i], a * std::abs(feedback),
+                                                 screen.center_length + std::sqrt(norm), y_length, a * size, L,
+                                                 std::numeric_limits<float>::epsilon());
 }
 
 // One thread per entry, rows beside each other.
@@ -171,13 +239,25 @@ __global__ void survivors_kernel(GroupView groups, bool only_one, ScoreView scor
 template <class S>
 void screen_rows(Stream stream, const Blas& blas, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
                  const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row) {
-  const std::size_t columns = model.n_components * (model.n_factors + 1);
   launch(stream, ceil_div(scores.n, coordinate_rows), coordinate_threads, coordinates_kernel<S>, rows, screen,
          model.n_features, scores, space.coordinates, bad_row);
-  launch_tasks(stream, scores.n, row_terms_kernel, screen, model.n_features, scores, space.coordinates, space.terms);
+  launch_tasks(stream, scores.n, start_coordinates_kernel, screen, model.n_features, scores, space);
+  screen_by_coordinates(stream, blas, model, screen, groups, scores, space);
+}
+
+void screen_by_coordinates(Stream stream, const Blas& blas, const ModelView& model, const ScreenView& screen,
+                           const GroupView& groups, const ScoreView& scores, const ScreenSpace& space) {
+  const std::size_t columns = model.n_components * (model.n_factors + 1);
+  launch_tasks(stream, scores.n, row_terms_kernel, screen, scores, space);
   blas.multiply(space.coordinates, scores.n, screen.n_directions, screen.columns, columns, space.product);
   launch_tasks(stream, model.n_components * scores.n, bounds_kernel, model, screen, scores, space);
   launch_tasks(stream, groups.count * scores.n, candidates_kernel, groups, scores, space);
+}
+
+void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
+                      const StepView& steps, const ScreenSpace& space, std::size_t first_row, std::int64_t* bad_row) {
+  launch_tasks(stream, scores.n * warp_size, move_coordinates_kernel, model, screen, scores, steps, space, first_row,
+               bad_row);
 }
 
 void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const ScoreView& scores,

@@ -47,8 +47,15 @@ MFA_HD inline double moved_coordinate_error(double before, double feedback, doub
   return before * (1.0 + feedback) + epsilon * (x_length + y_length) + sums * step_size;
 }
 
-// Computes  the same for coordinates that tensor cores make of x and a basis that are both rounded to TF32, theory.md (D1);
-//           `basis_error` is the norm of what rounding changed in the basis.
+// Computes  a bound on the length of the terms that S^-1 (x - mu) = (x - mu - A z) / s is the sum of; x and mu about the
+//           centre, `loading_length` is |A|_F.
+MFA_HD inline double precision_product_size(double inverse_noise, double x_length, double mean_length,
+                                            double loading_length, double z_length) {
+  return (x_length + mean_length + loading_length * z_length) * inverse_noise;
+}
+
+// Computes  the same as coordinate_error for coordinates that tensor cores make of x and a basis that are both rounded to
+//           TF32, theory.md (D1); `basis_error` is the norm of what rounding changed in the basis.
 // Numerics  TF32 has eleven bits: |x| is off by 2^-11 of itself at most. Their products are exact in float, and are added
 //           up in steps of four or more features, each of which may cut off a unit in the last place.
 MFA_HD inline double tensor_coordinate_error(double x_norm, std::size_t n_features, double basis_error) {

@@ -76,6 +76,7 @@ inline unsigned __ballot_sync(unsigned, bool value) {
   });
 }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __ffs(int bits) { return bits == 0 ? 0 : std::countr_zero(static_cast<unsigned>(bits)) + 1; }
 
 inline unsigned long long atomicMin(unsigned long long* at, unsigned long long value) {
   const unsigned long long before = *at;

@@ -333,6 +333,31 @@ def test_ld_grad(device, shape, n, noise_std, options, dtype):
         assert np.array_equal(out[name], expected[name]), name
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"sum_rule": True}, {"source": 1, "target": 0}], ids=str)
+@pytest.mark.parametrize("far", [1e1, 1e3])
+def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far, options, dtype):
+    # Clusters far from their common centre, each with components of both classes, and of different noise, so that a
+    # part of what TF32 has moved a row's coordinates by comes back in every step. That is a thousand times what the
+    # CPU's are off by, and must lead to the same components and as far.
+    rng = np.random.default_rng(2)
+    K, d, L, n = 36, 300, 3, 40
+    space = rng.normal(size=(6, d)) / np.sqrt(d)
+    axis = rng.normal(size=d)
+    side = np.tile(np.linspace(-far, far, 6), 6)
+    means = side[:, None] * axis / np.linalg.norm(axis) + rng.normal(size=(K, 6)) @ space
+    noise = np.repeat(rng.uniform(0.03, 0.3, (K, 1)) ** 2, d, axis=1)
+    p = ref.Parameters(np.full(K, 1 / K), means, 0.5 * rng.normal(size=(K, L, 6)) @ space, noise)
+    X = ref.random_samples(p, n, stray=0.0).astype(dtype)
+    assert device.model(p).n_directions > 0
+    out, expected = _attack(device, p, X, _classes(p, X), dtype, **options)
+    assert np.all(expected["n_steps"] >= 1) and np.any(expected["n_steps"] > 1)
+    for name in ("success", "n_steps", "s", "t"):
+        assert np.array_equal(out[name], expected[name]), name
+    rounding = 4 * np.finfo(dtype).eps * np.linalg.norm(X, axis=1)
+    assert np.all(np.abs(out["l2"] - expected["l2"]) <= ATTACK[X.dtype] * expected["l2"] + rounding)
+
+
 def test_ld_grad_reports_a_label_of_no_class(device):
     p = _parameters((4, 10, 1))
     X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, 2, -1])

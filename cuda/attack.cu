@@ -11,12 +11,13 @@ namespace {
 
 // What is known of the rows that are attacked at once.
 struct Attack {
-  std::uint8_t* done;  // (stride) 1 where the row has left its class, or cannot
-  double* gap;         // (stride) how far the source's class leads
-  int* source;         // (stride) over all classes
-  int* target;         // (stride)
-  int* source_class;   // (stride)
-  int* target_class;   // (stride)
+  std::uint8_t* done;     // (stride) 1 where the row has left its class, or cannot
+  std::uint8_t* settled;  // (stride) 1 where it is done or its pair has been chosen
+  double* gap;            // (stride) how far the source's class leads
+  int* source;            // (stride) over all classes
+  int* target;            // (stride)
+  int* source_class;      // (stride)
+  int* target_class;      // (stride)
   StepView steps;
 };
 
@@ -53,6 +54,7 @@ __global__ void start_rows_kernel(std::size_t first, std::size_t n, const std::i
   const bool known = label >= 0 && label < static_cast<std::int64_t>(n_groups);
   if (!known) report_bad_row(bad_row, first + i);
   attack.done[i] = !known;
+  attack.settled[i] = !known;
   out.success[first + i] = 0;
   out.n_steps[first + i] = 0;
   out.source[first + i] = out.target[first + i] = -1;
@@ -65,12 +67,13 @@ struct Choice {
   long long source, target;  // kept throughout, or -1
 };
 
-// The two components that a step is taken between; rows that have nowhere to go are done. One thread per row.
+// The two components that a step is taken between; rows that have nowhere to go are done. Those near the surface between
+// the classes are not settled before their scores are sharp. One thread per row.
 template <class T>
-__global__ void choose_kernel(Choice choice, const std::int64_t* labels, std::size_t first, ScoreView scores,
-                              Attack attack, AttackOutput<T> out) {
+__global__ void choose_kernel(Choice choice, bool sharp, const std::int64_t* labels, std::size_t first,
+                              ScoreView scores, Attack attack, AttackOutput<T> out) {
   const std::size_t i = task_index();
-  if (i >= scores.n || attack.done[i]) return;
+  if (i >= scores.n || attack.done[i] || (sharp && attack.settled[i])) return;
   const auto label = static_cast<std::size_t>(labels[first + i]);
   const auto score = [&](std::size_t g) {
     return class_score(scores, choice.groups, choice.log_priors, choice.sum_rule, i, g);
@@ -85,6 +88,8 @@ __global__ void choose_kernel(Choice choice, const std::int64_t* labels, std::si
     rival.add(other.score, g);
   }
   const double gap = own.score - rival.max;
+  attack.settled[i] = sharp || !core::is_small_gap(gap, std::abs(own.score) + std::abs(rival.max));
+  if (!attack.settled[i]) return;
   // A tie goes to the class with the lower index, as in predict.
   const bool leads = gap > 0.0 || (gap == 0.0 && label < rival.index);
   // Where no rival has a chance at all (a prior or a weight of 0), there is nowhere to go.
@@ -231,8 +236,13 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   double* priors = nullptr;
   const auto lay_out = [&](Arena& arena, std::size_t stride) {
     gradients.lay_out(arena, model.view(), stride);
-    attack = {arena.take<std::uint8_t>(stride), arena.take<double>(stride), arena.take<int>(stride),
-              arena.take<int>(stride), arena.take<int>(stride), arena.take<int>(stride),
+    attack = {arena.take<std::uint8_t>(stride),
+              arena.take<std::uint8_t>(stride),
+              arena.take<double>(stride),
+              arena.take<int>(stride),
+              arena.take<int>(stride),
+              arena.take<int>(stride),
+              arena.take<int>(stride),
               {arena.take<double>(stride), arena.take<double>(stride)}};
     priors = arena.take<double>(groups.size() - 1);
   };
@@ -250,9 +260,11 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
                  call.bad_row);
     for (std::size_t step = 0; step <= options.steps; ++step) {
       choice.last = step == options.steps;
-      if (follows && step > 0) scorer.score_followed_groups(moved, score_tolerance<double>, attack.done);
-      else scorer.score_groups(moved, score_tolerance<double>, attack.done);
-      launch_tasks(stream, count, choose_kernel<T>, choice, labels, first, scorer.scores(), attack, out);
+      if (follows && step > 0) scorer.score_followed_groups(moved, core::gap_tolerance, attack.done);
+      else scorer.score_groups(moved, core::gap_tolerance, attack.done);
+      launch_tasks(stream, count, choose_kernel<T>, choice, false, labels, first, scorer.scores(), attack, out);
+      scorer.sharpen(moved, score_tolerance<double>, attack.settled);
+      launch_tasks(stream, count, choose_kernel<T>, choice, true, labels, first, scorer.scores(), attack, out);
       if (choice.last) break;
       if (fixed) {
         launch_tasks(stream, count, mark_pairs_kernel, K, true, scorer.scores(), attack);

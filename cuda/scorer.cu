@@ -21,10 +21,11 @@ __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, 
 // section 1. One thread per row and group.
 __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, ScoreView scores) {
   const auto [i, g] = cell_of_thread(scores);
-  if (g >= groups.count || scores.skips(i)) return;
+  if (g >= groups.count) return;
+  const double floor = clear_and_find_floor(scores, groups, i, g);
+  if (scores.skips(i)) return;
   const std::size_t begin = groups.begin(g);
   const std::size_t end = groups.end(g);
-  const double floor = clear_and_find_floor(scores, groups, i, g);
   const auto may_matter = [&](std::size_t at) {
     return scores.known[at] != known_nothing &&
            !(scores.values[at] + scores.errors[at] < floor - core::negligible_nats);
@@ -151,6 +152,12 @@ void Scorer<S>::finish_groups(const Rows<S>& rows, double tolerance) {
       evaluate_marked(rows, true);
     }
   }
+  sharpen(rows, tolerance, scores_.skip);
+}
+
+template <class S>
+void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+  scores_.skip = skip;
   launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, scores_);
   refine_marked(rows);
 }

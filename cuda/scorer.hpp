@@ -59,6 +59,8 @@ class Scorer {
   void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
   // Computes  the same of rows that have been scored before, have moved since, and have been followed.
   void score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
+  // Brings what matters to the groups to another tolerance, in rows that `skip` does not mark.
+  void sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
   // Follows the rows' steps.
   void follow(const StepView& steps, std::size_t first_row);
   // Computes  what is marked, in residual form; its factors are known to all digits then.

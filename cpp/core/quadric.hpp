@@ -8,6 +8,13 @@
 namespace mfa::core {
 inline namespace MFA_ISA {
 
+// What LD-Grad takes class scores to, relative to their size. Where the gap between two of them is small beside them, they
+// are taken to the tolerance of double: docs/theory.md, section 3.
+inline constexpr double gap_tolerance = 1e-8;
+
+// Whether it is; also where it is not a number. `size` is the sum of both scores' sizes.
+MFA_HD inline bool is_small_gap(double gap, double size) { return !(std::abs(gap) > 1e-4 * size); }
+
 // Computes  the smallest a > 0 with f - a b + a^2 c = 0, the length of the LD-Grad step along the gradient, for a gap
 //           f >= 0 and b = |g|^2 > 0; without a real root the a that makes the gap smallest, theory.md (14).
 // Shapes    scalars. Cost: O(1).

@@ -20,11 +20,6 @@ struct Pair {
   double size;  // of the scores that the gap is the difference of
 };
 
-// Scores are known to this, relative to their size; where the gap between the classes is smaller than small_gap of them, to
-// the tolerance of double.
-constexpr double gap_tolerance = 1e-8;
-constexpr double small_gap = 1e-4;
-
 template <class T>
 class LdGrad {
   using Place = typename BlockScorer<T>::Place;
@@ -70,7 +65,7 @@ class LdGrad {
       close_.clear();
       for (std::size_t i = 0; i < active_.size(); ++i) {
         pairs_[i] = choose(i, static_cast<std::size_t>(labels[active_.index(i)]));
-        if (!(std::abs(pairs_[i].gap) > small_gap * pairs_[i].size)) close_.push_back(i);
+        if (core::is_small_gap(pairs_[i].gap, pairs_[i].size)) close_.push_back(i);
       }
       if (!close_.empty()) scorer_.sharpen(close_, groups_, score_tolerance<double>);
       for (const std::size_t i : close_) pairs_[i] = choose(i, static_cast<std::size_t>(labels[active_.index(i)]));
@@ -101,9 +96,9 @@ class LdGrad {
   // have been moved along: moved rows are not multiplied with the subspace again.
   BadRow score(std::size_t step) {
     scorer_.load(active_.view(), 0, active_.size());
-    if (step == 0 || places_.empty()) return scorer_.score_groups(groups_, gap_tolerance);
+    if (step == 0 || places_.empty()) return scorer_.score_groups(groups_, core::gap_tolerance);
     for (std::size_t i = 0; i < active_.size(); ++i) scorer_.place(i, places_[i]);
-    return scorer_.score_placed_groups(groups_, gap_tolerance);
+    return scorer_.score_placed_groups(groups_, core::gap_tolerance);
   }
 
   void finish(std::size_t i) {

@@ -358,6 +358,27 @@ def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far
     assert np.all(np.abs(out["l2"] - expected["l2"]) <= ATTACK[X.dtype] * expected["l2"] + rounding)
 
 
+def test_ld_grad_knows_the_class_of_what_is_next_to_the_surface(device):
+    # Classes in one subspace, apart by no more than the noise. A score of some tens is the difference of numbers of 1e6
+    # there, and right to some 1e-10 before it is refined.
+    p = _parameters((4, 33, 4), noise_std=1e-3)
+    means = p.means[0] + 1e-3 * np.random.default_rng(0).normal(size=p.means.shape)
+    p = p._replace(means=means, loadings=np.repeat(p.loadings[:1], 4, axis=0))
+    X = ref.random_samples(p, 40, stray=0.0)
+    labels = _classes(p, X)
+    found, _ = _attack(device, p, X, labels, X.dtype)
+    hit = found["success"]
+    labels, inside, outside = labels[hit], X[hit], found["X_adv"][hit]
+    for _ in range(35):  # to a gap of some 1e-11
+        middle = (inside + outside) / 2
+        leaves = (_classes(p, middle) != labels)[:, None]
+        inside, outside = np.where(leaves, inside, middle), np.where(leaves, middle, outside)
+    near = np.concatenate([inside, outside])
+    out, _ = _attack(device, p, near, np.concatenate([labels, _classes(p, outside)]), X.dtype, steps=0)
+    assert len(near) > 40
+    assert not out["success"].any()
+
+
 def test_ld_grad_reports_a_label_of_no_class(device):
     p = _parameters((4, 10, 1))
     X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, 2, -1])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from mfa_fast._kernels import Parameters
+from mfa_fast._kernels import FloatArray, Parameters
 
 # A component at the floor has collapsed if the floor is less than this share of the samples' variance; above it the
 # floor is a choice, not a last resort.
@@ -53,18 +53,24 @@ class Fault(NamedTuple):
     text: str
 
 
-def find_faults(parameters: Parameters, dtype: DTypeLike, floor: float, n_samples: int) -> dict[str, Fault]:
+def find_faults(
+    parameters: Parameters, dtype: DTypeLike, floor: float, least: FloatArray, n_samples: int
+) -> dict[str, Fault]:
     """Return what is wrong with parameters that samples of this dtype have led to, by kind.
 
-    With diagonal noise, single features at the floor are ordinary: the border of an image is constant.
+    `least` are the noise variances that EM does not go below, `floor` or above. With diagonal noise, single features
+    there are ordinary: the border of an image is constant.
     """
+    D = parameters.noise_variance
     center = parameters.weights @ parameters.means
     between = parameters.weights @ ((parameters.means - center) ** 2).mean(axis=1)
-    within = parameters.weights @ (parameters.loadings**2).sum(axis=1).mean(axis=1)
-    variance = float(between + within)
-    is_least = parameters.noise_variance <= floor * (1 + 2 * np.finfo(dtype).eps)
-    at_floor = is_least.all(axis=1)
-    single = (parameters.weights * n_samples < _SINGLE) & (len(at_floor) > 1)
+    explained = np.sum(parameters.loadings**2, axis=1)
+    variance = float(between + parameters.weights @ explained.mean(axis=1))
+    slack = 1 + 2 * np.finfo(dtype).eps
+    is_least = least * slack >= D
+    no_noise = is_least.all(axis=1)
+    at_floor = (floor * slack >= D).all(axis=1)
+    single = (parameters.weights * n_samples < _SINGLE) & (len(D) > 1)
     faults = {}
 
     if at_floor.all() and variance < floor:
@@ -85,6 +91,16 @@ def find_faults(parameters: Parameters, dtype: DTypeLike, floor: float, n_sample
             "or factors (n_factors).",
         )
 
+    narrow = no_noise & ~at_floor & ~single
+    if narrow.any():
+        faults["narrow"] = Fault(
+            narrow,
+            f"component(s) {_listed(narrow)} ended with the least noise that float64 tells beside what factors explain "
+            f"(variances of {D[narrow].max():.3g} beside {explained[narrow].max():.3g}), and the likelihood depends on "
+            "that bound instead of on the samples: use fewer factors (n_factors) or components (n_components), scale "
+            "the features of X to similar variances, or raise min_noise_variance.",
+        )
+
     if single.any():
         faults["single"] = Fault(
             single,
@@ -93,19 +109,20 @@ def find_faults(parameters: Parameters, dtype: DTypeLike, floor: float, n_sample
             "such a component has to explain more than one sample, or try another init_params.",
         )
 
-    resolution = np.spacing(np.abs(parameters.means).astype(dtype)).astype(np.float64)
-    share = np.where(is_least & ~at_floor[:, None], 0.0, resolution / np.sqrt(parameters.noise_variance))
-    unresolved = (share > _RESOLVED).any(axis=1) & ~single
+    reach = np.abs(parameters.means) + np.sqrt(explained)
+    steps = np.spacing(reach.astype(dtype)).astype(np.float64)
+    coarse = steps > _RESOLVED * np.sqrt(D)
+    coarse &= ~(is_least & ~no_noise[:, None])
+    unresolved = coarse.any(axis=1) & ~single
     if unresolved.any():
-        k, j = np.unravel_index(np.argmax(np.where(unresolved[:, None], share, 0.0)), share.shape)
+        k, j = np.unravel_index(np.argmax(np.where(coarse & unresolved[:, None], steps**2 / D, 0.0)), D.shape)
         name = np.dtype(dtype).name
         faults["unresolved"] = Fault(
             unresolved,
-            f"component(s) {_listed(unresolved)} lie where {name} is too coarse for their noise: about the mean "
-            f"{parameters.means[k, j]:.3g} of feature {j} in component {k} its steps are {resolution[k, j]:.3g}, and "
-            f"the noise's standard deviation is {np.sqrt(parameters.noise_variance[k, j]):.3g}. What was fitted is in "
-            "part the rounding of X: subtract the mean of every feature before X becomes "
-            f"{name}{', or pass float64' if name == 'float32' else ''}.",
+            f"component(s) {_listed(unresolved)} lie where {name} is too coarse for their noise: at {reach[k, j]:.3g}, "
+            f"as in feature {j} of component {k}, its steps are {steps[k, j]:.3g}, and the noise's standard deviation "
+            f"is {np.sqrt(D[k, j]):.3g}. What was fitted is in part the rounding of X: subtract the mean of every "
+            f"feature before X becomes {name}{', or pass float64' if name == 'float32' else ''}.",
         )
     return faults
 

@@ -19,6 +19,10 @@ from mfa_fast._missing import IncompleteSamples, by_pattern
 from mfa_fast._statistics import Statistics, Sums, keep_worst, worst_rows
 from mfa_fast._streams import Stream
 
+# Noise is what factors leave of the squares. Of a smaller share of them rounding leaves few digits, and of the matrices
+# that the E-step inverts none.
+RESOLVED = 2.0**-40
+
 
 @dataclass(frozen=True)
 class NoiseModel:
@@ -28,17 +32,30 @@ class NoiseModel:
     tied: bool
     floor: float
 
-    def fit(self, residual_squares: FloatArray, counts: FloatArray) -> FloatArray:
-        """Return noise variances (K, d) from sums of squared residuals (K, d), theory.md (13)."""
-        n_components, n_features = residual_squares.shape
-        totals = counts[:, None]
+    def fit(self, squares: FloatArray, explained: FloatArray, counts: FloatArray, loadings: FloatArray) -> FloatArray:
+        """Return noise variances (K, d) from sums of squares (K, d) and what is explained of them, theory.md (13)."""
+        residual_squares, totals = squares - explained, counts[:, None]
         if self.tied:
             residual_squares = residual_squares.sum(axis=0, keepdims=True)
             totals = totals.sum(axis=0, keepdims=True)
         variance = residual_squares / totals
         if not self.diagonal:
             variance = variance.mean(axis=1, keepdims=True)
-        return np.ascontiguousarray(np.broadcast_to(np.maximum(variance, self.floor), (n_components, n_features)))
+        # Of the model's own, if the samples do not make use of its loadings.
+        spread = np.maximum(squares / counts[:, None], np.einsum("kld,kld->kd", loadings, loadings))
+        variance = np.maximum(variance, self.least(spread))
+        return np.ascontiguousarray(np.broadcast_to(variance, squares.shape))
+
+    def least(self, spread: FloatArray) -> FloatArray:
+        """Return the least noise variances beside a mean square of so much (K, d), theory.md (13e).
+
+        They broadcast to (K, d).
+        """
+        if not self.diagonal:
+            spread = spread.mean(axis=1, keepdims=True)
+        if self.tied:
+            spread = spread.max(axis=0, keepdims=True)
+        return np.maximum(RESOLVED * spread, self.floor)
 
 
 def e_step(
@@ -180,16 +197,22 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     gram[:, :n_factors, :n_factors] = sums.factor_moments
     gram[:, :n_factors, n_factors] = gram[:, n_factors, :n_factors] = sums.factor_sums
     gram[:, n_factors, n_factors] = sums.counts
-    # The pseudo-inverse, because factors that are taken as known may be linearly dependent.
-    coefficients = np.linalg.pinv(gram / sums.counts[:, None, None], hermitian=True) @ (
-        sums.cross / sums.counts[:, None, None]
-    )
-    explained = np.einsum("kld,kld->kd", coefficients, sums.cross)
+    # In coordinates along eigenvectors: the large errors of those along which the factors hardly vary then stay there,
+    # where they change next to nothing of what is explained.
+    eigenvalues, directions = np.linalg.eigh(gram)
+    # Without those that are zero: factors that are taken as known may be linearly dependent.
+    inverses = np.zeros_like(eigenvalues)
+    np.divide(1.0, eigenvalues, out=inverses, where=eigenvalues > 1e-15 * eigenvalues[:, -1:])
+    along = directions.transpose(0, 2, 1) @ sums.cross
+    explained = np.einsum("kl,kld,kld->kd", inverses, along, along)
+    along *= inverses[:, :, None]
+    coefficients = directions @ along
+    loadings = np.ascontiguousarray(coefficients[:, :n_factors])
     return Parameters(
         weights=sums.counts / sums.counts.sum(),
         means=means + coefficients[:, n_factors],
-        loadings=np.ascontiguousarray(coefficients[:, :n_factors]),
-        noise_variance=noise.fit(sums.squares - explained, sums.counts),
+        loadings=loadings,
+        noise_variance=noise.fit(sums.squares, explained, sums.counts, loadings),
     )
 
 

@@ -67,7 +67,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     tol : float, default=1e-3
         EM ends when the mean log-likelihood, in nats per sample, changes by less than this.
     min_noise_variance : float, default=1e-6
-        Noise variances do not fall below it; in squared units of X.
+        Noise variances do not fall below it; in squared units of X. Nor do they below 1e-12 of what the factors
+        explain: float64 has no digits for less.
     max_iter : int, default=100
         Number of EM iterations at most.
     n_init : int, default=1
@@ -533,8 +534,11 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         warn_of_faults(self._faults(fitted), stacklevel=stacklevel)
 
     def _faults(self, parameters: Parameters) -> dict[str, Fault]:
+        spread = np.sum(parameters.loadings**2, axis=1) + parameters.noise_variance
+        # With room: a sample may be some standard deviations out, and the last M-step saw other squares.
+        least = self._noise_model().least(8.0 * spread)
         n_samples = getattr(self, "n_samples_seen_", 0)
-        return find_faults(parameters, self.means_.dtype, float(self.min_noise_variance), n_samples)
+        return find_faults(parameters, self.means_.dtype, float(self.min_noise_variance), least, n_samples)
 
     def _set_run(self, run: Run, dtype: type[np.floating[Any]]) -> Self:
         rounded = round_parameters(run.parameters, dtype)

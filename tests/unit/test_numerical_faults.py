@@ -111,6 +111,28 @@ def test_a_huge_offset_keeps_the_variance(noise_type, tied):
     assert far.score(X + 1e8) == pytest.approx(here.score(X), abs=1e-5)
 
 
+@kinds
+def test_the_bound_does_not_fall_where_factors_explain_their_samples(noise_type, tied):
+    """By rounding that is spread over all directions: noise of 1e-6 was found where there is none."""
+    X = np.array([[0.125, -0.125], [0.640625, 0.109375], [-0.5390625, 0.359375]])
+    model, _ = _fit(MFA(2, 1, noise_type=noise_type, tied_noise=tied, min_noise_variance=1e-12, random_state=0), X)
+    assert np.all(np.diff(model.lower_bounds_) >= -1e-6)
+
+
+def test_noise_that_float64_cannot_tell_is_bounded_and_said_so():
+    """Where one factor reaches from one cluster to another: the bound is 1e-12 of what it explains, docs (13e)."""
+    X = _normal(40)
+    X[20:] += 1e8
+    model, texts = _fit(MFA(1, 1, random_state=0), X)
+    explained = np.sum(model.loadings_**2, axis=1)
+    assert np.allclose(model.noise_variance_, 2.0**-40 * explained.mean(), rtol=0.1)
+    assert re.match(r"component\(s\) 0 ended with the least noise that float64 tells .*fewer factors", texts[0])
+    # A component for each has noise of its own.
+    model, texts = _fit(MFA(2, 1, random_state=0), X)
+    assert texts == []
+    assert np.all(model.noise_variance_ < 2)
+
+
 @pytest.mark.parametrize(
     ("offset", "kind"),
     [
@@ -141,7 +163,7 @@ def test_an_offset_is_harmless_or_warned_of(offset, kind, noise_type, tied):
     else:
         name = np.dtype(kind).name
         assert re.match(
-            rf"component\(s\) 0 lie where {name} is too coarse .* of feature \d .*subtract the mean of every feature",
+            rf"component\(s\) 0 lie where {name} is too coarse .* in feature \d of component 0, .*subtract the mean of",
             coarse[0],
         )
         assert ("pass float64" in coarse[0]) == (kind is np.float32)

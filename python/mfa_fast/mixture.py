@@ -534,6 +534,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         warn_of_faults(self._faults(fitted), stacklevel=stacklevel)
 
     def _faults(self, parameters: Parameters) -> dict[str, Fault]:
+        parameters = parameters.astype(np.float64)
         spread = np.sum(parameters.loadings**2, axis=1) + parameters.noise_variance
         # With room: a sample may be some standard deviations out, and the last M-step saw other squares.
         least = self._noise_model().least(8.0 * spread)

@@ -55,7 +55,8 @@ class DeviceModel::Upload {
   template <class T>
   const T* operator()(const T* from, std::size_t count) {
     T* to = arena_.take<T>(count);
-    if (copies_) copy_to_device(stream_, to, from, count * sizeof(T));
+    // What is empty, as the loadings of a model without factors, lies nowhere.
+    if (copies_ && count > 0) copy_to_device(stream_, to, from, count * sizeof(T));
     return to;
   }
   template <class T>

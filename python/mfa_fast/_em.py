@@ -204,9 +204,9 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     inverses = np.zeros_like(eigenvalues)
     np.divide(1.0, eigenvalues, out=inverses, where=eigenvalues > 1e-15 * eigenvalues[:, -1:])
     along = directions.transpose(0, 2, 1) @ sums.cross
-    explained = np.einsum("kl,kld,kld->kd", inverses, along, along)
-    along *= inverses[:, :, None]
-    coefficients = directions @ along
+    scaled = along * inverses[:, :, None]
+    explained = np.einsum("kld,kld->kd", scaled, along)
+    coefficients = directions @ scaled
     loadings = np.ascontiguousarray(coefficients[:, :n_factors])
     return Parameters(
         weights=sums.counts / sums.counts.sum(),

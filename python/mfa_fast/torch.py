@@ -15,11 +15,20 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from mfa_fast._backend import as_samples
+from mfa_fast._backend import Samples, as_samples
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.classifier import MFAClassifier
 
 __all__ = ["MFAModule"]
+
+
+def _samples(rows: torch.Tensor, classifier: MFAClassifier) -> Samples:
+    """Borrow rows for a classifier. Tensors have no names of features, so none are missed."""
+    samples = as_samples(rows)
+    if samples.n_features != classifier.n_features_in_:
+        msg = f"x must have the classifier's {classifier.n_features_in_} features, got {samples.n_features} features."
+        raise ValueError(msg)
+    return samples
 
 
 # Comments for mypy on classes are needed where torch is not installed, those on calls where it is.
@@ -30,7 +39,7 @@ class _ClassScores(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     def forward(ctx: Any, rows: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
         ctx.save_for_backward(rows)
         ctx.classifier = classifier
-        samples = as_samples(rows, estimator=classifier)
+        samples = _samples(rows, classifier)
         return samples.wrap(classifier._class_scores(samples))  # type: ignore[no-any-return,unused-ignore]
 
     @staticmethod
@@ -44,7 +53,7 @@ class _Gradient(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, vectors: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
-        samples = as_samples(rows, estimator=classifier)
+        samples = _samples(rows, classifier)
         contiguous = vectors.detach().double().contiguous()
         weights: Any = contiguous.numpy() if samples.on_host else contiguous
         gradient = classifier._scorer(samples).gradient(samples, weights, sum_rule=classifier.rule == "sum")

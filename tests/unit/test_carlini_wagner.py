@@ -265,7 +265,7 @@ def test_bad_arguments_are_named(attack):
     with pytest.raises(ValueError, match="X"):
         attack(classifier, X.reshape(-1, 1, 3, 4))
     machine = LinearSVC(random_state=0).fit(X, y != "a")
-    with pytest.raises(ValueError, match="X has 5 features, but the model expects 12"):
+    with pytest.raises(ValueError, match="X has 5 features, but LinearSVC is expecting 12"):
         attack(machine, X[:, :5])
 
 

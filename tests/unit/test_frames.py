@@ -114,6 +114,28 @@ def test_attacks_check_the_names(name, attack, y):
         attack(model, TURNED, y)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:foolbox")
+@pytest.mark.parametrize("name", ATTACKED)
+def test_attacks_of_foolbox_check_the_names_and_miss_none(name):
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("foolbox", reason="foolbox is not installed")
+    model = ATTACKED[name]()
+    assert attacks.cw_l2(model, FRAME, iterations=20).success.any()
+    assert attacks.ddn(model, FRAME, Y, steps=20).success.any()
+    with pytest.raises(ValueError, match="feature names"):
+        attacks.ddn(model, TURNED, Y)
+
+
+def test_a_layer_misses_no_names():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from mfa_fast.torch import MFAModule
+
+    x = torch.tensor(X, requires_grad=True)
+    logits = MFAModule(_classifier())(x)
+    logits.sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
 def test_frames_out_of_a_scaler():
     pipeline = make_pipeline(StandardScaler(), MFAClassifier(2, 1, random_state=0, tol=1e-1))
     pipeline.set_output(transform="pandas").fit(FRAME, Y)

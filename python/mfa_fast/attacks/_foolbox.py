@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from mfa_fast._backend import Array, as_samples, require_host
 from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_clip, check_integer
-from mfa_fast.attacks._modules import as_module
+from mfa_fast.attacks._modules import MachineModule, as_module
 from mfa_fast.attacks.ld_grad import own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.torch import MFAModule
@@ -61,7 +62,7 @@ def attack(
     check_integer("batch_size", batch_size, 1)
     victim = _Victim(as_module(model))
     is_module = isinstance(model, torch.nn.Module)
-    data, wrap = victim.samples(X, any_shape=is_module)
+    data, wrap = victim.samples(X, any_shape=True) if is_module else victim.samples(X, estimator=victim.first())
     bounds = _bounds(data, clip)
     with victim.at_rest(), torch.random.fork_rng():
         torch.manual_seed(0)  # DDN draws a direction where a gradient is 0
@@ -75,7 +76,11 @@ def attack(
         found = victim.classify(X_adv, batch_size) != labels
     if not is_module and hasattr(model, "predict"):
         # A module in torch and the model may differ in the last digit; it is the model that is to be fooled.
-        found = class_indices(victim.classes(data), own_labels(model, X_adv, as_samples(X_adv)), len(data)) != labels
+        with warnings.catch_warnings():
+            # Names of features were checked in X.
+            warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+            own = own_labels(model, X_adv, as_samples(X_adv))
+        found = class_indices(victim.classes(data), own, len(data)) != labels
     # What Foolbox gives back where it found nothing is not where it ended, but all zeros.
     found &= (before != labels) | X_adv.reshape(len(data), -1).any(axis=1)
     X_adv[~found] = data[~found]
@@ -108,10 +113,18 @@ class _Victim:
         # Of its parameters; a module without any takes samples as they are.
         self.dtype = None if first is None else first.dtype
 
-    def samples(self, X: Any, *, any_shape: bool) -> tuple[Array, Callable[[Array], Any]]:
+    def first(self) -> Any:
+        """Return what of the model knows its features; None if nothing does."""
+        if isinstance(self.module, MFAModule):
+            return self.module.classifier
+        return self.module.first if isinstance(self.module, MachineModule) else None
+
+    def samples(
+        self, X: Any, *, any_shape: bool = False, estimator: Any = None
+    ) -> tuple[Array, Callable[[Array], Any]]:
         """Return samples as an array of the dtype that the module wants, and the way back to the caller's library."""
         shape = np.shape(X)
-        samples = as_samples(X.reshape(len(X), -1) if any_shape and len(shape) > 2 else X)
+        samples = as_samples(X.reshape(len(X), -1) if any_shape and len(shape) > 2 else X, estimator=estimator)
         require_host(samples.device, "a Foolbox attack")
         dtype: Any = samples.dtype if self.dtype is None else str(self.dtype).removeprefix("torch.")
         data = np.ascontiguousarray(samples.data, dtype=dtype).reshape(shape)

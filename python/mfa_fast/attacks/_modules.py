@@ -25,6 +25,7 @@ class MachineModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     def __init__(self, machine: Machine) -> None:
         super().__init__()
         self._machine = machine
+        self.first = machine.first
         self.classes_ = machine.classes
         self._keep("shift", machine.shift)
         self._keep("scale", machine.scale)

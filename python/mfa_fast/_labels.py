@@ -67,5 +67,6 @@ def naming_class(label: Any, n_samples: int) -> Iterator[None]:
         with naming(f"class {name!r}"):
             yield
     except ValueError as error:
-        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}"
+        advice = " Leave the class out, or give it more samples." if n_samples < 2 else ""
+        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}{advice}"
         raise ValueError(msg) from error

@@ -228,6 +228,33 @@ def test_a_warning_of_a_classifier_names_the_class():
         MFAClassifier(1, 1, random_state=0).fit(X, np.repeat(["any", "line"], 60))
 
 
+@pytest.mark.parametrize(("n_components", "n_factors"), [(1, 0), (1, 1), (2, 1)])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_class_of_one_row_is_refused_by_its_name(n_components, n_factors, method):
+    classifier = MFAClassifier(n_components, n_factors, random_state=0)
+    y = np.where(np.arange(60) < 59, "any", "rare")
+    more = {"classes": ["any", "rare"]} if method == "partial_fit" else {}
+    with pytest.raises(
+        ValueError, match=r"class 'rare' \(1 sample\(s\)\) cannot be fitted: .*minimum of 2 .*more samples"
+    ):
+        getattr(classifier, method)(_normal(), y, **more)
+    assert not hasattr(classifier, "classes_")
+    # Two that are equal are one as well, but may be what the class is like: they are fitted, with a warning.
+    X = np.vstack([_normal(), _normal()[59:]])
+    with pytest.warns(ConvergenceWarning, match=r"^class 'rare': X varies by less than min_noise_variance"):
+        getattr(classifier, method)(X, np.append(y, "rare"), **more)
+    assert np.all(np.isfinite(classifier.class_log_likelihood(X)))
+    assert classifier.predict(X)[-1] == "rare"
+
+
+def test_a_later_batch_may_have_one_row_of_a_class():
+    y = np.arange(60) % 2
+    classifier = MFAClassifier(1, 1, random_state=0).partial_fit(_normal(), y, classes=[0, 1])
+    classifier.partial_fit(_normal(2, seed=1), [0, 1]).partial_fit(_normal(1, seed=2), [1])
+    assert np.array_equal(classifier.class_count_, [31, 32])
+    assert np.all(np.isfinite(classifier.class_log_likelihood(_normal())))
+
+
 @kinds
 def test_data_below_the_floor_are_said_so(noise_type, tied):
     options = {"noise_type": noise_type, "tied_noise": tied, "random_state": 0}

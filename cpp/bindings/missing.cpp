@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "bindings/arrays.hpp"
 #include "bindings/calls.hpp"
@@ -29,9 +30,15 @@ cpu::Patterns borrow_patterns(const py::tuple& arrays, const cpu::Rows& rows) {
   bool rising = starts[0] == 0 && starts[size(1) - 1] == static_cast<Index>(size(0));
   for (std::size_t p = 0; p + 1 < size(1); ++p) rising = rising && starts[p] <= starts[p + 1];
   if (!rising) throw py::value_error("starts must rise from 0 to the number of rows");
-  for (std::size_t i = 0; i < size(0); ++i)
+  std::vector<bool> seen(rows.n_rows);
+  for (std::size_t i = 0; i < size(0); ++i) {
     if (members[i] < 0 || members[i] >= static_cast<Index>(rows.n_rows))
       throw py::value_error("rows must be rows of X, got " + std::to_string(members[i]));
+    // Two threads would write its results.
+    const auto row = static_cast<std::size_t>(members[i]);
+    if (seen[row]) throw py::value_error("rows must be distinct, got " + std::to_string(members[i]) + " twice");
+    seen[row] = true;
+  }
   return {members, {starts, size(1)}};
 }
 

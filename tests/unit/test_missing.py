@@ -224,6 +224,20 @@ def test_rows_are_grouped_by_pattern():
         assert len(set(which[rest][pattern[rest] == number])) == 1
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 1], [2, 0, 2], [1, 1, 1]])
+def test_kernels_refuse_a_row_in_two_places(rows):
+    """Threads would write its results at the same time."""
+    p = ref.random_parameters(2, 4, 1, seed=1)
+    X = np.where(np.eye(3, 4) > 0, np.nan, 1.0)
+    out = np.zeros((3, 2))
+    packed = _model(p)._scorer().model
+    starts = np.array([0, 1, 3])
+    _core.marginal_log_densities(packed, X, (np.array([2, 0, 1]), np.array([0, 1, 2, 3])), out, n_threads=1)
+    assert np.all(out < 0)
+    with pytest.raises(ValueError, match=f"rows must be distinct, got {max(set(rows), key=rows.count)} twice"):
+        _core.marginal_log_densities(packed, X, (np.array(rows), starts), out, n_threads=1)
+
+
 def test_rows_of_one_pattern_share_its_factors():
     p = ref.random_parameters(3, 150, 20, seed=1)
     X = ref.random_samples(p, 600, seed=2)

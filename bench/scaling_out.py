@@ -452,8 +452,8 @@ the workers kept. For an iteration
 Both processes share one machine's memory and caches, and there is no network to speak of: this checks the arithmetic
 and the overhead, not the network. Cases whose outcome is known without a simulation are in
 `bench/bench_cluster_model.py`. Left out are machines that die (what they had is computed again;
-`tests/unit/test_dask.py` kills some), disks, other users of the network, and what is lost when {cores} cores share a
-memory.
+`tests/unit/test_dask_faults.py` kills some), disks, other users of the network, and what is lost when {cores} cores
+share a memory.
 """
 
 

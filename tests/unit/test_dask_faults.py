@@ -1,4 +1,4 @@
-"""Workers that die in the middle of a fit on Dask arrays, and are never replaced."""
+"""Workers that die in the middle of a fit on Dask arrays and are never replaced: those that are left end it."""
 
 import contextlib
 import io
@@ -13,6 +13,7 @@ import reference as ref
 from fits import starting_from
 from tolerances import scaled_error
 
+dask = pytest.importorskip("dask", reason="dask is not installed")
 da = pytest.importorskip("dask.array", reason="dask[array] is not installed")
 distributed = pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -23,40 +24,36 @@ pytestmark = [
     pytest.mark.skipif(os.name == "nt", reason="processes are killed by a signal that Windows does not have"),
 ]
 
-# Without a nanny, which would start another worker in a dead one's place, sooner or later.
-WORKER = ["-m", "dask", "worker", "--no-nanny", "--no-dashboard", "--nthreads", "1", "--death-timeout", "60"]
 
-
-@pytest.fixture(autouse=True)
-def in_time():
-    """Let a fit that waits for ever be a failure."""
-
-    def fail(*_):
-        raise TimeoutError("a test of workers that die has taken two minutes")
-
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+# Without nannies, which would put other workers in the place of dead ones, sooner or later.
+WORKER = (
+    "-m",
+    "distributed.cli.dask_worker",
+    "--no-nanny",
+    "--no-dashboard",
+    "--nthreads",
+    "1",
+    "--death-timeout",
+    "60",
+)
 
 
 @pytest.fixture
 def cluster():
-    """A client of two workers, and their processes."""
-    # What tasks call is imported there as it is here.
-    options = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, "stderr": subprocess.DEVNULL}
+    """A client of two workers, none of which is ever replaced, and their processes."""
     with (
+        # Where the last worker goes too, the fit is to fail rather than to wait for another.
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "10s"}),
         distributed.LocalCluster(n_workers=0, dashboard_address=":0") as scheduler,
         distributed.Client(scheduler) as client,
         contextlib.ExitStack() as stack,
     ):
         processes = []
         for _ in range(2):
-            process = subprocess.Popen([sys.executable, *WORKER, scheduler.scheduler_address], **options)
-            processes.append(process)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
+            command = [sys.executable, *WORKER, scheduler.scheduler_address]
+            processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            stack.callback(processes[-1].wait)
+            stack.callback(processes[-1].kill)
         client.wait_for_workers(2, timeout=60)
         yield client, processes
 
@@ -76,16 +73,24 @@ def _n_dead(processes):
     return sum(process.poll() is not None for process in processes)
 
 
-def _read(block, folder, fatal):
-    """Return the block; the worker that does so for the `fatal`-th time dies of it."""
-    with (folder / "reads").open("ab") as reads:
-        reads.write(b".")
-        reads.flush()
-        if fatal and os.fstat(reads.fileno()).st_size >= fatal:
-            with contextlib.suppress(FileExistsError):
-                (folder / "killed").touch(exist_ok=False)
-                os.kill(os.getpid(), signal.SIGKILL)
-    return block
+def _reader(folder, fatal):
+    """Return a function that returns a block; the worker that calls it for the `fatal`-th time dies of it.
+
+    It is made here, so that it is sent as it is: workers need not be able to import this file, and one that fails to
+    import what it is sent leaves the cluster for good.
+    """
+
+    def read(block):
+        with (folder / "reads").open("ab") as reads:
+            reads.write(b".")
+            reads.flush()
+            if os.fstat(reads.fileno()).st_size >= fatal:
+                with contextlib.suppress(FileExistsError):
+                    (folder / "killed").touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    return read
 
 
 def test_a_worker_that_dies_while_it_reads_changes_nothing(cluster, tmp_path):
@@ -93,8 +98,9 @@ def test_a_worker_that_dies_while_it_reads_changes_nothing(cluster, tmp_path):
     X, estimator = _problem()
     blocks = da.from_array(X, chunks=(150, -1))
     whole = mfa_dask.fit(estimator, blocks, client=client)
-    read = blocks.map_blocks(_read, tmp_path, 15, dtype=X.dtype, meta=X[:0])  # 6 blocks: in the third iteration
+    read = blocks.map_blocks(_reader(tmp_path, 15), dtype=X.dtype, meta=X[:0])  # 6 blocks: in the third iteration
     model = mfa_dask.fit(estimator, read, client=client)
+    assert (tmp_path / "killed").exists()
     assert _n_dead(processes) == 1
     _assert_same_bits(model, whole)
 
@@ -122,6 +128,7 @@ def test_a_worker_that_dies_with_its_samples_changes_nothing(cluster):
     killer = _KillAt("Iteration 2", processes[0])
     with contextlib.redirect_stdout(killer):
         model = mfa_dask.fit(estimator, blocks, client=client)
+    assert killer.killed
     assert "Iteration 5" in killer.getvalue()
     assert _n_dead(processes) == 1
     _assert_same_bits(model, mfa_dask.fit(estimator.set_params(verbose=0), blocks, client=client))

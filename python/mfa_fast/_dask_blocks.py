@@ -67,11 +67,25 @@ def label_blocks(y: Any, X: da.Array) -> list[Any]:
     return row_blocks(y)
 
 
-def check_model(model: Any, *kinds: type) -> None:
+def labels_for(model: MFA | MFAClassifier, y: Any, X: da.Array) -> list[Any]:
+    """Return the labels of each block of rows for a classifier, and None of each for a mixture."""
+    if isinstance(model, MFAClassifier):
+        return label_blocks(y, X)
+    if y is not None:
+        msg = "y must be None for an MFA, which has no classes."
+        raise ValueError(msg)
+    return [None] * X.numblocks[0]
+
+
+def check_kind(name: str, model: Any, *kinds: type) -> None:
     if not isinstance(model, kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
-        msg = f"model must be an {expected}, got an object of type {type(model).__name__}."
+        msg = f"{name} must be an {expected}, got an object of type {type(model).__name__}."
         raise TypeError(msg)
+
+
+def check_model(model: Any, *kinds: type) -> None:
+    check_kind("model", model, *kinds)
     check_is_fitted(model)
 
 

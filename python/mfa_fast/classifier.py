@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -166,12 +166,38 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If X or y is not as described, or a class has fewer samples than components.
         """
-        check_option("rule", self.rule, ("max", "sum"))
         data = as_data(X, estimator=self, reset=True)
         labels = check_labels(y, len(data))
         weights = check_sample_weight(sample_weight, len(data))
         classes, indices = np.unique(labels, return_inverse=True)
-        counts = np.bincount(indices, weights)
+
+        def fit_class(c: int, mixture: MFA) -> None:
+            members = indices == c
+            mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
+
+        self._fit(
+            classes,
+            np.bincount(indices),
+            np.bincount(indices, weights),
+            fit_class,
+            begin=lambda n_classes: Task.fit(self, n_classes, X, y, sample_weight),
+        )
+        return self
+
+    def _fit(
+        self,
+        classes: Array,
+        sizes: NDArray[np.int64],
+        counts: NDArray[np.generic],
+        fit_class: Callable[[int, MFA], None],
+        begin: Callable[[int], Task],
+    ) -> None:
+        """Do what `fit` does, for samples that may be elsewhere.
+
+        Of each class there are so many samples, which weigh `counts`; `fit_class` fits a mixture to those of one, and
+        `begin` is what is told of so many classes.
+        """
+        check_option("rule", self.rule, ("max", "sum"))
         if len(classes) < 2:
             msg = f"y must hold at least two classes, got only one class: {classes.tolist()}."
             raise ValueError(msg)
@@ -182,23 +208,21 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         rng = as_random_state(self.random_state)
         shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
         check_hyperparameters(MFA(**shared))
-        task = Task.fit(self, len(classes), X, y, sample_weight)
+        task = begin(len(classes))
         mixtures = []
         for c, label in enumerate(classes):
             shared["random_state"] = int(rng.randint(2**31))
             # A copy: if the fit fails, the classifier is to stay what it was.
             mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
-            members = indices == c
-            shares = None if weights is None else weights[members]
             name = label.item() if isinstance(label, np.generic) else label
-            with naming_class(name, int(np.count_nonzero(members))), task.fit_of(f"class {name!r}", mixture):
-                mixtures.append(mixture.fit(select(data, members), sample_weight=shares))
+            with naming_class(name, int(sizes[c])), task.fit_of(f"class {name!r}", mixture):
+                fit_class(c, mixture)
+            mixtures.append(mixture)
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
         self.class_count_ = counts.astype(np.float64)
         self.n_iter_ = max(m.n_iter_ for m in mixtures)
         self._name_features()
         task.end(dict)
-        return self
 
     @all_or_nothing
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:

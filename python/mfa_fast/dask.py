@@ -18,14 +18,15 @@ import itertools
 import math
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import dask
 import dask.array as da
 import numpy as np
 from distributed import Client
+from numpy.typing import NDArray
 from sklearn.utils.random import sample_without_replacement
 
 from mfa_fast import attacks
@@ -33,17 +34,20 @@ from mfa_fast._backend import Array, Samples, as_samples, as_seed
 from mfa_fast._dask_blocks import (
     check_blocks,
     check_client,
+    check_kind,
     check_model,
     for_task,
     join_rows,
     label_blocks,
+    labels_for,
     later,
     row_blocks,
     send,
 )
 from mfa_fast._em import e_step
-from mfa_fast._fitting import check_hyperparameters, completed
+from mfa_fast._fitting import completed
 from mfa_fast._kernels import Parameters
+from mfa_fast._labels import check_labels
 from mfa_fast._progress import Task
 from mfa_fast._statistics import Statistics
 from mfa_fast._validation import check_integer
@@ -51,7 +55,9 @@ from mfa_fast.attacks import AttackResult
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 
-__all__ = ["fit", "ld_grad", "predict", "sample", "score", "score_samples"]
+__all__ = ["fit", "ld_grad", "predict", "predict_proba", "sample", "score", "score_samples"]
+
+_Model = TypeVar("_Model", MFA, MFAClassifier)
 
 # Statistics that one task adds up. A power of two, so that the order of additions is that of Statistics.merge.
 _FAN_IN = 4
@@ -59,30 +65,36 @@ _FAN_IN = 4
 # -------------------------------------------------------------------------------------------------------- fitting
 
 
-def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows: int = 10_000) -> MFA:
-    """Fit a mixture to samples on many machines, by the iterations of `MFA.fit`.
+def fit(
+    estimator: _Model, X: da.Array, y: Any = None, *, client: Client | None = None, init_rows: int = 10_000
+) -> _Model:
+    """Fit a mixture, or one for each class, to samples on many machines, by the iterations of `MFA.fit`.
 
     In each, the parameters go to the workers, every block becomes `Statistics` where it is, these are added up on the
-    way back in an order that the blocks fix, and the M-step is done here.
+    way back in an order that the blocks fix, and the M-step is done here. The mixtures of a classifier are fitted one
+    after the other, each to the rows of its class, which are picked out of the blocks where these are.
 
     Parameters
     ----------
-    estimator : MFA
+    estimator : MFA or MFAClassifier
         Its parameters are those of the fit; it is not changed. With ``warm_start=True`` and fitted, its parameters are
         gone on from.
     X : dask.array.Array of shape (n_samples, n_features)
         Of known chunk sizes. Every iteration goes through it: let the workers keep it with ``X.persist()`` if it fits
         into their memory, or it will be read anew.
+    y : array or dask.array.Array of shape (n_samples,), default=None
+        The classes, for an MFAClassifier. Sample weights there are none.
     client : distributed.Client, default=None
         None for the one that was made last.
     init_rows : int, default=10_000
         The first parameters are made here, from this many rows at random (or all, if there are no more), which are
-        pulled from the workers: a function of `random_state`, of the number of rows, and of these rows.
+        pulled from the workers: a function of `random_state`, of the number of rows, and of these rows. For an
+        MFAClassifier, so many of each class.
 
     Returns
     -------
-    model : MFA
-        Fitted, with all attributes that `MFA.fit` gives it; a local model that knows nothing of Dask.
+    model : MFA or MFAClassifier
+        Fitted, with all attributes that its own `fit` gives it; a local model that knows nothing of Dask.
 
     Raises
     ------
@@ -97,8 +109,11 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
     Notes
     -----
     The same blocks give the same bits on any number of workers, and if workers die on the way: what they had is
-    computed again by others. Other blocks, or `MFA.fit` from the same first parameters, give the same to rounding.
-    Screening starts anew in each iteration, where `MFA.fit` carries its subspace on: also that shows in rounding alone.
+    computed again by those that are left. Where none is, Dask waits for another, if it is not told for how long
+    (``distributed.scheduler.no-workers-timeout``).
+
+    Other blocks, or the estimator's own `fit` from the same first parameters, give the same to rounding. Screening
+    starts anew in each iteration, where `MFA.fit` carries its subspace on: also that shows in rounding alone.
 
     Examples
     --------
@@ -114,16 +129,8 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
     >>> bool(abs(model.score(X) - estimator.fit(X).score(X)) < 1e-6)
     True
     """
-    if not isinstance(estimator, MFA):
-        advice = (
-            "; fit one MFA for each class, on X[y == c], and join them with MFAClassifier.from_mixtures"
-            if isinstance(estimator, MFAClassifier)
-            else ""
-        )
-        msg = f"estimator must be an MFA, got an object of type {type(estimator).__name__}{advice}."
-        raise TypeError(msg)
+    check_kind("estimator", estimator, MFA, MFAClassifier)
     model = copy(estimator)
-    check_hyperparameters(model)
     X = check_blocks(X)
     n, d = X.shape
     if math.isnan(n):
@@ -131,37 +138,98 @@ def fit(estimator: MFA, X: da.Array, *, client: Client | None = None, init_rows:
             "X must have known chunk sizes to be fitted to, and those of its rows are not: use X.compute_chunk_sizes()."
         )
         raise ValueError(msg)
+    labels = labels_for(model, y, X)
+    workers = check_client(client)
+    stops = list(itertools.accumulate(X.chunks[0]))
+    spans = [(stop - size, stop) for size, stop in zip(X.chunks[0], stops, strict=True)]
+
+    def begin(n_parts: int) -> Task:
+        return Task(None, model, X, y, {})  # callbacks are for fits here
+
+    if isinstance(model, MFA):
+        model._warn_of(_fit_mixture(model, X, spans, workers, init_rows, begin), stacklevel=3)
+        return model
+
+    _forget_features(model, d)
+    classes, counts = _count(workers, labels, spans)
+
+    def fit_class(c: int, mixture: MFA) -> None:
+        chosen = np.flatnonzero(counts[:, c])
+        blocks = row_blocks(X)
+        rows = join_rows(
+            [later(_of_class)(blocks[b], labels[b], classes[c]) for b in chosen],
+            counts[chosen, c].tolist(),
+            np.empty((0, d), X.dtype),
+        )
+        fitted = _fit_mixture(mixture, rows, [spans[b] for b in chosen], workers, init_rows, begin)
+        mixture._warn_of(fitted, stacklevel=5)
+
+    sizes = counts.sum(axis=0)
+    model._fit(classes, sizes, sizes, fit_class, begin)
+    return model
+
+
+def _fit_mixture(
+    model: MFA, X: da.Array, spans: list[tuple[int, int]], client: Client, init_rows: int, begin: Callable[[int], Task]
+) -> Parameters:
+    """Fit a mixture in place to blocks that are, or come from, these spans of rows; return what `MFA._fit` does."""
+    model._check_hyperparameters()
+    n, d = X.shape
     if n < 2:
         msg = f"X must have at least 2 samples, got {n}."
         raise ValueError(msg)
     check_integer("init_rows", init_rows, max(2, int(model.n_components)))
-    workers = check_client(client)
-    model.n_features_in_ = d
-    if hasattr(model, "feature_names_in_"):  # of an earlier fit; Dask arrays have none
-        del model.feature_names_in_
-    cluster = _Cluster(workers, model, X)
-    fitted = model._fit(
+    _forget_features(model, d)
+    cluster = _Cluster(client, model, X, spans)
+    return model._fit(
         (n, d),
         np.float32 if X.dtype == np.float32 else np.float64,
-        find_samples=lambda rng: completed(model, _pull(workers, X, init_rows, rng), None),
+        find_samples=lambda rng: completed(model, _pull(client, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,
-        begin=lambda n_starts: Task(None, model, X, None, {}),  # callbacks are for fits here
+        begin=begin,
     )
-    model._warn_of(fitted, stacklevel=3)
-    return model
+
+
+def _forget_features(model: MFA | MFAClassifier, n_features: int) -> None:
+    """Set the number of features, and drop the names that an earlier fit may have left: Dask arrays have none."""
+    model.n_features_in_ = n_features
+    if hasattr(model, "feature_names_in_"):
+        del model.feature_names_in_
+
+
+def _count(client: Client, labels: list[Any], spans: list[tuple[int, int]]) -> tuple[Array, NDArray[np.int64]]:
+    """Return the classes, sorted, and the number of rows (n_blocks, n_classes) of each in every block."""
+    tasks = [later(_count_block)(some, start, stop) for some, (start, stop) in zip(labels, spans, strict=True)]
+    found = client.gather(client.compute(tasks))
+    classes = np.unique(np.concatenate([some for some, _ in found]))
+    counts = np.zeros((len(found), len(classes)), dtype=np.int64)
+    for row, (some, times) in zip(counts, found, strict=True):
+        row[np.searchsorted(classes, some)] = times
+    return classes, counts
+
+
+def _count_block(labels: Array, start: int, stop: int) -> tuple[Array, NDArray[np.int64]]:
+    if start == stop:
+        return np.unique(labels, return_counts=True)
+    try:
+        return np.unique(check_labels(labels, stop - start), return_counts=True)
+    except ValueError as error:
+        msg = f"labels {start} to {stop - 1} of y: {error}"
+        raise ValueError(msg) from error
+
+
+def _of_class(block: Array, labels: Array, label: Any) -> Array:
+    return block[labels == label]
 
 
 class _Cluster:
     """The E-step on samples that are with the workers."""
 
-    def __init__(self, client: Client, model: MFA, X: da.Array) -> None:
+    def __init__(self, client: Client, model: MFA, X: da.Array, spans: list[tuple[int, int]]) -> None:
         self.client = client
         self.model = for_task(model)
-        stops = itertools.accumulate(X.chunks[0])
         self.blocks = [
-            (block, stop - size, stop)
-            for block, stop, size in zip(row_blocks(X), stops, X.chunks[0], strict=True)
-            if size > 0
+            (block, start, stop) for block, (start, stop) in zip(row_blocks(X), spans, strict=True) if stop > start
         ]
 
     def expect(self, parameters: Parameters) -> Statistics:
@@ -196,7 +264,8 @@ def _expect_block(sent: tuple[MFA, str], block: Array, start: int, stop: int) ->
             n_threads=scorer.n_threads,
         )
     except (TypeError, ValueError) as error:
-        msg = f"rows {start} to {stop - 1} of X, a block of {len(block)}: {error}"
+        size = f"a block of {len(block)}" if len(block) == stop - start else f"{len(block)} of them of the class"
+        msg = f"rows {start} to {stop - 1} of X, {size}: {error}"
         raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
 
 
@@ -277,6 +346,31 @@ def predict(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
     return _map(model, X, "predict")
 
 
+def predict_proba(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
+    """Return the probability of each component, or class, for each sample: `predict_proba`, when it is computed.
+
+    Parameters, errors : as in `predict`.
+
+    Returns
+    -------
+    probabilities : dask.array.Array of shape (n_samples, n_components) or (n_samples, n_classes)
+        With the rows' chunks; float32 where X is, else float64.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from mfa_fast import MFA
+    >>> from mfa_fast.dask import predict_proba
+    >>> model = MFA.from_parameters([0.5, 0.5], [[0.0, 0.0], [2.0, 2.0]], np.zeros((2, 0, 2)), 1.0)
+    >>> predict_proba(model, da.ones((2, 2), chunks=1)).compute()
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
+    """
+    check_model(model, MFA, MFAClassifier)
+    return _map(model, X, "predict_proba")
+
+
 def score(model: MFA | MFAClassifier, X: da.Array, y: Any = None) -> float:
     """Return the mean log-density of the samples, or the accuracy: `score` of the model. It is computed at once.
 
@@ -309,13 +403,7 @@ def score(model: MFA | MFAClassifier, X: da.Array, y: Any = None) -> float:
     """
     check_model(model, MFA, MFAClassifier)
     X = check_blocks(X)
-    if isinstance(model, MFAClassifier):
-        labels = label_blocks(y, X)
-    elif y is not None:
-        msg = "y must be None for an MFA, which has no classes."
-        raise ValueError(msg)
-    else:
-        labels = [None] * X.numblocks[0]
+    labels = labels_for(model, y, X)
     _probe(model, X, "predict")
     sent = send(for_task(model))
     parts = dask.compute(
@@ -337,7 +425,8 @@ def _map(model: MFA | MFAClassifier, X: da.Array, method: str) -> da.Array:
     X = check_blocks(X)
     nothing = _probe(model, X, method)[:0]
     sent = send(for_task(model))
-    return X.map_blocks(_call, sent, method, nothing, dtype=nothing.dtype, drop_axis=1, meta=nothing)
+    axes = {"drop_axis": 1} if nothing.ndim == 1 else {"chunks": (X.chunks[0], nothing.shape[1:])}
+    return X.map_blocks(_call, sent, method, nothing, dtype=nothing.dtype, meta=nothing, **axes)
 
 
 def _call(block: Array, model: MFA | MFAClassifier, method: str, nothing: Array) -> Array:

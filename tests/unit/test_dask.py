@@ -181,6 +181,105 @@ def test_what_an_earlier_fit_left_does_not_matter(client):
     assert estimator.n_features_in_ == 5
 
 
+def _labelled(n=900):
+    """Samples of three classes in no order, with few features."""
+    mixtures = [ref.random_parameters(2, 6, 2, noise_std=0.7, seed=seed) for seed in (1, 2, 3)]
+    labels = np.random.default_rng(0).choice(3, n, p=[0.5, 0.3, 0.2])
+    samples = np.stack([ref.random_samples(mixture, n, seed=seed) for seed, mixture in enumerate(mixtures)])
+    return samples[labels, np.arange(n)], np.array(["a", "bb", "c"])[labels]
+
+
+def _assert_same_classifier(a, b, tolerance):
+    assert a.classes_.dtype == b.classes_.dtype
+    assert np.array_equal(a.classes_, b.classes_)
+    assert np.array_equal(a.priors_, b.priors_)
+    assert np.array_equal(a.class_count_, b.class_count_)
+    assert a.n_iter_ == b.n_iter_
+    assert vars(a).keys() == vars(b).keys()
+    assert len(a.mixtures_) == len(b.mixtures_)
+    for one, other in zip(a.mixtures_, b.mixtures_, strict=True):
+        assert vars(one).keys() == vars(other).keys()
+        assert one.get_params() == other.get_params()
+        assert one.n_samples_seen_ == other.n_samples_seen_
+        _assert_same_model(one, other, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (np.float64, {"priors": "uniform", "noise_type": "diag"}),
+        (np.float32, {"rule": "sum"}),
+        (np.float64, {"missing": "marginal", "tied_noise": True}),
+    ],
+)
+def test_a_classifier_agrees_with_the_local_one(client, dtype, options):
+    X, y = _labelled()
+    X = X.astype(dtype)
+    if "missing" in options:
+        X[np.random.default_rng(1).random(X.shape) < 0.05] = np.nan
+    y[:50] = "a"  # a block without the other classes
+    classifier = MFAClassifier(2, 2, random_state=0, max_iter=5, tol=0, **options)
+    blocks = da.from_array(X, chunks=((50, 0, 450, 400), (4, 2)))
+    expected = _fit(classifier.fit, X, y)
+    classifier = MFAClassifier(**classifier.get_params())
+    model = _fit(mfa_dask.fit, classifier, blocks, da.from_array(y, chunks=300), client=client)
+    assert not hasattr(classifier, "mixtures_")
+    assert type(model) is MFAClassifier
+    _assert_same_classifier(model, expected, 1e-6 if dtype == np.float32 else 1e-7)
+    _assert_same_classifier(_fit(mfa_dask.fit, classifier, blocks, y, client=client), model, 0)
+    assert np.array_equal(mfa_dask.predict(model, blocks).compute(), model.predict(X))
+
+
+def test_a_classifier_is_bit_identical_for_any_number_of_workers_and_starts_from_some_rows(client):
+    X, y = _labelled()
+    blocks = da.from_array(X, chunks=(130, -1))
+    classifier = MFAClassifier(2, 2, random_state=0, max_iter=5, tol=0)
+    two = _fit(mfa_dask.fit, classifier, blocks, y, client=client, init_rows=100)
+    with distributed.Client(
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0", set_as_default=False
+    ) as other:
+        one = _fit(mfa_dask.fit, classifier, blocks, y, client=other, init_rows=100)
+    _assert_same_classifier(one, two, 0)
+
+
+def test_a_classifier_goes_on_where_it_stopped(client):
+    X, y = _labelled()
+    blocks = da.from_array(X, chunks=(300, -1))
+    parameters = {"random_state": 0, "tol": 0, "warm_start": True}
+    half = _fit(mfa_dask.fit, MFAClassifier(2, 2, max_iter=2, **parameters), blocks, y)
+    whole = _fit(mfa_dask.fit, half.set_params(max_iter=3), blocks, y)
+    expected = _fit(MFAClassifier(2, 2, max_iter=5, **parameters).fit, X, y)
+    for one, other in zip(whole.mixtures_, expected.mixtures_, strict=True):
+        for name in NAMES:
+            assert scaled_error(getattr(one, name), getattr(other, name)) <= 1e-7
+    assert half.n_iter_ == 2
+    assert whole.n_iter_ == 3
+
+
+def test_errors_of_a_classifier_name_the_class_or_the_rows(client):
+    X, y = _labelled()
+    blocks = da.from_array(X, chunks=(300, -1))
+    with pytest.raises(ValueError, match="y must be given"):
+        mfa_dask.fit(MFAClassifier(), blocks)
+    with pytest.raises(ValueError, match="y must be None"):
+        mfa_dask.fit(MFA(), blocks, y)
+    with pytest.raises(ValueError, match=r"y must have shape \(900,\)"):
+        mfa_dask.fit(MFAClassifier(), blocks, y[:-1])
+    with pytest.raises(ValueError, match="at least two classes"):
+        mfa_dask.fit(MFAClassifier(), blocks, np.zeros(900))
+    with pytest.raises(ValueError, match="labels 300 to 599 of y: Unknown label type: continuous"):
+        mfa_dask.fit(MFAClassifier(), blocks, np.where(np.arange(900) == 400, 0.5, 1.0))
+    with pytest.raises(ValueError, match="rule"):
+        mfa_dask.fit(MFAClassifier(rule="best"), blocks, y)
+    rare = np.where(np.arange(900) == 400, "rare", y)
+    with pytest.raises(ValueError, match=r"class 'rare' \(1 sample\(s\)\) cannot be fitted.*at least 2 samples"):
+        _fit(mfa_dask.fit, MFAClassifier(max_iter=1), blocks, rare)
+    X[333] = np.nan
+    blocks = da.from_array(X, chunks=(300, -1))
+    with pytest.raises(ValueError, match=r"cannot be fitted: rows 300 to 599 of X, \d+ of them of the class: .*NaN"):
+        _fit(mfa_dask.fit, MFAClassifier(random_state=0), blocks, y, init_rows=10)
+
+
 def test_a_task_has_one_thread_unless_the_model_says_otherwise():
     model = _mixtures()[0]
     assert for_task(model).n_threads == 1
@@ -205,6 +304,11 @@ def test_scores_and_predictions(here, dtype):
     scores = mfa_dask.score_samples(mixture, blocks)
     labels = mfa_dask.predict(mixture, blocks)
     classes = mfa_dask.predict(classifier, blocks)
+    for model in (mixture, classifier):
+        probabilities = mfa_dask.predict_proba(model, blocks)
+        assert probabilities.chunks == (blocks.chunks[0], (len(model.predict_proba(X[:1])[0]),))
+        assert probabilities.dtype == model.predict_proba(X).dtype
+        assert np.array_equal(probabilities.compute(), model.predict_proba(X))
     for lazy, local in (
         (scores, mixture.score_samples(X)),
         (labels, mixture.predict(X)),
@@ -321,11 +425,16 @@ def test_wrong_arrays(here):
 def test_wrong_models(here):
     X = da.zeros((10, 6), chunks=(5, 6))
     classifier = MFAClassifier.from_mixtures(_mixtures())
-    with pytest.raises(TypeError, match=r"estimator must be an MFA.*from_mixtures"):
-        mfa_dask.fit(classifier, X)
+    with pytest.raises(TypeError, match="estimator must be an MFA or MFAClassifier, got an object of type SVC"):
+        mfa_dask.fit(SVC(), X)
     with pytest.raises(TypeError, match="model must be an MFA, got an object of type MFAClassifier"):
         mfa_dask.score_samples(classifier, X)
-    for call in (mfa_dask.predict, mfa_dask.score, lambda model, X: mfa_dask.sample(model, 3)):
+    for call in (
+        mfa_dask.predict,
+        mfa_dask.predict_proba,
+        mfa_dask.score,
+        lambda model, X: mfa_dask.sample(model, 3),
+    ):
         with pytest.raises(TypeError, match="model must be an MFA or MFAClassifier"):
             call(SVC(), X)
         with pytest.raises(NotFittedError):

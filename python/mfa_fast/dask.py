@@ -7,6 +7,8 @@ Blocks are groups of rows. An array that is chunked along features too is put to
 block has all features of its rows; the rows stay in the blocks they are in. Blocks may be of any real dtype, uint8
 images included: nothing is converted as a whole.
 
+Chunk sizes of the rows need be known for `fit` alone.
+
 **Threads.** Dask runs as many tasks on a worker as the worker has threads. So ``n_threads=None`` means one thread for a
 task, and any other number that number. Workers with one Dask thread and models with ``n_threads`` as large as the
 machine are best for large models, since every task that runs has statistics of its own.
@@ -169,7 +171,6 @@ def score_samples(model: MFA, X: da.Array) -> da.Array:
     model : MFA
         Fitted.
     X : dask.array.Array of shape (n_samples, n_features)
-        Chunk sizes of the rows need not be known.
 
     Returns
     -------
@@ -179,7 +180,7 @@ def score_samples(model: MFA, X: da.Array) -> da.Array:
     Raises
     ------
     TypeError, ValueError, NotFittedError
-        If an argument is not as described; the message names it.
+        If an argument is not as described, when this is called; the message names it.
 
     Examples
     --------
@@ -197,22 +198,18 @@ def score_samples(model: MFA, X: da.Array) -> da.Array:
 def predict(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
     """Return each sample's best component, or its class: `predict` of the model, when it is computed.
 
+    Errors are those of `score_samples`.
+
     Parameters
     ----------
     model : MFA or MFAClassifier
         Fitted.
     X : dask.array.Array of shape (n_samples, n_features)
-        Chunk sizes of the rows need not be known.
 
     Returns
     -------
     labels : dask.array.Array of shape (n_samples,)
         With the rows' chunks; int64 for an MFA, of the type of ``classes_`` for an MFAClassifier.
-
-    Raises
-    ------
-    TypeError, ValueError, NotFittedError
-        If an argument is not as described; the message names it.
 
     Examples
     --------
@@ -231,7 +228,13 @@ def predict(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
 def predict_proba(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
     """Return the probability of each component, or class, for each sample: `predict_proba`, when it is computed.
 
-    Parameters, errors : as in `predict`.
+    Errors are those of `score_samples`.
+
+    Parameters
+    ----------
+    model : MFA or MFAClassifier
+        Fitted.
+    X : dask.array.Array of shape (n_samples, n_features)
 
     Returns
     -------
@@ -256,6 +259,8 @@ def predict_proba(model: MFA | MFAClassifier, X: da.Array) -> da.Array:
 def score(model: MFA | MFAClassifier, X: da.Array, y: Any = None) -> float:
     """Return the mean log-density of the samples, or the accuracy: `score` of the model. It is computed at once.
 
+    Errors are those of `score_samples`.
+
     Parameters
     ----------
     model : MFA or MFAClassifier
@@ -268,11 +273,6 @@ def score(model: MFA | MFAClassifier, X: da.Array, y: Any = None) -> float:
     -------
     score : float
         Nats per sample for an MFA, a fraction for an MFAClassifier.
-
-    Raises
-    ------
-    TypeError, ValueError, NotFittedError
-        If an argument is not as described; the message names it.
 
     Examples
     --------
@@ -336,6 +336,8 @@ def sample(
 
     Sample i of a seed is a function of the seed and of i alone. So neither the blocks nor the workers show in them.
 
+    Errors are those of `score_samples`.
+
     Parameters
     ----------
     model : MFA or MFAClassifier
@@ -350,11 +352,6 @@ def sample(
     X : dask.array.Array of shape (n_samples, n_features)
     labels : dask.array.Array of shape (n_samples,)
         Components of an MFA, classes of an MFAClassifier.
-
-    Raises
-    ------
-    TypeError, ValueError, NotFittedError
-        If an argument is not as described; the message names it.
 
     Examples
     --------
@@ -396,12 +393,13 @@ def _draw_block(model: MFA | MFAClassifier, size: int, noise: bool, seed: int, f
 def ld_grad(model: Any, X: da.Array, y: Any = None, **options: Any) -> AttackResult:
     """Move samples out of their class: `attacks.ld_grad`, block by block, when it is computed.
 
+    Errors are those of `score_samples`.
+
     Parameters
     ----------
     model : MFAClassifier, LinearSVC, SVC or Pipeline
         As in `attacks.ld_grad`.
     X : dask.array.Array of shape (n_samples, n_features)
-        Chunk sizes of the rows need not be known.
     y : array or dask.array.Array of shape (n_samples,), default=None
         The classes that the samples are to leave; None for those that the model predicts.
     **options
@@ -412,11 +410,6 @@ def ld_grad(model: Any, X: da.Array, y: Any = None, **options: Any) -> AttackRes
     result : AttackResult
         Of Dask arrays with the rows' chunks. ``dask.compute(result)[0]`` makes it one of NumPy arrays, and
         ``dask.persist(result)[0]`` lets the workers keep it; its `summary` computes it each time that it has to.
-
-    Raises
-    ------
-    TypeError, ValueError, NotFittedError
-        If an argument is not as described; the message names it.
 
     Examples
     --------

@@ -201,12 +201,12 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     # where they change next to nothing of what is explained.
     eigenvalues, directions = np.linalg.eigh(gram)
     # Without those that are zero: factors that are taken as known may be linearly dependent.
-    inverses = np.zeros_like(eigenvalues)
-    np.divide(1.0, eigenvalues, out=inverses, where=eigenvalues > 1e-15 * eigenvalues[:, -1:])
-    along = directions.transpose(0, 2, 1) @ sums.cross
-    scaled = along * inverses[:, :, None]
-    explained = np.einsum("kld,kld->kd", scaled, along)
-    coefficients = directions @ scaled
+    known = eigenvalues > 1e-15 * eigenvalues[:, -1:]
+    scales = np.power(eigenvalues, -0.5, out=np.zeros_like(eigenvalues), where=known)
+    whitening = directions * scales[:, None, :]
+    along = whitening.transpose(0, 2, 1) @ sums.cross
+    explained = np.einsum("kld,kld->kd", along, along)
+    coefficients = whitening @ along
     loadings = np.ascontiguousarray(coefficients[:, :n_factors])
     return Parameters(
         weights=sums.counts / sums.counts.sum(),

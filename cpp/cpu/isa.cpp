@@ -1,5 +1,6 @@
 #include "cpu/isa.hpp"
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
@@ -46,8 +47,9 @@ bool has_v4() {
 }
 #endif
 
-const Loops*& forced() {
-  static const Loops* table = nullptr;
+// Atomic, as models are packed without the GIL.
+std::atomic<const Loops*>& forced() {
+  static std::atomic<const Loops*> table{nullptr};
   return table;
 }
 
@@ -66,7 +68,8 @@ std::vector<const Loops*> available_loops() {
 
 const Loops& current_loops() {
   static const Loops* const best = available_loops().back();
-  return forced() != nullptr ? *forced() : *best;
+  const Loops* const table = forced();
+  return table != nullptr ? *table : *best;
 }
 
 void force_loops(std::string_view name) {

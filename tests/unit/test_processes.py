@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from mfa_fast import MFA, MFAClassifier, _core
 from mfa_fast.attacks import ld_grad, nearest
 
 
@@ -71,6 +72,35 @@ def test_one_classifier_in_many_searches():
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: nearest(model, X), range(4)))
     assert all(np.array_equal(result.X_adv, alone.X_adv) for result in results)
+
+
+def test_an_instruction_set_is_forced_while_threads_pack():
+    p = ref.random_parameters(10, 200, 5, noise_std=0.1)
+    X = ref.random_samples(p, 50)
+    before, isas = _core.isa(), _core.available_isas()
+    packed = threading.Event()
+
+    def force():
+        while not packed.is_set():
+            for isa in isas:
+                _core.set_isa(isa)
+
+    def score(_):
+        return MFA.from_parameters(*p).score_samples(X)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            forcing = pool.submit(force)
+            results = list(pool.map(score, range(20)))
+            packed.set()
+            forcing.result()
+        expected = []
+        for isa in isas:
+            _core.set_isa(isa)
+            expected.append(score(0))
+    finally:
+        _core.set_isa(before)
+    assert all(any(np.array_equal(result, one) for one in expected) for result in results)
 
 
 def _score(seed):

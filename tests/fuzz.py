@@ -521,6 +521,7 @@ def run_case(seed, number):
             case(rng)
         except ALLOWED as error:
             assert str(error), "an error without a message"
+            assert not type(error).__module__.startswith("numpy"), f"NumPy's error, which names no argument: {error}"
             return case.__name__, type(error).__name__
     return case.__name__, "answer"
 

@@ -159,6 +159,9 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
             data = validate_data(estimator, host, reset=reset, **options)
     except (TypeError, ValueError) as error:
         raise_named("X", error)
+    if data.dtype.kind not in "fiub":  # dates are numeric to scikit-learn
+        msg = f"X must hold real numbers, got dtype {data.dtype}."
+        raise TypeError(msg)
     if not data.dtype.isnative or not data.flags.aligned:
         # Rare, and read by no kernel: foreign byte order, or fields of a packed record.
         data = np.array(data, dtype=data.dtype.newbyteorder("="))

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 from sklearn.exceptions import NotFittedError
+from sklearn.svm import SVC, LinearSVC
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from mfa_fast import MFA, MFAClassifier, attacks
 from tolerances import EM_PARAMETERS_FLOAT32, LOG_DENSITY, relative_error, scaled_error
 
 D = 6
@@ -242,6 +243,15 @@ def test_bad_x_for_a_mixture(bad, method):
 def test_bad_x_for_a_classifier(bad, method):
     with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
         getattr(_classifier(), method)(BAD_X[bad]())
+
+
+@pytest.mark.parametrize("machine", [LinearSVC(), SVC()], ids=["LinearSVC", "SVC"])
+@pytest.mark.parametrize("bad", BAD_X)
+def test_bad_x_for_an_attack_on_a_machine(bad, machine):
+    machine.fit(_data(n=20), np.arange(20) % 2)
+    for attack in attacks.ld_grad, attacks.nearest:
+        with pytest.raises((ValueError, TypeError), match=r"\bX\b"):
+            attack(machine, BAD_X[bad]())
 
 
 @pytest.mark.parametrize("bad", [name for name in BAD_X if "too" not in name])

@@ -172,14 +172,16 @@ def marginal_weighted_log_prob(X, parameters: Parameters, precision=np.longdoubl
 
 def marginal_weighted_log_prob_dense(X, parameters: Parameters):
     """The same from slices of the assembled covariances, in float64."""
-    out = np.empty((len(X), len(parameters.weights)))
+    out = np.tile(np.log(parameters.weights), (len(X), 1))
     for i, x in enumerate(np.asarray(X, dtype=np.float64)):
         o = ~np.isnan(x)
-        for k, weight in enumerate(parameters.weights):
+        if not o.any():
+            continue  # not every SciPy solves no equations
+        for k in range(len(parameters.weights)):
             factor = cho_factor(covariance(parameters, k)[np.ix_(o, o)], lower=True)
             r = x[o] - parameters.means[k, o]
             log_det = 2 * np.sum(np.log(np.diag(factor[0])))
-            out[i, k] = np.log(weight) - (o.sum() * np.log(2 * np.pi) + log_det + r @ cho_solve(factor, r)) / 2
+            out[i, k] -= (o.sum() * np.log(2 * np.pi) + log_det + r @ cho_solve(factor, r)) / 2
     return out
 
 

@@ -53,11 +53,12 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         `tied_noise` ties the components of a class.
     random_state : int, RandomState or None, default=None
         Seed of the fits, and of `sample` where it is given none.
-    warm_start, verbose, verbose_interval, n_threads, screening, device : as in `MFA`
+    warm_start, verbose, verbose_interval, n_threads, screening : as in `MFA`
     learning_decay, learning_offset : as in `MFA`
         For `partial_fit`.
     missing : {"error", "marginal"}, default="error"
         As in `MFA`: with "marginal", NaN is a missing value, and scores are of what is observed. Attacks take none.
+    device : as in `MFA`
 
     Attributes
     ----------

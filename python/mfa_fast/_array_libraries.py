@@ -167,6 +167,9 @@ class TorchArrays:
         return str(array.dtype).removeprefix("torch.")
 
     def plain(self, array: Any) -> Any:
+        if array.layout != self._torch.strided:
+            msg = f"X must be a dense torch tensor, got {array.layout}; use X.to_dense()."
+            raise TypeError(msg)
         detached = array.detach()
         return detached if detached.stride(1) == 1 else detached.contiguous()
 
@@ -184,7 +187,7 @@ class TorchArrays:
 
     def from_host(self, array: NDArray[Any]) -> Any:
         # From pageable memory the copy would be waited for. Pinned memory of torch's is given back when it is made.
-        pinned = self._torch.empty(array.shape, dtype=self._dtype(array.dtype), pin_memory=True)
+        pinned = self._torch.empty(array.shape, dtype=self._dtype(array.dtype), device="cpu", pin_memory=True)
         pinned.numpy()[...] = array
         return pinned.to(self._device, non_blocking=True)
 
@@ -199,7 +202,7 @@ class TorchArrays:
         return self._torch.log_softmax(scores, 1)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        return np.asarray(self._torch.empty(shape, dtype=self._dtype(dtype), pin_memory=True).numpy())
+        return np.asarray(self._torch.empty(shape, dtype=self._dtype(dtype), device="cpu", pin_memory=True).numpy())
 
     def current(self) -> Any:
         return self._torch.cuda.current_stream(self._device)

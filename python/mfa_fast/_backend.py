@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +16,7 @@ from mfa_fast import _array_api
 from mfa_fast._array_libraries import HOST, Arrays, CudaArrays
 from mfa_fast._cuda_extension import KERNEL_DTYPES, CudaUnavailableError
 from mfa_fast._devices import arrays_of, check_device, requested_arrays, require_kernels
-from mfa_fast._late_errors import raise_known
+from mfa_fast._late_errors import LateCheck
 
 Array = NDArray[Any]
 
@@ -37,6 +37,8 @@ class Samples:
     device: CudaArrays | None = None
     # What holds the data, and is to hold the results.
     arrays: Arrays = HOST
+    # What a device has still to say of these samples.
+    late: list[LateCheck] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def n_features(self) -> int:
@@ -95,9 +97,17 @@ class Samples:
     def fetch(self, results: Any) -> Any:
         """Return results as NumPy's; that waits for them, so what is wrong with the samples is known too."""
         fetched = self.arrays.to_host(results)
-        if not self.on_host:
-            raise_known()
+        self.settle()
         return fetched
+
+    def settle(self) -> None:
+        """Raise what a device that has been waited for has found wrong with these samples.
+
+        Not left to the queue of late errors, from which another thread may have taken it.
+        """
+        while self.late:
+            check = self.late.pop()
+            reject_bad_row(self, check.settle(), check.owner)
 
     def rounded(self, values: Any) -> Any:
         """Return float64 results in the type that results have, as an array of the caller's library."""
@@ -198,6 +208,7 @@ def as_output(out: Any, shape: tuple[int, int], dtype: Any, device: Any) -> Samp
     arrays = arrays_of(out)
     if arrays is not None:
         require_kernels(out, arrays)
+        out = out.detach() if hasattr(out, "detach") else out
         if where == "cpu":
             msg = "out is in CUDA memory, but device='cpu'; set device=None, or pass an array in host memory."
             raise ValueError(msg)
@@ -220,7 +231,7 @@ def as_output(out: Any, shape: tuple[int, int], dtype: Any, device: Any) -> Samp
 def require_host(device: CudaArrays | None, what: str) -> None:
     """Refuse a CUDA device for what has no kernel there."""
     if device is not None:
-        msg = f"{what} has no CUDA kernel: pass X in host memory (X.cpu() or X.get()), and leave device at None."
+        msg = f"{what} has no CUDA kernel: it takes samples in host memory (X.cpu() or X.get()), with device=None."
         raise CudaUnavailableError(msg)
 
 

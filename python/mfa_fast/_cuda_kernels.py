@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,9 @@ from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples
 from mfa_fast._device_rows import Columns, rows_at_once, run
 from mfa_fast._kernels import FloatArray, Scorer
-from mfa_fast._late_errors import raise_known
+
+# The handle of CUDA's per-thread default stream (cudaStreamPerThread).
+_PER_THREAD_STREAM = 2
 
 # Copies of packed models in device memory, each used on the stream that it was made on.
 _copies: weakref.WeakKeyDictionary[_core.Model, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -23,7 +26,8 @@ _copies: weakref.WeakKeyDictionary[_core.Model, dict[Any, Any]] = weakref.WeakKe
 def model_on(device: CudaArrays, model: _core.Model) -> Any:
     """Return the model's copy on a device."""
     copies = _copies.setdefault(model, {})
-    key = (device.key, device.stream)
+    # One handle stands for a stream of every thread's own.
+    key = (device.key, device.stream, threading.get_ident() if device.stream == _PER_THREAD_STREAM else None)
     if key not in copies:
         # Two threads that make the same one do no harm.
         with device.active():
@@ -174,7 +178,7 @@ def expectation(
         kernel(copy, X, sums, values, sample_weight=columns.get("sample_weight"), screening=screening, **launch)
 
     run(samples, call, {"log_likelihoods": log_likelihoods}, _weights(samples, sample_weight))
-    _fetch(device, sums, statistics)
+    _fetch(samples, sums, statistics)
     return np.asarray(samples.arrays.to_host(log_likelihoods))
 
 
@@ -198,14 +202,15 @@ def assigned(
         kernel(X, centers, columns["labels"], columns["factors"], sums, sample_weight=weights, **launch)
 
     run(samples, call, {}, columns_in | _weights(samples, sample_weight))
-    _fetch(device, sums, statistics)
+    _fetch(samples, sums, statistics)
 
 
 def _weights(samples: Samples, sample_weight: FloatArray | None) -> Columns:
     return {} if sample_weight is None else {"sample_weight": samples.arrays.from_host(sample_weight)}
 
 
-def _fetch(device: CudaArrays, sums: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> None:
+def _fetch(samples: Samples, sums: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> None:
+    assert samples.device is not None
     for total, target in zip(sums, statistics, strict=True):
-        target += device.to_host(total)
-    raise_known()
+        target += samples.device.to_host(total)
+    samples.settle()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples, reject_bad_row
@@ -48,8 +46,15 @@ def run(
         found = device.pinned((1,), np.int64)
         device.download(bad_row, found, device.current())
         event = device.record(device.current())
-    labelled = "labels" in (inputs or {})
-    leave(LateCheck(event, device.has_come, _check(samples, found, owner, labelled)))
+
+    def find() -> int | None:
+        row = int(found[0])
+        return row if row < n_rows else None
+
+    n_rows, labelled = len(samples), "labels" in (inputs or {})
+    late = LateCheck(event, device.has_come, find, n_rows, labelled, owner)
+    leave(late)
+    samples.late.append(late)
 
 
 def launch(device: CudaArrays, bad_row: Any) -> dict[str, Any]:
@@ -57,24 +62,9 @@ def launch(device: CudaArrays, bad_row: Any) -> dict[str, Any]:
     return {"bad_row": bad_row, "stream": device.stream, "allocate": device.allocate}
 
 
-def _check(samples: Samples, found: NDArray[np.int64], owner: Any, labelled: bool) -> Callable[[], None]:
-    n_rows, reference = len(samples), weakref.ref(samples)
-
-    def check() -> None:
-        row = int(found[0])
-        if row >= n_rows:
-            return
-        known = reference()
-        if known is not None and not labelled:
-            reject_bad_row(known, row, owner)
-        label = ", or its label is none of the model" if labelled else ""
-        msg = (
-            f"row {row} of the X of an earlier call, of {n_rows} rows in CUDA memory, is not finite or too far from "
-            f"the model{label}; the results of that call are incomplete."
-        )
-        raise ValueError(msg)
-
-    return check
+def _as_read(X: Array) -> np.dtype[Any]:
+    """Return the dtype in which samples from the host are read."""
+    return X.dtype if X.dtype.name in KERNEL_DTYPES else np.dtype(np.float64)
 
 
 class _Slot:
@@ -82,8 +72,7 @@ class _Slot:
 
     def __init__(self, device: CudaArrays, n_rows: int, sources: Mapping[str, Array], results: Mapping[str, Array]):
         shapes = {name: ((n_rows, *a.shape[1:]), a.dtype) for name, a in {**sources, **results}.items()}
-        if sources["X"].dtype.name not in KERNEL_DTYPES:
-            shapes["X"] = (shapes["X"][0], np.dtype(np.float64))
+        shapes["X"] = (shapes["X"][0], _as_read(sources["X"]))
         shapes["bad_row"] = ((1,), np.dtype(np.int64))
         self.pinned = {name: device.pinned(*shape) for name, shape in shapes.items()}
         self.resident = {name: device.empty(*shape) for name, shape in shapes.items()}
@@ -125,7 +114,8 @@ class _Slot:
 def _stream(X: Array, device: CudaArrays, call: Call, outputs: Columns, inputs: Mapping[str, Any]) -> int | None:
     """Call a kernel on blocks of rows: while it works on one, the next is copied. Returns a bad row."""
     n = len(X)
-    width = sum(a.itemsize * int(np.prod(a.shape[1:])) for a in (X, *inputs.values(), *outputs.values()))
+    width = _as_read(X).itemsize * X.shape[1]
+    width += sum(a.itemsize * int(np.prod(a.shape[1:])) for a in (*inputs.values(), *outputs.values()))
     at_once = rows_at_once(n, width)
     with device.active():
         copies, current = device.second(), device.current()

@@ -24,12 +24,12 @@ LIBRARIES: dict[str, Any] = {"torch": TorchArrays, "cupy": CupyArrays}
 
 def arrays_of(X: Any) -> CudaArrays | None:
     """Return the library of an array in CUDA memory, None for everything else."""
-    if type(X) is np.ndarray or not (hasattr(type(X), "__cuda_array_interface__") or getattr(X, "is_cuda", False)):
+    if type(X) is np.ndarray or not hasattr(type(X), "__cuda_array_interface__"):
         return None
     packages = [base.__module__.partition(".")[0] for base in type(X).__mro__]
     name = next((package for package in packages if package in LIBRARIES), None)
-    # Tensors in host memory have the attribute too, and raise when it is read.
-    if name == "torch" and not X.is_cuda:
+    # Types of libraries that have arrays in host memory too have the attribute, and raise when it is read of these.
+    if not (X.is_cuda if name == "torch" else hasattr(X, "__cuda_array_interface__")):
         return None
     if name is None:
         msg = f"arrays in CUDA memory may be torch's or CuPy's, got {_kind(X)}; use cupy.asarray, which copies nothing."
@@ -60,7 +60,7 @@ def default_arrays() -> CudaArrays:
         if name in sys.modules or find_spec(name) is not None:
             try:
                 found: CudaArrays = LIBRARIES[name].default()
-            except (CudaUnavailableError, ImportError) as error:
+            except (CudaUnavailableError, ImportError, OSError) as error:
                 reasons.append(str(error))
             else:
                 return found
@@ -72,8 +72,11 @@ def default_arrays() -> CudaArrays:
 
 def check_device(device: Any) -> str | None:
     """Return the name of a device, or None for where the samples are."""
-    if device is not None and device not in DEVICES:
-        msg = f"device must be None or one of {', '.join(map(repr, DEVICES))}; got {device!r}."
+    if device is not None and not (isinstance(device, str) and device in DEVICES):
+        msg = (
+            f"device must be None or one of {', '.join(map(repr, DEVICES))}; got {device!r}. 'cuda' is torch's or "
+            "CuPy's current device: choose it there."
+        )
         raise ValueError(msg)
     return device
 
@@ -103,4 +106,4 @@ def to_host(array: Any, name: str = "X") -> Any:
     arrays = arrays_of(array)
     if arrays is not None:
         return arrays.to_host(array)
-    return array.detach().numpy() if hasattr(array, "detach") else as_numpy(array, name)
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else as_numpy(array, name)

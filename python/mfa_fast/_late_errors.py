@@ -8,18 +8,39 @@ its result anyway, or `synchronize`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LateCheck:
-    """A look at what a device will have found when an event has come."""
+    """What a device will have found of a call's samples when an event has come."""
 
     event: Any
     has_come: Callable[[Any], bool]
-    check: Callable[[], None]
+    find: Callable[[], int | None]  # the bad row, if there is one
+    n_rows: int
+    labelled: bool  # whether it may be the row's label that is bad
+    owner: Any
+    settled: bool = False
+
+    def settle(self) -> int | None:
+        """Return the bad row to the call itself, which has waited for the event and raises the error."""
+        self.settled = True
+        return self.find()
+
+    def error(self) -> ValueError | None:
+        """Return what others are to raise, once the event has come."""
+        row = None if self.settled else self.find()
+        if row is None:
+            return None
+        label = ", or its label is none of the model" if self.labelled else ""
+        msg = (
+            f"row {row} of the X of an earlier call, of {self.n_rows} rows in CUDA memory, is not finite or too far "
+            f"from the model{label}; the results of that call are incomplete."
+        )
+        return ValueError(msg)
 
 
 _waiting: deque[LateCheck] = deque()
@@ -31,16 +52,29 @@ def leave(check: LateCheck) -> None:
 
 
 def raise_known() -> None:
-    """Make all checks whose events have come; the first that fails raises."""
-    for _ in range(len(_waiting)):
+    """Make all checks whose events have come, and raise the first error."""
+    _raise_first(late for late in _taken(len(_waiting)) if _has_come_or_goes_back(late))
+
+
+def _taken(count: int) -> Iterator[LateCheck]:
+    for _ in range(count):
         try:
-            late = _waiting.popleft()
+            yield _waiting.popleft()
         except IndexError:  # another thread was faster
             return
-        if late.has_come(late.event):
-            late.check()
-        else:
-            _waiting.append(late)
+
+
+def _has_come_or_goes_back(late: LateCheck) -> bool:
+    if late.has_come(late.event):
+        return True
+    _waiting.append(late)
+    return False
+
+
+def _raise_first(checks: Iterable[LateCheck]) -> None:
+    errors = [error for error in [late.error() for late in checks] if error is not None]
+    if errors:
+        raise errors[0]
 
 
 def synchronize() -> None:
@@ -61,10 +95,7 @@ def synchronize() -> None:
     >>> import mfa_fast
     >>> mfa_fast.synchronize()
     """
-    while _waiting:
-        try:
-            late = _waiting.popleft()
-        except IndexError:  # another thread was faster
-            return
+    checks = list(_taken(len(_waiting)))
+    for late in checks:
         late.event.synchronize()
-        late.check()
+    _raise_first(checks)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_array, check_scalar
 
-from mfa_fast._array_api import as_numpy
 from mfa_fast._backend import raise_named
+from mfa_fast._devices import to_host
 from mfa_fast._kernels import FloatArray, Parameters
 
 
@@ -50,7 +50,7 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
     """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
     try:
         array = np.asarray(
-            check_array(as_numpy(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
+            check_array(to_host(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
         )
     except (TypeError, ValueError) as error:
         raise_named(name, error)
@@ -105,7 +105,7 @@ def check_noise_variance(
     noise_variance: Any, n_components: int, n_features: int, name: str = "noise_variance"
 ) -> FloatArray:
     """Return noise variances as (K, d), from a scalar, (d,), (K, 1) or (K, d)."""
-    array = np.atleast_1d(as_numpy(noise_variance, name))
+    array = np.atleast_1d(to_host(noise_variance, name))
     checked = check_finite_array(name, array, array.ndim)
     try:
         full = np.broadcast_to(checked, (n_components, n_features))

@@ -21,7 +21,6 @@ from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._labels import check_classes, check_labels, class_indices, labels_at, naming_class
-from mfa_fast._late_errors import raise_known
 from mfa_fast._missing import scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._streams import Stream, as_data, by_blocks, select
@@ -445,9 +444,14 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         accuracy : float
         """
-        predicted = to_host(self.predict(X))
-        raise_known()  # the device has been waited for
-        return float(accuracy_score(to_host(y, "y"), predicted, sample_weight=sample_weight))
+        check_is_fitted(self)
+        data = as_data(X, estimator=self)
+        if isinstance(data, Samples):
+            predicted = self.classes_[data.fetch(self._class_indices(data))]
+        else:
+            predicted = self.predict(data)
+        weights = None if sample_weight is None else to_host(sample_weight, "sample_weight")
+        return float(accuracy_score(to_host(y, "y"), predicted, sample_weight=weights))
 
     @by_blocks
     def decision_function(self, X: Any) -> Any:

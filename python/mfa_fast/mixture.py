@@ -101,7 +101,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     device : {None, "cpu", "cuda"}, default=None
         Where the kernels run. None: where the samples are, which may be a CuPy array or a torch tensor in CUDA memory.
         "cuda": arrays in host memory are streamed through the device in blocks, in every pass over them, whatever their
-        size. "cpu": arrays in CUDA memory are copied to the host. Parameters are NumPy arrays everywhere.
+        size. "cpu": arrays in CUDA memory are copied to the host. Parameters are NumPy arrays everywhere. A row in CUDA
+        memory that is not finite may be an error that comes with a later call: `mfa_fast.synchronize`.
 
     Attributes
     ----------

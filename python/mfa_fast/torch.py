@@ -55,7 +55,7 @@ class _Gradient(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     def forward(ctx: Any, rows: torch.Tensor, vectors: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
         samples = _samples(rows, classifier)
         contiguous = vectors.detach().double().contiguous()
-        weights: Any = contiguous.numpy() if samples.on_host else contiguous
+        weights: Any = contiguous.cpu().numpy() if samples.on_host else contiguous
         gradient = classifier._scorer(samples).gradient(samples, weights, sum_rule=classifier.rule == "sum")
         return samples.wrap(gradient)  # type: ignore[no-any-return,unused-ignore]
 
@@ -150,7 +150,8 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         CudaUnavailableError
             If x is a CUDA tensor, and there are no kernels for it in this build or on this machine.
         TypeError, ValueError
-            If x is not as described, or has an entry that is not finite.
+            If x is not as described, or has an entry that is not finite; in CUDA memory that may be found out later
+            (`mfa_fast.synchronize`).
         """
         return (self.class_scores(x) / self.temperature).to(x.dtype)
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mfa_fast import _core
+import emulated_arrays
+from mfa_fast import _core, _devices, synchronize
 
 
 def why_not(device: str) -> str:
@@ -24,13 +25,16 @@ def why_not(device: str) -> str:
         reason = importlib.import_module("mfa_fast._cuda").unavailable()
     except ModuleNotFoundError:
         return "this build of mfa_fast has no CUDA kernels"
-    if reason:
-        return f"CUDA cannot be used here: {reason}"
+    return f"CUDA cannot be used here: {reason}" if reason else ""
+
+
+def has_no_device(library: str) -> str:
+    """Say why a library cannot hold arrays on a card; nothing where it can."""
     try:
-        import torch
+        module = importlib.import_module(library)
     except ModuleNotFoundError:
-        return "torch, which would hold the arrays, is not installed"
-    return "" if torch.cuda.is_available() else "torch sees no CUDA device"
+        return f"{library}, which would hold the arrays, is not installed"
+    return "" if module.cuda.is_available() else f"{library} sees no CUDA device"
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,25 @@ def card() -> Device:
 @pytest.fixture(params=["cuda", "emulated"])
 def device(request) -> Device:
     """Each device that there is."""
-    reason = why_not(request.param)
+    reason = why_not(request.param) or ("" if request.param == "emulated" else has_no_device("torch"))
     if reason:
         pytest.skip(reason)
     return {"cuda": card, "emulated": emulated}[request.param]()
+
+
+@pytest.fixture(params=["cuda-torch", "cuda-cupy", "emulated"])
+def library(request, monkeypatch):
+    """Each library of arrays on a device that there is."""
+    device, _, name = request.param.partition("-")
+    reason = why_not(device) or (name and has_no_device(name))
+    if reason:
+        pytest.skip(reason)
+    synchronize()  # what another test left
+    if device == "emulated":
+        kernels = importlib.import_module("mfa_fast._cuda_emulated")
+        monkeypatch.setattr(emulated_arrays.EmulatedArrays, "kernels", emulated_arrays.kernels_of(kernels))
+        only = {"emulated_arrays": emulated_arrays.EmulatedArrays}
+    else:
+        only = {name: _devices.LIBRARIES[name]}
+    monkeypatch.setattr(_devices, "LIBRARIES", only)
+    return _devices.default_arrays()

@@ -1,6 +1,7 @@
 """Estimators and attacks on arrays in device memory, and on arrays that are streamed through it."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,17 @@ from sklearn.base import clone
 
 import emulated_arrays
 import reference as ref
-from mfa_fast import MFA, CudaUnavailableError, MFAClassifier, _device_rows, _devices, attacks, synchronize
+from mfa_fast import (
+    MFA,
+    CudaUnavailableError,
+    MFAClassifier,
+    _device_rows,
+    _devices,
+    _late_errors,
+    attacks,
+    synchronize,
+)
+from mfa_fast._backend import Samples
 from tolerances import (
     ATTACK,
     EM_PARAMETERS,
@@ -24,17 +35,6 @@ P = ref.random_parameters(*SHAPE, noise_std=0.1)
 Q = ref.random_parameters(*SHAPE, noise_std=0.1, seed=1)
 PRIORS = np.array([0.25, 0.75])
 rules = pytest.mark.parametrize("rule", ["max", "sum"])
-
-
-@pytest.fixture
-def library(device, monkeypatch):
-    """The library of the arrays on the device that the test is for."""
-    synchronize()  # what another test left
-    if device.kernels.__name__.endswith("_cuda_emulated"):
-        kernels = emulated_arrays.kernels_of(device.kernels)
-        monkeypatch.setattr(emulated_arrays.EmulatedArrays, "kernels", kernels)
-        monkeypatch.setattr(_devices, "LIBRARIES", {"emulated_arrays": emulated_arrays.EmulatedArrays})
-    return _devices.default_arrays()
 
 
 def _data(dtype=np.float64, n=75):
@@ -57,6 +57,14 @@ def _back(library, array, dtype=None):
     return host
 
 
+def _assert_same(library, actual, expected):
+    """To the bit as compiled for the CPU; a card's cuBLAS chooses its kernels by the number of rows."""
+    if library.key[0] == "emulated_arrays" or actual.dtype.kind != "f":
+        assert np.array_equal(actual, expected)
+    else:
+        assert scaled_error(actual, expected) <= 10 * LOG_DENSITY[actual.dtype]
+
+
 # What comes out is right, and lies where the samples do.
 
 
@@ -70,7 +78,8 @@ def test_densities(library, dtype):
     assert relative_error(model.score(on_device), ref.score_samples(X, P).mean()) <= LOG_DENSITY[dtype]
     assert relative_error(model.bic(on_device), model.bic(X)) <= LOG_DENSITY[dtype]
     weights = np.arange(75) % 4
-    assert relative_error(model.score(on_device, None, weights), model.score(X, None, weights)) <= LOG_DENSITY[dtype]
+    for given in (weights, library.from_host(weights)):
+        assert relative_error(model.score(on_device, None, given), model.score(X, None, weights)) <= LOG_DENSITY[dtype]
 
 
 def test_components_and_factors(library, dtype):
@@ -96,6 +105,8 @@ def test_classes(library, dtype, rule):
     y = np.repeat([3, 7], [40, 35])
     accuracy = np.mean(np.array([3, 7])[expected.argmax(axis=1)] == y)
     assert classifier.score(on_device, library.from_host(y)) == classifier.score(on_device, y) == accuracy
+    weighted = classifier.score(on_device, y, library.from_host(np.arange(75.0)))
+    assert weighted == pytest.approx(classifier.score(X, y, np.arange(75.0)), abs=1e-12)
     likelihoods = _back(library, classifier.class_log_likelihood(on_device), dtype)
     assert relative_error(likelihoods, ref.class_log_likelihood(X, [P, Q], rule)) <= LOG_DENSITY[dtype]
     gap = _back(library, classifier.decision_function(on_device), dtype)
@@ -123,12 +134,11 @@ def test_rows_that_are_apart(library):
     on_device, model = library.from_host(wide), _model()
     expected = library.to_host(model.score_samples(library.from_host(_data())))
     for view in (on_device[:, : SHAPE[1]], on_device[:, SHAPE[1] :]):
-        assert np.array_equal(library.to_host(model.score_samples(view)), expected)
+        _assert_same(library, library.to_host(model.score_samples(view)), expected)
     mixed = np.ascontiguousarray(_data()[:, ::-1])
     reverse = library.from_host(np.repeat(mixed, 2, axis=1))[:, ::2]  # no row in one piece
-    assert np.array_equal(
-        library.to_host(model.score_samples(reverse)), library.to_host(model.score_samples(library.from_host(mixed)))
-    )
+    straight = library.to_host(model.score_samples(library.from_host(mixed)))
+    _assert_same(library, library.to_host(model.score_samples(reverse)), straight)
 
 
 @pytest.mark.parametrize("noise_type", ["spherical", "diag"])
@@ -289,17 +299,31 @@ def test_streamed_scores_are_those_of_arrays_on_the_device(streaming, layout):
     for ask in ("weighted_log_prob", "score_samples", "reconstruct"):
         result = getattr(other, ask)(X)
         assert isinstance(result, np.ndarray)
-        assert np.array_equal(result, streaming.to_host(getattr(model, ask)(on_device)))
+        _assert_same(streaming, result, streaming.to_host(getattr(model, ask)(on_device)))
+
+
+def test_blocks_are_no_larger_than_they_should_be(streaming, monkeypatch):
+    """Integers that the kernels do not read come as float64, which is what counts."""
+    sizes, pinned = [], type(streaming).pinned
+
+    def measured(self, shape, dtype):
+        array = pinned(self, shape, dtype)
+        sizes.append(array.nbytes)
+        return array
+
+    monkeypatch.setattr(type(streaming), "pinned", measured)
+    _model().set_params(device="cuda").score_samples((10 * _data(n=61)).astype(np.int8))
+    assert 0 < sum(sizes) <= 2 * (_device_rows.BLOCK_BYTES + 8)  # two slots, each with the index of a bad row
 
 
 def test_streamed_classes_and_attacks_are_those_of_arrays_on_the_device(streaming):
     X, resident, streamed = _data(n=61), _classifier("sum"), _classifier("sum").set_params(device="cuda")
     on_device = streaming.from_host(X)
     for ask in ("predict", "predict_proba", "decision_function"):
-        assert np.array_equal(getattr(streamed, ask)(X), streaming.to_host(getattr(resident, ask)(on_device)))
+        _assert_same(streaming, getattr(streamed, ask)(X), streaming.to_host(getattr(resident, ask)(on_device)))
     actual, expected = attacks.ld_grad(streamed, X), attacks.ld_grad(resident, on_device)
     for name in ("X_adv", "l2", "success", "n_steps", "source", "target"):
-        assert np.array_equal(getattr(actual, name), streaming.to_host(getattr(expected, name)))
+        _assert_same(streaming, getattr(actual, name), streaming.to_host(getattr(expected, name)))
 
 
 def test_streamed_fit(streaming):
@@ -314,7 +338,7 @@ def test_streams_of_the_host_go_through_the_device(streaming):
     X = _data(n=301)
     batches = [X[i : i + 97] for i in range(0, len(X), 97)]
     model = _model().set_params(device="cuda")
-    assert np.array_equal(model.score_samples(batches), model.score_samples(X))
+    _assert_same(streaming, model.score_samples(batches), model.score_samples(X))
     a, b = (MFA(3, 2, random_state=0, tol=1e-1, device="cuda").fit(data) for data in (X, batches))
     assert scaled_error(a.means_, b.means_) <= EM_PARAMETERS and a.n_iter_ == b.n_iter_
     y = np.arange(301) % 2
@@ -364,12 +388,31 @@ def test_a_bad_row_is_an_error_that_comes_late(library):
     assert np.isfinite(model.score(good))
 
 
-def test_a_label_of_no_class_is_an_error_that_comes_late(library):
-    X, y = _data(), np.full(75, 7)
-    y[20] = 5
-    attacks.ld_grad(_classifier(), library.from_host(X), library.from_host(y))
+def test_another_thread_does_not_take_a_call_s_own_error(library, monkeypatch):
+    X, y = _data(), np.repeat([3, 7], [40, 35])
+    X[9, 2] = np.inf
+    on_device, settle, taken = library.from_host(X), Samples.settle, []
+
+    def after_another_thread(samples):
+        with ThreadPoolExecutor(1) as pool:
+            taken.append(pool.submit(_late_errors.raise_known).exception())
+        settle(samples)
+
+    monkeypatch.setattr(Samples, "settle", after_another_thread)
+    for ask in (_model().score, _model().e_step, _model().partial_fit, lambda X: _classifier().score(X, y)):
+        with pytest.raises(ValueError, match="infinity"):
+            ask(on_device)
+    assert len(taken) == 4 and all("of an earlier call" in str(error) for error in taken)
+
+
+@pytest.mark.parametrize(("classes", "dtype", "stray"), [((3, 7), np.int64, 5), ((3, 300), np.uint8, 300 - 256)])
+def test_a_label_of_no_class_is_an_error_that_comes_late(library, classes, dtype, stray):
+    X, y = _data(), np.full(75, 3, dtype)
+    y[20] = stray
+    attacks.ld_grad(_classifier(classes=classes), library.from_host(X), library.from_host(y))
     with pytest.raises(ValueError, match=r"row 20 .* its label is none of the model"):
         synchronize()
+    y = np.full(75, 5)
     with pytest.raises(ValueError, match="labels that the model does not know"):
         attacks.ld_grad(_classifier(), library.from_host(X), y)
 

@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import reference as ref
-from mfa_fast import MFA, CudaUnavailableError, MFAClassifier, _devices, attacks, show_config, synchronize
+from fits import quietly
+from mfa_fast import MFA, CudaUnavailableError, MFAClassifier, _devices, _late_errors, attacks, show_config, synchronize
+from mfa_fast._array_libraries import HOST, TorchArrays
+from mfa_fast._late_errors import LateCheck
 
 P = ref.random_parameters(2, 5, 1)
 
@@ -63,6 +67,47 @@ def test_arrays_of_libraries_that_are_not_known_are_refused():
         _model().score_samples(_ForeignArray())
 
 
+class _HostArray(_ForeignArray):
+    """As of a library that has arrays in both memories, and one type for them."""
+
+    @property
+    def __cuda_array_interface__(self):
+        raise AttributeError("not in CUDA memory")
+
+    def __array__(self, dtype=None, copy=None):
+        return np.arange(10.0, dtype=dtype).reshape(2, 5)
+
+
+def test_arrays_in_host_memory_are_not_taken_for_others():
+    model = _model()
+    assert np.array_equal(model.score_samples(_HostArray()), model.score_samples(np.arange(10.0).reshape(2, 5)))
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(np.arange(10.0).reshape(2, 5), columns=["is_cuda", *"bcde"])
+    a, b = (quietly(MFA(1, 1), X).score_samples(X) for X in (frame, frame.to_numpy()))
+    assert np.array_equal(a, b)
+
+
+def test_what_is_asked_of_torch():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    host, there = HOST, TorchArrays("cpu")  # of no device; what is asked is the same
+    X = np.random.default_rng(0).normal(size=(4, 6))
+    tensor = torch.from_numpy(X)
+    assert there.dtype_name(tensor) == "float64"
+    assert there.dtype_name(tensor.bfloat16()) == "bfloat16"
+    assert np.array_equal(there.to_host(tensor), X)
+    assert there.to_host(tensor.bfloat16()).dtype == np.float32
+    assert there.empty((2, 3), np.int64).dtype == torch.int64 and there.empty((2, 3), np.int64).shape == (2, 3)
+    assert there.full((2,), -1.0, np.float64).tolist() == [-1.0, -1.0]
+    assert there.cast(tensor, np.float32).dtype == torch.float32
+    assert there.plain(tensor.requires_grad_()).requires_grad is False
+    assert there.plain(tensor.T).stride(1) == 1
+    with pytest.raises(TypeError, match="dense torch tensor"):
+        there.plain(tensor.detach().to_sparse())
+    for name in ("softmax", "log_softmax"):
+        assert np.allclose(there.to_host(getattr(there, name)(tensor)), getattr(host, name)(X), rtol=1e-14)
+    assert float(there.to_host(tensor.sum())) == pytest.approx(X.sum())
+
+
 def test_samples_are_written_where_the_caller_says():
     out = np.empty((5, 5), np.float32)
     X, labels = _model().sample(5, random_state=0, out=out)
@@ -86,4 +131,21 @@ def test_importing_touches_no_array_library_and_no_driver():
 
 
 def test_nothing_to_wait_for():
+    synchronize()
+
+
+def test_all_errors_that_come_late_are_made_known_at_once():
+    def bad(row):
+        event = SimpleNamespace(synchronize=lambda: None)
+        return LateCheck(event, lambda _: True, lambda: row, n_rows=9, labelled=False, owner=None)
+
+    for make_known in (synchronize, _late_errors.raise_known):
+        for row in (None, 4, 5):
+            _late_errors.leave(bad(row))
+        with pytest.raises(ValueError, match="row 4 of the X of an earlier call, of 9 rows"):
+            make_known()
+        make_known()
+    own = bad(3)
+    _late_errors.leave(own)
+    assert own.settle() == 3  # by the call itself, which raises it
     synchronize()

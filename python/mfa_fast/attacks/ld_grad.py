@@ -170,10 +170,14 @@ class _MixtureAttack:
     def indices(self, y: Any) -> Any:
         """Return the places of labels among the classes; of those in CUDA memory there, without waiting for them."""
         n, classes = len(self.samples), self.classes
-        if self.samples.on_host or arrays_of(y) is None or classes.dtype.kind not in "biuf" or tuple(y.shape) != (n,):
+        arrays, here = arrays_of(y), None if self.samples.on_host else self.samples.device
+        beside = arrays is not None and here is not None and arrays.key == here.key
+        if arrays is None or not beside or classes.dtype.kind not in "biuf" or tuple(y.shape) != (n,):
             return class_indices(classes, y, n)
+        if "int" in arrays.dtype_name(y):
+            y = arrays.cast(y, np.int64)  # in a small type the classes would wrap around
         # -1 where it is no class: the kernel reports such rows.
-        places = self.samples.arrays.full((n,), -1, np.int64)
+        places = arrays.full((n,), -1, np.int64)
         for place, label in enumerate(classes.tolist()):
             places = places + (y == label) * (place + 1)
         return places

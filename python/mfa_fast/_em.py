@@ -206,11 +206,10 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     whitening = directions * scales[:, None, :]
     along = whitening.transpose(0, 2, 1) @ sums.cross
     explained = np.einsum("kld,kld->kd", along, along)
-    coefficients = whitening @ along
-    loadings = np.ascontiguousarray(coefficients[:, :n_factors])
+    loadings = whitening[:, :n_factors] @ along
     return Parameters(
         weights=sums.counts / sums.counts.sum(),
-        means=means + coefficients[:, n_factors],
+        means=means + (whitening[:, n_factors:] @ along)[:, 0],
         loadings=loadings,
         noise_variance=noise.fit(sums.squares, explained, sums.counts, loadings),
     )

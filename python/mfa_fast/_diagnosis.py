@@ -64,7 +64,7 @@ def find_faults(
     D = parameters.noise_variance
     center = parameters.weights @ parameters.means
     between = parameters.weights @ ((parameters.means - center) ** 2).mean(axis=1)
-    explained = np.sum(parameters.loadings**2, axis=1)
+    explained = parameters.explained()
     variance = float(between + parameters.weights @ explained.mean(axis=1))
     slack = 1 + 2 * np.finfo(dtype).eps
     is_least = least * slack >= D

@@ -37,6 +37,10 @@ class Parameters:
         # Aligned too: arrays that come out of a network's buffer without a copy may not be.
         return Parameters(*(np.require(a, dtype, ["C", "ALIGNED"]) for a in self.arrays()))
 
+    def explained(self) -> Array:
+        """Return the variances (K, d) that are the factors'."""
+        return np.asarray(np.einsum("kld,kld->kd", self.loadings, self.loadings))
+
     def freeze(self) -> Parameters:
         """Make the arrays read-only, so that packed models of them can be kept."""
         for array in self.arrays():

@@ -34,7 +34,7 @@ def implied_sums(parameters: Parameters) -> Sums:
         factor_sums=np.zeros((n_components, n_factors)),
         factor_moments=w[:, None, None] * np.eye(n_factors),
         cross=cross,
-        squares=w[:, None] * (np.sum(parameters.loadings**2, axis=1) + parameters.noise_variance),
+        squares=w[:, None] * (parameters.explained() + parameters.noise_variance),
     )
 
 

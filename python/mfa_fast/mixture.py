@@ -536,7 +536,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     def _faults(self, parameters: Parameters) -> dict[str, Fault]:
         parameters = parameters.astype(np.float64)
-        spread = np.sum(parameters.loadings**2, axis=1) + parameters.noise_variance
+        spread = parameters.explained() + parameters.noise_variance
         # With room: a sample may be some standard deviations out, and the last M-step saw other squares.
         least = noise_model(self).least(32.0 * spread)
         n_samples = getattr(self, "n_samples_seen_", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def nearest(
         require_host(samples.device, "the nearest adversarial example")
         labels = own_labels(model, X, samples) if y is None else y
         start = ld_grad(model, samples.unwrapped(), labels, steps=steps, n_threads=n_threads)
-        arrays = _of_mixture(model, samples, labels, start, float(rtol), n_threads)
+        l2, lower_bound, certified = _of_mixture(model, samples, labels, start, float(rtol), n_threads)
     else:
         machine = as_machine(model)
         samples = as_samples(X, estimator=machine.first)
@@ -112,13 +113,16 @@ def nearest(
         # The step to a plane is exact but for the overshoot; elsewhere it is to be LD-Grad as it is called.
         overshoot = 0.1 * float(rtol) if isinstance(machine, LinearMachine) else 1e-6
         start = ld_grad(model, samples.unwrapped(), labels, steps=steps, overshoot=overshoot, n_threads=n_threads)
-        arrays = _of_machine(machine, samples, start, float(rtol))
-    return AttackResult(*(samples.wrap(a) for a in arrays))
+        l2, lower_bound, certified = _of_machine(machine, samples, start, float(rtol))
+    dtype = samples.dtype
+    found = replace(start, l2=l2.astype(dtype), lower_bound=_round_down(lower_bound, dtype), certified=certified)
+    return AttackResult(*(samples.wrap(getattr(found, field.name)) for field in fields(found)))
 
 
 def _of_mixture(
     model: MFAClassifier, samples: Samples, y: Any, start: AttackResult, rtol: float, n_threads: int | None
-) -> tuple[Array, ...]:
+) -> tuple[FloatArray, FloatArray, Array]:
+    """Search from where LD-Grad has come; its X_adv and the like are written over. Returns l2, bounds, certificates."""
     scorer = model._scorer()
     threads = scorer.n_threads if n_threads is None else check_threads(n_threads)
     l2 = start.l2.astype(np.float64)
@@ -141,16 +145,7 @@ def _of_mixture(
         n_threads=threads,
     )
     reject_bad_row(samples, bad, model)
-    return (
-        start.X_adv,
-        l2.astype(samples.dtype),
-        start.success,
-        start.n_steps,
-        start.source,
-        start.target,
-        _round_down(lower_bound, samples.dtype),
-        certified,
-    )
+    return l2, lower_bound, certified
 
 
 def _gram(model: _core.Model, n_threads: int) -> _core.Gram | None:
@@ -162,7 +157,8 @@ def _gram(model: _core.Model, n_threads: int) -> _core.Gram | None:
 
 def _of_machine(
     machine: LinearMachine | RbfMachine, samples: Samples, start: AttackResult, rtol: float
-) -> tuple[Array, ...]:
+) -> tuple[FloatArray, FloatArray, Array]:
+    """Return l2, the machine's bounds, and whether these say that LD-Grad has found the nearest point."""
     X = samples.data
     l2 = np.where(start.success, start.l2, np.inf).astype(np.float64)
     untouched = start.success & (start.n_steps == 0)
@@ -174,16 +170,7 @@ def _of_machine(
     certified = np.where(
         start.success, apart <= rtol * np.where(start.success, l2, 0) + rounding, np.isinf(lower_bound)
     )
-    return (
-        start.X_adv,
-        l2.astype(samples.dtype),
-        start.success,
-        start.n_steps,
-        start.source,
-        start.target,
-        _round_down(lower_bound, samples.dtype),
-        certified,
-    )
+    return l2, lower_bound, certified
 
 
 def _round_down(values: FloatArray, dtype: Any) -> NDArray[Any]:

@@ -49,9 +49,11 @@ def check_flag(name: str, value: Any) -> bool:
 def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None, ...] | None = None) -> FloatArray:
     """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
     try:
-        array = np.asarray(
-            check_array(to_host(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
-        )
+        # Its first look is a sum, which infinities of both signs make a warning of.
+        with np.errstate(invalid="ignore", over="ignore"):
+            array = np.asarray(
+                check_array(to_host(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
+            )
     except (TypeError, ValueError) as error:
         raise_named(name, error)
     wrong = array.ndim != ndim or (

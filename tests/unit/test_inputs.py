@@ -1,5 +1,7 @@
 """What may be passed as X and y, and what is refused with which words."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -369,7 +371,8 @@ def test_bad_classifier_parameters(priors, rule, name):
     ],
 )
 def test_bad_parameters_of_a_model(change, name):
-    with pytest.raises((ValueError, TypeError), match=name):
+    with warnings.catch_warnings(), pytest.raises((ValueError, TypeError), match=name):
+        warnings.simplefilter("error")  # of NumPy's, that infinities of both signs have no sum
         MFA.from_parameters(**{**P._asdict(), **change})
 
 

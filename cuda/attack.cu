@@ -286,10 +286,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
 #define MFA_INSTANTIATE(S)                                                                                           \
   template void ld_grad(const DeviceModel&, const Rows<S>&, Groups, const double*, const std::int64_t*,             \
                         const LdGradOptions&, const AttackOutput<Precision<S>>&, const Call&);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 
 }  // namespace mfa::cuda

@@ -70,10 +70,7 @@ void score_densely(Stream stream, const Blas& blas, const Rows<S>& rows, const M
 #define MFA_INSTANTIATE(S)                                                                              \
   template void score_densely(Stream, const Blas&, const Rows<S>&, const ModelView&, const ScoreView&, \
                               const DenseSpace&, std::int64_t*);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 
 }  // namespace mfa::cuda

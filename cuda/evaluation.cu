@@ -269,10 +269,7 @@ void evaluate_residual(Stream stream, const Rows<S>& rows, const ModelView& mode
                                                const ScoreView&);                                                \
   template void evaluate_residual(Stream, const Rows<S>&, const ModelView&, const EntryView&, const ScoreView&, \
                                   double*);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 template void evaluate_difference<float, float>(Stream, const Rows<float>&, const ModelView&, const EntryView&,
                                                 const ScoreView&);

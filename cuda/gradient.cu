@@ -162,10 +162,7 @@ template class Gradients<double>;
 #define MFA_INSTANTIATE(S)                                                                                   \
   template void gradient(const DeviceModel&, const Rows<S>&, Groups, Rule, bool, const double*, Precision<S>*, \
                          const Call&);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 
 }  // namespace mfa::cuda

@@ -18,6 +18,10 @@ struct Bfloat16 {
 
 enum class ElementType { f32, f64, bf16, u8 };
 
+// Each of the four types, for what is instantiated of templates of them.
+#define MFA_FOR_SAMPLE_TYPES(INSTANTIATE) \
+  INSTANTIATE(float) INSTANTIATE(double) INSTANTIATE(Bfloat16) INSTANTIATE(std::uint8_t)
+
 // The type in which results are given, and to whose tolerance: as on the CPU float32 for float32, float64 for images in
 // uint8.
 template <class S>

@@ -99,10 +99,7 @@ void reduce(const DeviceModel& model, const Rows<S>& rows, Groups groups, double
   template void log_densities(const DeviceModel&, const Rows<S>&, Precision<S>*, const Call&);                     \
   template void reduce(const DeviceModel&, const Rows<S>&, Groups, double, bool, const Reduced<Precision<S>>&, \
                        const Call&);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 
 }  // namespace mfa::cuda

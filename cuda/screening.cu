@@ -268,10 +268,7 @@ void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const
 #define MFA_INSTANTIATE(S)                                                                            \
   template void screen_rows(Stream, const Blas&, const Rows<S>&, const ModelView&, const ScreenView&, \
                             const GroupView&, const ScoreView&, const ScreenSpace&, std::int64_t*);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 
 }  // namespace mfa::cuda

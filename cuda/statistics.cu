@@ -190,10 +190,7 @@ void assigned(const Rows<S>& rows, std::size_t n_components, std::size_t n_facto
                             const Call&);                                                                              \
   template void assigned(const Rows<S>&, std::size_t, std::size_t, std::size_t, const double*, const std::int64_t*,    \
                          const double*, const double*, const Statistics&, const Call&);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-MFA_INSTANTIATE(Bfloat16)
-MFA_INSTANTIATE(std::uint8_t)
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 
 }  // namespace mfa::cuda

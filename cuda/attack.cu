@@ -32,9 +32,10 @@ __device__ ClassScore class_score(const ScoreView& scores, const GroupView& grou
   core::LogSumExp sum;
   core::ArgMax best;
   for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
-    const double value = scores.values[scores.at(i, k)];
-    sum.add(value);
-    best.add(value, k);
+    const std::size_t at = scores.at(i, k);
+    if (scores.known[at] == known_nothing) continue;
+    sum.add(scores.values[at]);
+    best.add(scores.values[at], k);
   }
   return {log_priors[g] + (sum_rule ? sum.value() : best.max), best.index, sum.value()};
 }
@@ -151,6 +152,7 @@ __global__ void terms_kernel(std::size_t n_components, Choice choice, bool fixed
     const auto c = static_cast<std::size_t>(g);
     const double sum = class_score(scores, choice.groups, choice.log_priors, true, i, c).sum;
     for (std::size_t k = choice.groups.begin(c); k < choice.groups.end(c); ++k) {
+      if (scores.known[scores.at(i, k)] == known_nothing) continue;
       const double part = std::exp(scores.values[scores.at(i, k)] - sum);
       if (part > negligible) share(k) = sign * part;
     }
@@ -228,7 +230,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   const Stream stream = call.stream;
   const bool fixed = options.source || options.target;
   const std::size_t most_terms = fixed || options.rule == Rule::max ? 2 : K;
-  Scorer<T> scorer(model, groups, options.screening, call.bad_row);
+  Scorer<T> scorer(model, groups, options.screening, true, call.bad_row);
   // What a step does to a row's coordinates is known from those of the parameters, unless it is clipped.
   const bool follows = std::isinf(options.clip_low) && std::isinf(options.clip_high) && scorer.follow_rows();
   Gradients<T> gradients;
@@ -268,7 +270,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
       if (choice.last) break;
       if (fixed) {
         launch_tasks(stream, count, mark_pairs_kernel, K, true, scorer.scores(), attack);
-        scorer.evaluate_marked(moved, false);
+        scorer.evaluate_marked(moved);
         launch_tasks(stream, count, mark_pairs_kernel, K, false, scorer.scores(), attack);
         scorer.refine_marked(moved);
       }

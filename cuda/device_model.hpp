@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "device.hpp"
 #include "model.hpp"
@@ -14,7 +15,7 @@ struct ModelView {
   const double* center;               // (d)
   const double* means;                // (K, d)
   const double* loadings;             // (K, L, d)
-  const double* inverse_noise;        // (K, d), or null for spherical noise: then
+  const double* inverse_noise = nullptr;  // (K, d), or null for spherical noise: then
   const double* inverse_scalars;      // (K); 1 where inverse_noise is there
   const double* noise_variance;       // (K, d), or (K) where the noise is spherical
   const double* cholesky;             // (K, L, L)
@@ -25,11 +26,6 @@ struct ModelView {
   const double* weighted_means;       // (K, d), D^-1 (mu - center)
   const double* projected_means;      // (K, L), columns^T (mu - center)
   const double* mean_norms;           // (K), |mu - center|^2_D
-  // The same in float, for single rows.
-  const float* means_f32;             // (K, d)
-  const float* columns_f32;           // (K, L, d)
-  const float* inverse_noise_f32;     // (K, d), or null
-  const double* mean_rounding;        // (K), |mu - mu rounded to float|_D
 
   MFA_HD const double* component_mean(std::size_t k) const { return means + k * n_features; }
   MFA_HD const double* component_loadings(std::size_t k) const { return loadings + k * n_factors * n_features; }
@@ -39,18 +35,33 @@ struct ModelView {
   MFA_HD const double* component_cholesky(std::size_t k) const { return cholesky + k * n_factors * n_factors; }
 };
 
+// What the lanes of a warp multiply at once (tensor.hpp): sixteen features of eight directions, each number in two of eight
+// bits; and eight directions of eight columns, each number in two of eleven.
+struct alignas(16) BasisPart {
+  std::uint32_t high[2], low[2];
+};
+struct alignas(16) ColumnPart {
+  float high[2], low[2];
+};
+// Of one column of a shadow: what is taken off its product, and beta_l.
+struct ColumnTerms {
+  float projected_mean, spread;
+};
+inline constexpr std::size_t basis_features = 16, tile_directions = 8, tile_columns = 8, tensor_depth = 8;
+inline constexpr std::size_t most_directions = 128;
+
 // What screening needs: R directions, a multiple of 16 and at most most_directions.
 struct ScreenView {
-  std::size_t n_directions = 0;  // 0: the model is not screened
-  double basis_error = 0.0;      // of the rounded basis, as a factor of a vector's length
-  float epsilon = 0.0f;          // of the product with the shadow
-  const float* center;           // (d)
-  const float* scale;            // (d), or null for 1
-  const float* basis;            // (features in whole slices, R), rounded to TF32
-  const float* columns;          // (K L + K, R): the shadow's D^-1 A C^-T, then its D^-1 mu
-  // core::ScreenTerms, by component first.
-  const float* projected_means;     // (K, L)
-  const float* spreads_by_factor;   // (K, L)
+  std::size_t n_directions = 0;     // 0: the model is not screened
+  std::size_t component_tiles = 0;  // of columns: those of a component are L + 1
+  double basis_error = 0.0;         // of the rounded basis, as a factor of a vector's length
+  float epsilon = 0.0f;             // of the product with the shadow
+  const float* center;              // (d)
+  const float* scale = nullptr;     // (d), or null for 1
+  const BasisPart* basis;           // (steps of sixteen features, R / 8, lanes)
+  const ColumnPart* columns;        // (K component_tiles, R / 8, lanes): D^-1 A C^-T, D^-1 mu, and zeros
+  const ColumnTerms* column_terms;  // (K component_tiles, 8)
+  // core::ScreenTerms.
   const float* mean_norms;          // (K)
   const float* model_errors;        // (K)
   const float* means_left;          // (K)
@@ -66,10 +77,6 @@ struct ScreenView {
   double center_length = 0.0;
 };
 
-// A multiplication on tensor cores takes this many features at once, and no more directions.
-inline constexpr std::size_t slice_features = 32;
-inline constexpr std::size_t most_directions = 128;
-
 class DeviceModel {
  public:
   // In memory that `allocate` gives, which has to stay for as long as this lives.
@@ -80,8 +87,6 @@ class DeviceModel {
   std::size_t n_components() const { return view_.n_components; }
   std::size_t n_factors() const { return view_.n_factors; }
   std::size_t n_features() const { return view_.n_features; }
-  // Whether float is likely to give a sample's own log-density to float's tolerance.
-  bool float_resolves() const { return float_resolves_; }
 
  private:
   class Upload;
@@ -90,7 +95,6 @@ class DeviceModel {
 
   ModelView view_{};
   ScreenView screen_{};
-  bool float_resolves_ = false;
 };
 
 }  // namespace mfa::cuda

@@ -4,18 +4,23 @@ namespace mfa::cuda {
 namespace {
 
 constexpr unsigned block_warps = task_threads / warp_size;
+static_assert(segment_rows == task_threads * thread_marks);
 
-// How many threads of the block before this one take something, and how many do in all.
+// What the threads of a block before this one have together, and what all have.
 struct Place {
   int before, total;
 };
-__device__ Place place_in_block(bool takes, int* warp_counts) {
+__device__ Place place_in_block(int count, int* warp_counts) {
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned lane = threadIdx.x % warp_size;
-  const unsigned votes = __ballot_sync(all_lanes, takes);
-  if (lane == 0) warp_counts[warp] = __popc(votes);
+  int sum = count;
+  for (unsigned step = 1; step < warp_size; step *= 2) {
+    const int other = __shfl_up_sync(all_lanes, sum, step);
+    if (lane >= step) sum += other;
+  }
+  if (lane == warp_size - 1) warp_counts[warp] = sum;
   __syncthreads();
-  Place place{__popc(votes & ((1u << lane) - 1u)), 0};
+  Place place{sum - count, 0};
   for (unsigned w = 0; w < block_warps; ++w) {
     if (w < warp) place.before += warp_counts[w];
     place.total += warp_counts[w];
@@ -24,52 +29,63 @@ __device__ Place place_in_block(bool takes, int* warp_counts) {
   return place;
 }
 
+struct alignas(thread_marks) Marks {
+  std::uint8_t values[thread_marks];
+};
+
 // One block per component and segment of rows.
 template <bool Fill>
 __global__ void segment_kernel(const std::uint8_t* marks, std::uint8_t mark, std::size_t n, std::size_t stride,
                                std::size_t segments, int* counts, int* rows) {
   __shared__ int warp_counts[block_warps];
   const std::size_t k = blockIdx.x / segments;
-  const std::size_t begin = blockIdx.x % segments * segment_rows;
-  const std::size_t end = begin + segment_rows < n ? begin + segment_rows : n;
-  int found = Fill ? counts[blockIdx.x] : 0;
-  for (std::size_t first = begin; first < end; first += task_threads) {
-    const std::size_t i = first + threadIdx.x;
-    const bool takes = i < end && marks[k * stride + i] == mark;
-    const Place place = place_in_block(takes, warp_counts);
-    if (Fill && takes) rows[found + place.before] = static_cast<int>(i);
-    found += place.total;
+  const std::size_t first = blockIdx.x % segments * segment_rows + threadIdx.x * thread_marks;
+  Marks own{};
+  if (first < n) own = *reinterpret_cast<const Marks*>(marks + k * stride + first);
+  const auto takes = [&](std::size_t e) { return first + e < n && own.values[e] == mark; };
+  int found = 0;
+#pragma unroll
+  for (std::size_t e = 0; e < thread_marks; ++e) found += takes(e) ? 1 : 0;
+  const Place place = place_in_block(found, warp_counts);
+  if (!Fill) {
+    if (threadIdx.x == 0) counts[blockIdx.x] = place.total;
+    return;
   }
-  if (!Fill && threadIdx.x == 0) counts[blockIdx.x] = found;
+  int at = counts[blockIdx.x] + place.before;
+#pragma unroll
+  for (std::size_t e = 0; e < thread_marks; ++e)
+    if (takes(e)) rows[at++] = static_cast<int>(first + e);
 }
 
 // Counts become where their entries begin. One block.
 __global__ void scan_kernel(std::size_t n_components, std::size_t segments, EntryView list) {
-  __shared__ int sums[task_threads];
+  __shared__ int warp_counts[block_warps];
   const std::size_t all = n_components * segments;
   const std::size_t share = (all + task_threads - 1) / task_threads;
   const std::size_t begin = threadIdx.x * share;
   const std::size_t end = begin + share < all ? begin + share : all;
   int sum = 0;
   for (std::size_t c = begin; c < end; ++c) sum += list.counts[c];
-  sums[threadIdx.x] = sum;
-  __syncthreads();
-  int before = 0;
-  for (unsigned t = 0; t < threadIdx.x; ++t) before += sums[t];
+  const Place place = place_in_block(sum, warp_counts);
+  int before = place.before;
   for (std::size_t c = begin; c < end; ++c) {
     const int count = list.counts[c];
     list.counts[c] = before;
     if (c % segments == 0) list.starts[c / segments] = before;
     before += count;
   }
-  if (threadIdx.x == task_threads - 1) list.starts[n_components] = before;
+  if (threadIdx.x == 0) list.starts[n_components] = place.total;
   __syncthreads();
-  if (threadIdx.x != 0) return;
-  list.tile_starts[0] = 0;
-  for (std::size_t k = 0; k < n_components; ++k) {
-    const auto count = static_cast<std::size_t>(list.starts[k + 1] - list.starts[k]);
-    list.tile_starts[k + 1] = list.tile_starts[k] + static_cast<int>((count + tile_entries - 1) / tile_entries);
+  int tiles = 0;
+  for (std::size_t first = 0; first < n_components; first += task_threads) {
+    const std::size_t k = first + threadIdx.x;
+    const int count = k < n_components ? list.starts[k + 1] - list.starts[k] : 0;
+    constexpr int size = tile_entries;
+    const Place tile = place_in_block((count + size - 1) / size, warp_counts);
+    if (k < n_components) list.tile_starts[k] = tiles + tile.before;
+    tiles += tile.total;
   }
+  if (threadIdx.x == 0) list.tile_starts[n_components] = tiles;
 }
 
 }  // namespace

@@ -9,9 +9,10 @@
 namespace mfa::cuda {
 
 // Entries of one component that are computed together, so that its loadings are read once for all of them.
-inline constexpr std::size_t tile_entries = 16;
-// Rows that one block looks through for entries.
-inline constexpr std::size_t segment_rows = 1024;
+inline constexpr std::size_t tile_entries = 32;
+// Rows that one block looks through for entries, and a thread.
+inline constexpr std::size_t thread_marks = 16;
+inline constexpr std::size_t segment_rows = 256 * thread_marks;
 
 struct EntryView {
   int* rows;         // (capacity) row of every entry
@@ -27,7 +28,7 @@ inline EntryView lay_out_entries(Arena& arena, std::size_t n_components, std::si
 }
 
 // Computes  the list of all (i, k) with marks[k, i] equal to `mark`.
-// Shapes    marks (K, stride), of which n rows count.
+// Shapes    marks (K, stride), of which n rows count; the stride is a multiple of thread_marks.
 // Cost      two passes over the marks; integers, so that the order is the same every time.
 void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, std::size_t n_components, std::size_t n,
                   std::size_t stride, const EntryView& out);

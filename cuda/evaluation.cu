@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/gaussian.hpp"
+#include "tensor.hpp"
 #include "tiles.hpp"
 
 namespace mfa::cuda {
@@ -12,113 +13,146 @@ namespace {
 // By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
 constexpr double largest_correction = 1e3;
 constexpr int most_passes = 4;
-// Products that a warp keeps of a row at once.
+// Products that a warp keeps of a row at once, in residual form.
 constexpr std::size_t columns_at_once = 10;
-// Terms that are added up in A before they go on in double.
-constexpr std::size_t run = 16;
 
-// One component as the difference form reads it, in the precision A.
-template <class A>
-struct Single {
-  const A* mean;
-  const A* columns;
-  const A* inverse_noise;
+// The warps of a block have the same entries, a tile of them, and each its part of the features.
+constexpr unsigned difference_warps = 4;
+constexpr unsigned difference_threads = difference_warps * warp_size;
+constexpr unsigned matrix_rows = 8;
+constexpr unsigned row_matrices = tile_entries / matrix_rows;
+constexpr unsigned step_features = 16;
+
+// What the difference form is made of, by component.
+struct Distance {
+  const double* means;          // one for every component, or one for all
+  std::size_t mean_stride;      // d, or 0
+  const double* columns;        // (K, L, d)
+  const double* inverse_noise;  // (K, d), or null for 1
 };
-template <class A>
-__device__ Single<A> single(const ModelView& model, std::size_t k) {
-  const std::size_t d = model.n_features;
-  const std::size_t Ld = model.n_factors * d;
-  if constexpr (sizeof(A) == sizeof(float))
-    return {model.means_f32 + k * d, model.columns_f32 + k * Ld,
-            model.inverse_noise_f32 == nullptr ? nullptr : model.inverse_noise_f32 + k * d};
-  else
-    return {model.means + k * d, model.columns + k * Ld, model.component_inverse_noise(k)};
-}
 
-// Products of a pair of rows with columns [l, l + count) of a component, and |x - mu|^2_D, summed by all lanes.
-template <class S, class A>
-__device__ void multiply_rows(const S* const* x, const Single<A>& c, std::size_t d, std::size_t l, std::size_t count,
-                              double (&total)[rows_of_warp][columns_at_once + 1]) {
-  for (unsigned r = 0; r < rows_of_warp; ++r)
-    for (std::size_t m = 0; m <= columns_at_once; ++m) total[r][m] = 0.0;
-  for (std::size_t begin = threadIdx.x % warp_size; begin < d; begin += run * warp_size) {
-    A part[rows_of_warp][columns_at_once + 1] = {};
-    for (std::size_t step = 0; step < run; ++step) {
-      const std::size_t j = begin + step * warp_size;
-      if (j >= d) break;
-      const A mean = c.mean[j];
-      const A weight = c.inverse_noise == nullptr ? A(1) : c.inverse_noise[j];
-      A column[columns_at_once];
+// Computes  the products of a tile's rows with columns [first, first + 8 Tiles) of a component, where there are so many, and
+//           |x - mu|^2_D, each warp of its features. Row i of the tile and column m are parts[warp][i][m], the norm the last.
+template <class S, unsigned Tiles>
+__device__ void multiply_rows(const S* const (&x)[row_matrices], bool in_line, const Distance& by, std::size_t k,
+                              std::size_t L, std::size_t d, std::size_t first,
+                              double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
+  const tensor::Lane own = tensor::lane();
+  const unsigned warp = threadIdx.x / warp_size;
+  const bool fours = d % 4 == 0;
+  const double* mean = by.means + k * by.mean_stride;
+  const double* weight = by.inverse_noise == nullptr ? nullptr : by.inverse_noise + k * d;
+  const double* columns = by.columns + (k * L + first + own.g) * d;
+  double sums[row_matrices][Tiles][2] = {};
+  double norms[row_matrices] = {};
+#pragma unroll 2
+  for (std::size_t start = warp * step_features; start < d; start += difference_warps * step_features) {
+    const std::size_t j = start + 4 * own.c;
+    const auto left = static_cast<unsigned>(j < d ? d - j : 0);
+    Four<S> values[row_matrices];
 #pragma unroll
-      for (std::size_t m = 0; m < columns_at_once; ++m) column[m] = m < count ? c.columns[(l + m) * d + j] : A(0);
+    for (unsigned m = 0; m < row_matrices; ++m) values[m] = load_four(x[m] + j, left, in_line);
+    const Four<double> center = load_four(mean + j, left, fours);
+    Four<double> column[Tiles];
 #pragma unroll
-      for (unsigned r = 0; r < rows_of_warp; ++r) {
-        const A offset = to<A>(x[r][j]) - mean;
-        part[r][columns_at_once] += offset * offset * weight;
-#pragma unroll
-        for (std::size_t m = 0; m < columns_at_once; ++m) part[r][m] += offset * column[m];
-      }
+    for (unsigned t = 0; t < Tiles; ++t) {
+      const bool exists = first + t * tile_columns + own.g < L;
+      column[t] = load_four(columns + t * tile_columns * d + j, exists ? left : 0, fours);
     }
+    Four<double> share{{1.0, 1.0, 1.0, 1.0}};
+    if (weight != nullptr) share = load_four(weight + j, left, fours);
 #pragma unroll
-    for (unsigned r = 0; r < rows_of_warp; ++r)
+    for (unsigned f = 0; f < 4; ++f)
 #pragma unroll
-      for (std::size_t m = 0; m <= columns_at_once; ++m) total[r][m] += static_cast<double>(part[r][m]);
+      for (unsigned m = 0; m < row_matrices; ++m) {
+        const double offset = to<double>(values[m].values[f]) - center.values[f];
+        norms[m] += offset * offset * share.values[f];
+#pragma unroll
+        for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(sums[m][t], offset, column[t].values[f]);
+      }
   }
 #pragma unroll
-  for (unsigned r = 0; r < rows_of_warp; ++r)
+  for (unsigned m = 0; m < row_matrices; ++m) {
+    double* to = parts[warp][m * matrix_rows + own.g];
 #pragma unroll
-    for (std::size_t m = 0; m <= columns_at_once; ++m) total[r][m] = warp_sum(total[r][m]);
+    for (unsigned t = 0; t < Tiles; ++t)
+      for (unsigned e = 0; e < 2; ++e) to[t * tile_columns + 2 * own.c + e] = sums[m][t][e];
+    const double norm = tensor::row_sum(norms[m]);
+    if (own.c == 0) to[tile_columns * Tiles] = norm;
+  }
 }
 
-// |x - mu|^2_D, but for a scalar D, and |v|^2 of a pair of rows; keep(r, l, v) is called for every factor v_l of row r.
-struct DifferenceTerms {
-  double square[rows_of_warp], explained[rows_of_warp];
-};
-template <class S, class A, class Keep>
-__device__ DifferenceTerms difference_terms(const S* const* x, const Single<A>& c, std::size_t d, std::size_t L,
-                                            const Keep& keep) {
-  DifferenceTerms terms{};
-  double total[rows_of_warp][columns_at_once + 1];
-  std::size_t l = 0;
-  do {
-    const std::size_t count = L - l < columns_at_once ? L - l : columns_at_once;
-    multiply_rows<S, A>(x, c, d, l, count, total);
+// Blocks take tile after tile. keep(i, k, l, v) is called for every factor of an entry, give(i, k, |x - mu|^2_D, |v|^2) for the
+// entry; four threads share a row.
+template <class S, unsigned Tiles, class Keep, class Give>
+__device__ void for_each_distance(const Rows<S>& rows, const EntryView& entries, std::size_t n_components, std::size_t L,
+                                  std::size_t d, const Distance& by, const Keep& keep, const Give& give) {
+  __shared__ double parts[difference_warps][tile_entries][tile_columns * Tiles + 1];
+  constexpr unsigned sharers = difference_threads / tile_entries;
+  const bool in_line = rows.has_aligned_fours();
+  const int tiles = entries.tile_starts[n_components];
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    const Tile members = tile_at(entries, n_components, tile);
+    const std::size_t k = members.component;
+    const S* x[row_matrices];
 #pragma unroll
-    for (unsigned r = 0; r < rows_of_warp; ++r) {
-      terms.square[r] = total[r][columns_at_once];
-#pragma unroll
-      for (std::size_t m = 0; m < columns_at_once; ++m) {
-        terms.explained[r] += total[r][m] * total[r][m];
-        if (m < count) keep(r, l + m, total[r][m]);
-      }
+    for (unsigned m = 0; m < row_matrices; ++m) {
+      const unsigned at = m * matrix_rows + tensor::lane().g;
+      x[m] = rows.row(static_cast<std::size_t>(members.rows[at < members.count ? at : members.count - 1]));
     }
-    l += columns_at_once;
-  } while (l < L);
-  return terms;
+    const unsigned own = threadIdx.x / sharers;
+    const auto i = static_cast<std::size_t>(members.rows[own < members.count ? own : members.count - 1]);
+    double square = 0.0, explained = 0.0;
+    for (std::size_t first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
+      multiply_rows<S, Tiles>(x, in_line, by, k, L, d, first, parts);
+      __syncthreads();
+      for (unsigned m = threadIdx.x % sharers; m <= tile_columns * Tiles; m += sharers) {
+        double sum = 0.0;
+        for (unsigned w = 0; w < difference_warps; ++w) sum += parts[w][own][m];
+        if (m == tile_columns * Tiles) {
+          square = sum;
+        } else if (first + m < L) {
+          explained += sum * sum;
+          if (own < members.count) keep(i, k, first + m, sum);
+        }
+      }
+      __syncthreads();
+    }
+    // The norm is the last of the numbers that a row's threads have taken in turn.
+    explained = tensor::row_sum(explained);
+    if (threadIdx.x % sharers == tile_columns * Tiles % sharers && own < members.count) give(i, k, square, explained);
+  }
 }
 
-template <class S, class A>
-__global__ void __launch_bounds__(tile_threads, 2)
+template <class S, unsigned Tiles>
+__global__ void __launch_bounds__(difference_threads)
     difference_kernel(Rows<S> rows, ModelView model, EntryView entries, ScoreView scores, double unit) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const unsigned lane = threadIdx.x % warp_size;
-  for_each_pair(rows, entries, K, [&](const Pair<S>& pair) {
-    const std::size_t k = pair.component;
-    const DifferenceTerms terms = difference_terms<S, A>(
-        pair.x, single<A>(model, k), model.n_features, L, [&](unsigned r, std::size_t l, double v) {
-          if (lane == 0 && r < pair.count) scores.factors[(pair.rows[r] * K + k) * L + l] = v;
-        });
-    if (lane >= pair.count) return;
-    const double norm = (lane == 0 ? terms.square[0] : terms.square[1]) * model.inverse_scalars[k];
-    const double q = core::difference_form(norm, 0.0, lane == 0 ? terms.explained[0] : terms.explained[1]);
-    const std::size_t at = scores.at(lane == 0 ? pair.rows[0] : pair.rows[1], k);
-    const double rounding = sizeof(A) == sizeof(float) ? model.mean_rounding[k] : 0.0;
-    scores.values[at] = core::log_density(model.log_normalizers[k], q);
-    scores.errors[at] =
-        core::difference_form_error(norm, unit, model.model_errors[k]) + core::mean_rounding_error(norm, rounding);
+  const Distance by{model.means, model.n_features, model.columns, model.inverse_noise};
+  const auto keep = [&](std::size_t i, std::size_t k, std::size_t l, double v) {
+    if (scores.factors != nullptr) scores.factors[(i * K + k) * L + l] = v;
+  };
+  const auto give = [&](std::size_t i, std::size_t k, double square, double explained) {
+    const double norm = square * model.inverse_scalars[k];
+    const std::size_t at = scores.at(i, k);
+    scores.values[at] = core::log_density(model.log_normalizers[k], core::difference_form(norm, 0.0, explained));
+    scores.errors[at] = core::difference_form_error(norm, unit, model.model_errors[k]);
     scores.known[at] = known_v;
-  });
+  };
+  for_each_distance<S, Tiles>(rows, entries, K, L, model.n_features, by, keep, give);
+}
+
+// The distance alone, of rows about one mean.
+template <unsigned Tiles>
+__global__ void __launch_bounds__(difference_threads)
+    distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores) {
+  const Distance by{mean, 0, model.columns, model.inverse_noise};
+  const auto give = [&](std::size_t i, std::size_t k, double square, double explained) {
+    scores.values[scores.at(i, k)] = core::difference_form(square * model.inverse_scalars[k], 0.0, explained);
+  };
+  for_each_distance<double, Tiles>(rows, entries, model.n_components, model.n_factors, model.n_features, by,
+                                   [](std::size_t, std::size_t, std::size_t, double) {}, give);
 }
 
 // Half the negative gradient over the factors, and q, at the factors z (L) of each of a pair of rows: one pass.
@@ -185,10 +219,10 @@ __global__ void __launch_bounds__(tile_threads)
     if (lane < rows_of_warp) {
       double* own = own_scratch + lane * L;
       const std::size_t i = lane == 0 ? pair.rows[0] : pair.rows[1];
-      const double* from = scores.factors + (i * K + k) * L;
-      bool finite = true;
-      for (std::size_t l = 0; l < L; ++l) finite = finite && std::isfinite(from[l]);
-      for (std::size_t l = 0; l < L; ++l) own[l] = finite ? from[l] : 0.0;
+      const double* from = scores.factors == nullptr ? nullptr : scores.factors + (i * K + k) * L;
+      bool usable = from != nullptr;
+      for (std::size_t l = 0; usable && l < L; ++l) usable = std::isfinite(from[l]);
+      for (std::size_t l = 0; l < L; ++l) own[l] = usable ? from[l] : 0.0;
       if (scores.known[scores.at(i, k)] == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), own);
     }
     __syncwarp();
@@ -216,24 +250,8 @@ __global__ void __launch_bounds__(tile_threads)
     scores.values[at] = core::log_density(model.log_normalizers[k], lane == 0 ? mahalanobis[0] : mahalanobis[1]);
     scores.errors[at] = 0.0;  // as good as it gets
     scores.known[at] = known_z;
+    if (scores.factors == nullptr) return;
     for (std::size_t l = 0; l < L; ++l) scores.factors[(i * K + k) * L + l] = own_scratch[lane * L + l];
-  });
-}
-
-// The distance alone, of rows about a mean that is given.
-__global__ void __launch_bounds__(tile_threads, 2)
-    distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores) {
-  for_each_pair(rows, entries, model.n_components, [&](const Pair<double>& pair) {
-    const std::size_t k = pair.component;
-    Single<double> c = single<double>(model, k);
-    c.mean = mean;
-    const DifferenceTerms terms = difference_terms<double, double>(pair.x, c, model.n_features, model.n_factors,
-                                                                   [](unsigned, std::size_t, double) {});
-    if (threadIdx.x % warp_size != 0) return;
-    for (unsigned r = 0; r < rows_of_warp; ++r)
-      if (r < pair.count)
-        scores.values[scores.at(pair.rows[r], k)] =
-            core::difference_form(terms.square[r] * model.inverse_scalars[k], 0.0, terms.explained[r]);
   });
 }
 
@@ -241,21 +259,22 @@ __global__ void __launch_bounds__(tile_threads, 2)
 
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
                        const EntryView& entries, const ScoreView& scores) {
-  launch_over_tiles(stream, distance_kernel, rows, model, mean, entries, scores);
+  const auto kernel = model.n_factors > tile_columns ? distance_kernel<2> : distance_kernel<1>;
+  launch(stream, resident_blocks(), difference_threads, kernel, rows, model, mean, entries, scores);
 }
 
 std::size_t residual_scratch(std::size_t n_factors) {
   return resident_blocks() * tile_warps * 2 * rows_of_warp * n_factors;
 }
 
-template <class S, class A>
+template <class S>
 void evaluate_difference(Stream stream, const Rows<S>& rows, const ModelView& model, const EntryView& entries,
                          const ScoreView& scores) {
-  const std::size_t d = model.n_features;
-  const double epsilon = std::numeric_limits<A>::epsilon();
-  const double unit = sizeof(A) == sizeof(float) ? core::rounding_unit(epsilon, d)
-                                                 : core::chained_rounding_unit(epsilon, ceil_div(d, warp_size) + run);
-  launch_over_tiles(stream, difference_kernel<S, A>, rows, model, entries, scores, unit);
+  const auto kernel = model.n_factors > tile_columns ? difference_kernel<S, 2> : difference_kernel<S, 1>;
+  // A lane adds up a part of its warp's features.
+  const double unit = core::chained_rounding_unit(std::numeric_limits<double>::epsilon(),
+                                                  ceil_div(model.n_features, difference_warps));
+  launch(stream, resident_blocks(), difference_threads, kernel, rows, model, entries, scores, unit);
 }
 
 template <class S>
@@ -265,15 +284,10 @@ void evaluate_residual(Stream stream, const Rows<S>& rows, const ModelView& mode
 }
 
 #define MFA_INSTANTIATE(S)                                                                                       \
-  template void evaluate_difference<S, double>(Stream, const Rows<S>&, const ModelView&, const EntryView&,       \
-                                               const ScoreView&);                                                \
+  template void evaluate_difference(Stream, const Rows<S>&, const ModelView&, const EntryView&, const ScoreView&); \
   template void evaluate_residual(Stream, const Rows<S>&, const ModelView&, const EntryView&, const ScoreView&, \
                                   double*);
 MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
-template void evaluate_difference<float, float>(Stream, const Rows<float>&, const ModelView&, const EntryView&,
-                                                const ScoreView&);
-template void evaluate_difference<Bfloat16, float>(Stream, const Rows<Bfloat16>&, const ModelView&, const EntryView&,
-                                                   const ScoreView&);
 
 }  // namespace mfa::cuda

@@ -14,18 +14,18 @@ namespace mfa::cuda {
 // Numbers of scratch that evaluate_residual wants.
 std::size_t residual_scratch(std::size_t n_factors);
 
-// Computes  the listed entries' log-densities, bounds on their errors and factors v, in the precision A, by (5) about the
-//           component's own mean; theory.md (6a).
+// Computes  the listed entries' log-densities, bounds on their errors and, where the scores have a place for them, factors v,
+//           by (5) about the component's own mean; theory.md (6a).
 // Shapes    rows (n, d), entries as listed, results into scores.
-// Cost      2 d (L + 1) flops an entry. A row is read once for up to ten factors, a component once for sixteen rows.
-// Numerics  a warp sums each row in 32 lanes. In float they are added up in double every 16 terms, so that chains are as
-//           short as on the CPU.
+// Cost      2 d (L + 1) flops an entry in double, L of them on tensor cores. A row is read once for up to sixteen factors, a
+//           component once for tile_entries rows.
+// Numerics  each of a block's warps sums a quarter of the features.
 // Source    Woodbury identity.
-template <class S, class A>
+template <class S>
 void evaluate_difference(Stream stream, const Rows<S>& rows, const ModelView& model, const EntryView& entries,
                          const ScoreView& scores);
 
-// Computes  the same by the residual form (8) from the factors known so far, in double; leaves z. Errors become 0.
+// Computes  the same by the residual form (8) from the factors known so far, or from 0, in double; leaves z. Errors become 0.
 // Cost      4 d L flops an entry and pass, of which one is the rule and four the most.
 // Numerics  docs/theory.md, section 1.
 // Source    Newton's step on a quadratic.

@@ -145,7 +145,7 @@ void gradient(const DeviceModel& model, const Rows<S>& rows, Groups groups, Rule
               const double* vectors, Precision<S>* out, const Call& call) {
   using T = Precision<S>;
   const std::size_t d = model.n_features();
-  Scorer<S> scorer(model, groups, screening, call.bad_row);
+  Scorer<S> scorer(model, groups, screening, true, call.bad_row);
   Gradients<S> gradients;
   const auto lay_out = [&](Arena& arena, std::size_t stride) { gradients.lay_out(arena, model.view(), stride); };
   for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {

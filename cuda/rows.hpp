@@ -37,6 +37,10 @@ struct Rows {
   MFA_HD const S* row(std::size_t i) const {
     return reinterpret_cast<const S*>(data + static_cast<std::ptrdiff_t>(i) * stride);
   }
+  // Whether four entries can be read at once wherever they begin with a multiple of four.
+  MFA_HD bool has_aligned_fours() const {
+    return (reinterpret_cast<std::uintptr_t>(data) | static_cast<std::uintptr_t>(stride)) % (4 * sizeof(S)) == 0;
+  }
   Rows part(std::size_t begin, std::size_t n) const {
     return {data + static_cast<std::ptrdiff_t>(begin) * stride, stride, n, first + begin};
   }
@@ -64,6 +68,20 @@ decltype(auto) by_type(const AnyRows& rows, const Call& call) {
     case ElementType::u8: return call(std::uint8_t{});
     default: return call(float{});
   }
+}
+
+template <class T>
+struct alignas(4 * sizeof(T)) Four {
+  T values[4];
+};
+// The next four numbers, of which `left` there are: 0 stands for the others. `aligned` if they can be read at once.
+template <class T>
+MFA_HD Four<T> load_four(const T* from, unsigned left, bool aligned) {
+  if (aligned && left >= 4) return *reinterpret_cast<const Four<T>*>(from);
+  Four<T> four{};
+  for (unsigned e = 0; e < 4; ++e)
+    if (e < left) four.values[e] = from[e];
+  return four;
 }
 
 template <class A, class S>

@@ -75,7 +75,7 @@ void log_densities(const DeviceModel& model, const Rows<S>& rows, Precision<S>* 
   using T = Precision<S>;
   const std::size_t K = model.n_components();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
-  Scorer<S> scorer(model, one_group, false, call.bad_row);
+  Scorer<S> scorer(model, one_group, false, true, call.bad_row);
   for_each_part(call, rows, scorer, [&](const Rows<S>& part) {
     scorer.score_all(part, score_tolerance<T>);
     launch_tasks(call.stream, K * part.count, densities_out_kernel<T>, scorer.model(), scorer.scores(), part.first, out,
@@ -87,7 +87,7 @@ template <class S>
 void reduce(const DeviceModel& model, const Rows<S>& rows, Groups groups, double tolerance, bool screening,
             const Reduced<Precision<S>>& out, const Call& call) {
   using T = Precision<S>;
-  Scorer<S> scorer(model, groups, screening, call.bad_row);
+  Scorer<S> scorer(model, groups, screening, out.factors != nullptr, call.bad_row);
   for_each_part(call, rows, scorer, [&](const Rows<S>& part) {
     scorer.score_groups(part, tolerance);
     launch_tasks(call.stream, scorer.groups().count * part.count, reduce_kernel<T>, scorer.model(), scorer.groups(),

@@ -1,7 +1,6 @@
 #include "scorer.hpp"
 
 #include <cmath>
-#include <type_traits>
 
 #include "core/reduce.hpp"
 #include "core/screening.hpp"
@@ -73,7 +72,7 @@ bool Scorer<S>::follow_rows() {
 template <class S>
 void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   const ModelView& view = model_.view();
-  scores_ = lay_out_scores(arena, view.n_components, view.n_factors, stride);
+  scores_ = lay_out_scores(arena, view.n_components, view.n_factors, keeps_factors_, stride);
   entries_ = lay_out_entries(arena, view.n_components, stride);
   scratch_ = arena.take<double>(residual_scratch(view.n_factors));
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
@@ -89,11 +88,9 @@ void Scorer<S>::begin(Stream stream, const Blas& blas) {
 }
 
 template <class S>
-void Scorer<S>::evaluate_marked(const Rows<S>& rows, bool in_float) {
+void Scorer<S>::evaluate_marked(const Rows<S>& rows) {
   list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
-  if constexpr (std::is_same_v<Precision<S>, float>)
-    if (in_float) return evaluate_difference<S, float>(stream_, rows, model(), entries_, scores_);
-  evaluate_difference<S, double>(stream_, rows, model(), entries_, scores_);
+  evaluate_difference(stream_, rows, model(), entries_, scores_);
 }
 
 template <class S>
@@ -121,7 +118,7 @@ template <class S>
 void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
   if (screening_)
-    screen_rows(stream_, *blas_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
+    screen_rows(stream_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
   else
     score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
   finish_groups(rows, tolerance);
@@ -130,7 +127,7 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
 template <class S>
 void Scorer<S>::score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
-  screen_by_coordinates(stream_, *blas_, model(), model_.screen(), groups_, scores_, screen_);
+  screen_by_coordinates(stream_, model(), model_.screen(), groups_, scores_, screen_);
   finish_groups(rows, tolerance);
 }
 
@@ -142,14 +139,12 @@ void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
 template <class S>
 void Scorer<S>::finish_groups(const Rows<S>& rows, double tolerance) {
   if (screening_) {
-    const bool in_float = model_.float_resolves() && tolerance >= score_tolerance<float>;
-    evaluate_marked(rows, in_float);
+    evaluate_marked(rows);
     // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where
-    // the candidate was a poor guess, and then leaves few. Most of these lie far below, which float tells; what may matter
-    // is computed again.
+    // the candidate was a poor guess, and then leaves few.
     for (const bool only_one : {true, false}) {
       mark_survivors(stream_, groups_, only_one, scores_, screen_);
-      evaluate_marked(rows, true);
+      evaluate_marked(rows);
     }
   }
   sharpen(rows, tolerance, scores_.skip);

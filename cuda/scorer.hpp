@@ -38,10 +38,12 @@ void start_report(const Call& call, std::size_t n_rows);
 template <class S>
 class Scorer {
  public:
-  Scorer(const DeviceModel& model, Groups groups, bool screening, std::int64_t* bad_row)
+  // Factors of what is evaluated are kept if they are asked for, or if matrix products need them.
+  Scorer(const DeviceModel& model, Groups groups, bool screening, bool factors, std::int64_t* bad_row)
       : model_(model),
         host_groups_(groups),
         screening_(screening && model.screen().n_directions > 0),
+        keeps_factors_(factors || !screening_),
         bad_row_(bad_row) {}
 
   // Keeps coordinates that move along with rows, if it can: where rows are screened and the noise is spherical. To be
@@ -65,8 +67,8 @@ class Scorer {
   void follow(const StepView& steps, std::size_t first_row);
   // Computes  what is marked, in residual form; its factors are known to all digits then.
   void refine_marked(const Rows<S>& rows);
-  // Computes  what is marked, by the difference form (6a); in float where that is allowed and the rows' precision.
-  void evaluate_marked(const Rows<S>& rows, bool in_float);
+  // Computes  what is marked, by the difference form (6a).
+  void evaluate_marked(const Rows<S>& rows);
 
   const ScoreView& scores() const { return scores_; }
   const EntryView& entries() const { return entries_; }
@@ -81,6 +83,7 @@ class Scorer {
   const DeviceModel& model_;
   Groups host_groups_;
   bool screening_;
+  bool keeps_factors_;
   bool follows_ = false;
   std::int64_t* bad_row_;
   Stream stream_{};
@@ -98,7 +101,7 @@ class Scorer {
 #if defined(MFA_CUDA_EMULATION)
 inline constexpr std::size_t workspace_bytes = std::size_t{128} << 10;
 #else
-inline constexpr std::size_t workspace_bytes = std::size_t{512} << 20;
+inline constexpr std::size_t workspace_bytes = std::size_t{1} << 30;
 #endif
 
 // Calls lay_out(arena, stride) for as many rows at once as the memory allows, and then work(blas, first, count) for all

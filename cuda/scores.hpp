@@ -17,9 +17,9 @@ struct ScoreView {
   std::size_t n = 0;       // rows
   std::size_t stride = 0;  // places for rows
   double* norms;           // (stride) |x - center|^2, scaled as screening wants it
-  double* values;          // (K, stride) log w_k + log N(x_i; mu_k, S_k)
+  double* values;          // (K, stride) log w_k + log N(x_i; mu_k, S_k), of what is known
   double* errors;          // (K, stride) bounds on how far off they are
-  double* factors;         // (stride, K, L)
+  double* factors;         // (stride, K, L), or null where they are not wanted
   std::uint8_t* known;     // (K, stride)
   std::uint8_t* marks;     // (K, stride) entries that are to be computed
   // (stride) rows that are done with and left alone, or null.
@@ -38,13 +38,13 @@ struct GroupView {
   MFA_HD std::size_t end(std::size_t g) const { return static_cast<std::size_t>(offsets[g + 1]); }
 };
 
-inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, std::size_t stride) {
+inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, bool with_factors, std::size_t stride) {
   ScoreView view;
   view.stride = stride;
   view.norms = arena.take<double>(stride);
   view.values = arena.take<double>(K * stride);
   view.errors = arena.take<double>(K * stride);
-  view.factors = arena.take<double>(stride * K * L);
+  view.factors = with_factors ? arena.take<double>(stride * K * L) : nullptr;
   view.known = arena.take<std::uint8_t>(K * stride);
   view.marks = arena.take<std::uint8_t>(K * stride);
   return view;

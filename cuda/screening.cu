@@ -10,12 +10,20 @@
 namespace mfa::cuda {
 namespace {
 
-constexpr unsigned coordinate_warps = coordinate_rows / tensor::rows;
+constexpr unsigned coordinate_warps = 8;
 constexpr unsigned coordinate_threads = coordinate_warps * warp_size;
-constexpr std::size_t most_tiles = most_directions / tensor::columns;
-// Shared rows are a little longer than they need be, so that columns of them lie in different banks.
-constexpr std::size_t padded_slice = slice_features + 4;
-constexpr std::size_t padded_directions = most_directions + 4;
+// What a warp makes: the coordinates of sixteen rows in some directions. Where there are more directions, several warps have
+// the same rows.
+constexpr unsigned warp_rows = 16;
+constexpr unsigned warp_tiles = 8;
+constexpr unsigned warp_directions = warp_tiles * tile_directions;
+// Features that are multiplied at once, and that are summed on tensor cores before the sums go on by ordinary additions.
+constexpr unsigned step_features = basis_features;
+constexpr unsigned run_features = 64;
+constexpr unsigned run_steps = run_features / step_features;
+// Steps that rows are read ahead.
+template <class S>
+constexpr unsigned steps_ahead = sizeof(S) == sizeof(double) ? 2 : run_steps;
 
 template <class S>
 __device__ float centered(S value, float center, float scale) {
@@ -24,59 +32,117 @@ __device__ float centered(S value, float center, float scale) {
   else return (to<float>(value) - center) * scale;
 }
 
-// A block has 64 rows, of which each warp reads, centres and multiplies sixteen, slice after slice of the features.
+// What a lane has of two rows at one step: four features each.
 template <class S>
-__global__ void __launch_bounds__(coordinate_threads)
+struct Ahead {
+  Four<S> rows[2];
+};
+
+// Rows in eight bits, and what that leaves of them in eight more.
+struct Split {
+  tensor::Left16 high, low;
+};
+__device__ Split split(const float (&x)[2][4]) {
+  Split out;
+#pragma unroll
+  for (unsigned half = 0; half < 2; ++half)
+#pragma unroll
+    for (unsigned r = 0; r < 2; ++r) {
+      const float first = x[r][2 * half], second = x[r][2 * half + 1];
+      const Halves high = round_to_eight(first, second);
+      out.high[2 * half + r] = high;
+      out.low[2 * half + r] = round_to_eight(first - lower(high), second - upper(high));
+    }
+  return out;
+}
+
+// Warps that share rows stand beside each other, so that what one has read the next finds in the cache. None waits for
+// another.
+template <class S>
+__global__ void __launch_bounds__(coordinate_threads, 2)
     coordinates_kernel(Rows<S> rows, ScreenView screen, std::size_t d, ScoreView scores, float* coordinates,
                        std::int64_t* bad_row) {
-  __shared__ __align__(32) float slices[coordinate_rows][padded_slice];
-  __shared__ __align__(32) float basis[slice_features][padded_directions];
-  const std::size_t R = screen.n_directions;
-  const std::size_t tiles = R / tensor::columns;
-  const unsigned lane = threadIdx.x % warp_size;
+  const auto R = static_cast<unsigned>(screen.n_directions);
+  const unsigned shares = (R + warp_directions - 1) / warp_directions;
   const unsigned warp = threadIdx.x / warp_size;
-  const std::size_t first = blockIdx.x * coordinate_rows + warp * tensor::rows;
-  float(*own)[padded_slice] = slices + warp * tensor::rows;
+  const unsigned share = warp % shares;
+  const unsigned all_tiles = R / tile_directions;
+  const unsigned tiles = all_tiles - share * warp_tiles < warp_tiles ? all_tiles - share * warp_tiles : warp_tiles;
+  const unsigned block_shares = coordinate_warps / shares;
+  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * block_shares + warp / shares) * warp_rows;
+  if (warp / shares >= block_shares || first >= scores.n) return;  // a whole warp
+  const tensor::Lane own = tensor::lane();
+  const bool in_line = rows.has_aligned_fours();
+  const auto width = static_cast<unsigned>(d);
+  const S* from[2];
+  bool reads[2];
+#pragma unroll
+  for (unsigned r = 0; r < 2; ++r) {
+    const std::size_t i = first + own.g + 8 * r;
+    reads[r] = i < scores.n && !scores.skips(i);
+    from[r] = rows.row(reads[r] ? i : first);
+  }
+  const auto left = [width](unsigned j) { return j < width ? width - j : 0; };
+  const auto read = [&](unsigned j) {
+    Ahead<S> next;
+#pragma unroll
+    for (unsigned r = 0; r < 2; ++r) next.rows[r] = load_four(from[r] + j, reads[r] ? left(j) : 0, in_line);
+    return next;
+  };
+  const BasisPart* basis = screen.basis + share * warp_tiles * warp_size + threadIdx.x % warp_size;
 
-  double squares[tensor::rows] = {};
-  tensor::Accumulator sums[most_tiles];
-  for (std::size_t t = 0; t < most_tiles; ++t) tensor::clear(sums[t]);
-  for (std::size_t start = 0; start < d; start += slice_features) {
-    const std::size_t j = start + lane;
-    const float center = j < d ? screen.center[j] : 0.0f;
-    const float scale = screen.scale == nullptr || j >= d ? 1.0f : screen.scale[j];
+  double squares[2] = {};
+  tensor::Sums sums[warp_tiles] = {};
+  Ahead<S> queue[steps_ahead<S>];
 #pragma unroll
-    for (unsigned r = 0; r < tensor::rows; ++r) {
-      const std::size_t i = first + r;
-      float value = 0.0f;
-      if (j < d && i < scores.n && !scores.skips(i)) value = centered(rows.row(i)[j], center, scale);
-      squares[r] += static_cast<double>(value) * static_cast<double>(value);
-      own[r][lane] = tensor::round(value);
-    }
-    for (std::size_t e = threadIdx.x; e < slice_features * R; e += coordinate_threads)
-      basis[e / R][e % R] = screen.basis[start * R + e];
-    __syncthreads();
-    for (unsigned p = 0; p < slice_features; p += tensor::depth) {
-      tensor::Left left;
-      tensor::load(left, &own[0][p], padded_slice);
+  for (unsigned q = 0; q < steps_ahead<S>; ++q) queue[q] = read(q * step_features + 4 * own.c);
+  for (unsigned start = 0; start < width; start += run_features) {
+    tensor::Sums run[warp_tiles] = {};
 #pragma unroll
-      for (std::size_t t = 0; t < most_tiles; ++t) {
+    for (unsigned step = 0; step < run_steps; ++step) {
+      if (start + step * step_features >= width) continue;
+      const unsigned j = start + step * step_features + 4 * own.c;
+      const Ahead<S> now = queue[step % steps_ahead<S>];
+      queue[step % steps_ahead<S>] = read(j + steps_ahead<S> * step_features);
+      const Four<float> center = load_four(screen.center + j, left(j), width % 4 == 0);
+      Four<float> scale{{1.0f, 1.0f, 1.0f, 1.0f}};
+      if (screen.scale != nullptr) scale = load_four(screen.scale + j, left(j), width % 4 == 0);
+      float x[2][4];
+#pragma unroll
+      for (unsigned r = 0; r < 2; ++r)
+#pragma unroll
+        for (unsigned f = 0; f < 4; ++f) {
+          x[r][f] = reads[r] && j + f < width ? centered(now.rows[r].values[f], center.values[f], scale.values[f]) : 0.0f;
+          squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
+        }
+      const Split parts = split(x);
+#pragma unroll
+      for (unsigned t = 0; t < warp_tiles; ++t) {
         if (t >= tiles) continue;
-        tensor::Right right;
-        tensor::load(right, &basis[p][t * tensor::columns], padded_directions);
-        tensor::multiply_add(sums[t], left, right);
+        const BasisPart direction = basis[((start / step_features + step) * all_tiles + t) * warp_size];
+        tensor::multiply_add(run[t], parts.low, direction.high);
+        tensor::multiply_add(run[t], parts.high, direction.low);
+        tensor::multiply_add(run[t], parts.high, direction.high);
       }
     }
-    __syncthreads();
+#pragma unroll
+    for (unsigned t = 0; t < warp_tiles; ++t)
+#pragma unroll
+      for (unsigned e = 0; e < 4; ++e) sums[t][e] += run[t][e];
   }
 #pragma unroll
-  for (std::size_t t = 0; t < most_tiles; ++t)
-    if (t < tiles) tensor::store(coordinates + first * R + t * tensor::columns, sums[t], static_cast<unsigned>(R));
+  for (unsigned r = 0; r < 2; ++r) {
+    const std::size_t i = first + own.g + 8 * r;
+    const double norm = tensor::row_sum(squares[r]);
+    if (i >= scores.n) continue;
 #pragma unroll
-  for (unsigned r = 0; r < tensor::rows; ++r) {
-    const double norm = warp_sum(squares[r]);
-    const std::size_t i = first + r;
-    if (lane != 0 || i >= scores.n) continue;
+    for (unsigned t = 0; t < warp_tiles; ++t) {
+      if (t >= tiles) continue;
+      float* to = coordinates + i * R + (share * warp_tiles + t) * tile_directions + 2 * own.c;
+      to[0] = sums[t][2 * r];
+      to[1] = sums[t][2 * r + 1];
+    }
+    if (share != 0 || own.c != 0) continue;
     scores.norms[i] = norm;
     if (!std::isfinite(norm)) report_bad_row(bad_row, rows.first + i);
   }
@@ -87,22 +153,8 @@ __global__ void start_coordinates_kernel(ScreenView screen, std::size_t d, Score
   const std::size_t i = task_index();
   if (i >= scores.n) return;
   space.errors[i] = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
-  if (space.moving == nullptr) return;
   const std::size_t R = screen.n_directions;
   for (std::size_t r = i * R; r < (i + 1) * R; ++r) space.moving[r] = static_cast<double>(space.coordinates[r]);
-}
-
-// One thread per row.
-__global__ void row_terms_kernel(ScreenView screen, ScoreView scores, ScreenSpace space) {
-  const std::size_t i = task_index();
-  if (i >= scores.n) return;
-  const float* y = space.coordinates + i * screen.n_directions;
-  double y_norm = 0.0;
-  for (std::size_t r = 0; r < screen.n_directions; ++r) y_norm += static_cast<double>(y[r]) * static_cast<double>(y[r]);
-  constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
-  const double shift = space.errors[i];
-  space.terms[i] = {static_cast<float>(y_norm), static_cast<float>(shift * (1.0 + margin)),
-                    static_cast<float>(core::outside_length(scores.norms[i], y_norm, shift) * (1.0 - margin))};
 }
 
 // One warp per row.
@@ -163,35 +215,152 @@ __global__ void move_coordinates_kernel(ModelView model, ScreenView screen, Scor
                                                  std::numeric_limits<float>::epsilon());
 }
 
-// One thread per entry, rows beside each other.
-__global__ void bounds_kernel(ModelView model, ScreenView screen, ScoreView scores, ScreenSpace space) {
-  const std::size_t K = model.n_components;
-  const std::size_t L = model.n_factors;
-  const auto [i, k] = cell_of_thread(scores);
-  if (k >= K) return;
-  const float* product = space.product + i * K * (L + 1);
-  float explained = 0.0f, moved = 0.0f;
-  for (std::size_t l = 0; l < L; ++l) {
-    const float v = product[k * L + l] - screen.projected_means[k * L + l];
-    explained += v * v;
-    moved += v * v * screen.spreads_by_factor[k * L + l];
-  }
-  const RowTerms row = space.terms[i];
+constexpr unsigned bound_warps = 4;
+constexpr unsigned bound_threads = bound_warps * warp_size;
+// Tiles of columns that a warp multiplies its rows by at once.
+constexpr unsigned tiles_at_once = 4;
+// Shared rows are longer than they need be, so that the lanes' parts of them lie in different banks.
+constexpr std::size_t padded_directions = most_directions + 8;
+
+// Of one row: what bounds are made of besides its product.
+struct RowTerms {
+  float y_norm, shift, outside;
+};
+
+// Of lane l: the terms of row l % 16 of a warp's rows.
+__device__ RowTerms row_terms(const float (*y)[padded_directions], const ScreenView& screen, std::size_t d,
+                              const ScoreView& scores, const ScreenSpace& space, std::size_t first) {
+  const unsigned r = threadIdx.x % warp_rows;
+  double part = 0.0;
+  for (std::size_t j = threadIdx.x % warp_size / warp_rows; j < screen.n_directions; j += warp_size / warp_rows)
+    part += static_cast<double>(y[r][j]) * static_cast<double>(y[r][j]);
+  const double y_norm = part + __shfl_xor_sync(all_lanes, part, warp_rows);
+  const std::size_t i = first + r < scores.n ? first + r : first;
+  constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
+  const double shift = space.errors != nullptr
+                           ? space.errors[i]
+                           : core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
+  return {static_cast<float>(y_norm), static_cast<float>(shift * (1.0 + margin)),
+          static_cast<float>(core::outside_length(scores.norms[i], y_norm, shift) * (1.0 - margin))};
+}
+
+// What a component's columns add up to in the two rows of a lane: |v|^2, sum_l beta_l v_l^2 and the product with the mean.
+struct Products {
+  float explained[2] = {}, moved[2] = {}, dot[2] = {};
+};
+
+// The sum over the lanes of a row, of row g in even lanes and of row g + 8 in odd ones.
+__device__ float own_row_sum(const float (&parts)[2], bool odd) {
+  float sum = odd ? parts[1] : parts[0];
+  sum += __shfl_xor_sync(all_lanes, odd ? parts[0] : parts[1], 1);
+  return sum + __shfl_xor_sync(all_lanes, sum, 2);
+}
+
+struct Bound {
+  float upper, guess;
+};
+__device__ Bound bound(const ScreenView& screen, std::size_t n_factors, std::size_t k, const RowTerms& row, float explained,
+                       float moved, float dot) {
   const core::Outside<float> x{row.outside, row.shift};
   const core::Leftover<float> left{screen.means_left[k], screen.spreads[k], screen.inverse_noise_roots[k],
                                    screen.inverse_weights[k]};
   const float norms = row.y_norm * left.inverse_noise_root * left.inverse_noise_root + screen.mean_norms[k];
-  const float c = core::shadow_distance(norms, product[K * L + k], explained);
+  const float c = core::shadow_distance(norms, dot, explained);
   const float error =
-      core::shadow_distance_error(norms, static_cast<float>(L), screen.epsilon, screen.model_errors[k]);
+      core::shadow_distance_error(norms, static_cast<float>(n_factors), screen.epsilon, screen.model_errors[k]);
   const float q = core::mahalanobis_lower_bound(c, moved, error, x, left);
-  const std::size_t at = scores.at(i, k);
-  space.upper[at] = core::log_density_bound(screen.log_normalizers[k], q);
-  space.guess[at] = screen.log_normalizers[k] - 0.5f * core::mahalanobis_guess(c, x, left);
-  scores.values[at] = -std::numeric_limits<double>::infinity();
-  scores.errors[at] = 0.0;
-  scores.known[at] = known_nothing;
-  scores.marks[at] = 0;
+  return {core::log_density_bound(screen.log_normalizers[k], q),
+          screen.log_normalizers[k] - 0.5f * core::mahalanobis_guess(c, x, left)};
+}
+
+// A warp has sixteen rows and goes through all components, whose columns stand in whole tiles. In every group it marks the
+// highest guess, the lowest component on a tie.
+__global__ void __launch_bounds__(bound_threads)
+    bounds_kernel(ModelView model, ScreenView screen, std::size_t d, GroupView groups, ScoreView scores,
+                  ScreenSpace space) {
+  __shared__ __align__(16) float shared[bound_warps][warp_rows][padded_directions];
+  const unsigned warp = threadIdx.x / warp_size;
+  float(*y)[padded_directions] = shared[warp];
+  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * bound_warps + warp) * warp_rows;
+  const unsigned lane = threadIdx.x % warp_size;
+  const std::size_t own_row = first + lane % warp_rows;
+  const bool wanted = own_row < scores.n && !scores.skips(own_row);
+  if (__ballot_sync(all_lanes, wanted) == 0) return;  // a whole warp
+  const auto R = static_cast<unsigned>(screen.n_directions);
+  for (unsigned r = 0; r < warp_rows; ++r)
+    for (unsigned j = lane; j < R; j += warp_size)
+      y[r][j] = first + r < scores.n ? space.coordinates[(first + r) * R + j] : 0.0f;
+  __syncwarp();
+  const tensor::Lane own = tensor::lane();
+  const bool odd = own.c % 2 != 0;
+  const unsigned r = own.g + (odd ? 8 : 0);
+  const RowTerms of_lane = row_terms(y, screen, d, scores, space, first);
+  const auto from = static_cast<int>(r);
+  const RowTerms row{__shfl_sync(all_lanes, of_lane.y_norm, from), __shfl_sync(all_lanes, of_lane.shift, from),
+                     __shfl_sync(all_lanes, of_lane.outside, from)};
+  const std::size_t i = first + r;
+  const bool writes = own.c < 2 && i < scores.n;
+
+  const std::size_t L = model.n_factors;
+  const std::size_t component_tiles = screen.component_tiles;
+  const std::size_t all_tiles = model.n_components * component_tiles;
+  const unsigned steps = R / tensor_depth;
+  std::size_t k = 0, tile_of_component = 0, group = 0, best = 0;
+  float best_guess = -std::numeric_limits<float>::infinity();
+  Products products;
+  for (std::size_t start = 0; start < all_tiles; start += tiles_at_once) {
+    tensor::Sums sums[tiles_at_once] = {};
+    for (unsigned s = 0; s < steps; ++s) {
+      tensor::Left8 high, low;
+#pragma unroll
+      for (unsigned e = 0; e < 4; ++e) {
+        const float value = y[own.g + 8 * (e % 2)][s * tensor_depth + 2 * own.c + e / 2];
+        high[e] = round_to_eleven(value);
+        low[e] = value - high[e];
+      }
+#pragma unroll
+      for (unsigned t = 0; t < tiles_at_once; ++t) {
+        if (start + t >= all_tiles) continue;
+        const ColumnPart column = screen.columns[((start + t) * steps + s) * warp_size + lane];
+        tensor::multiply_add(sums[t], low, column.high);
+        tensor::multiply_add(sums[t], high, column.low);
+        tensor::multiply_add(sums[t], high, column.high);
+      }
+    }
+#pragma unroll
+    for (unsigned t = 0; t < tiles_at_once; ++t) {
+      if (start + t >= all_tiles) continue;
+#pragma unroll
+      for (unsigned e = 0; e < 4; ++e) {
+        const std::size_t l = tile_of_component * tile_columns + 2 * own.c + e % 2;
+        const ColumnTerms terms = screen.column_terms[(start + t) * tile_columns + 2 * own.c + e % 2];
+        const float v = sums[t][e] - terms.projected_mean;
+        if (l == L) {
+          products.dot[e / 2] += v;
+        } else {
+          products.explained[e / 2] += v * v;
+          products.moved[e / 2] += v * v * terms.spread;
+        }
+      }
+      if (++tile_of_component < component_tiles) continue;
+      const float explained = own_row_sum(products.explained, odd);
+      const float moved = own_row_sum(products.moved, odd);
+      const float dot = own_row_sum(products.dot, odd);
+      const Bound known = bound(screen, L, k, row, explained, moved, dot);
+      if (writes) space.upper[scores.at(i, k)] = known.upper;
+      if (known.guess > best_guess) {
+        best_guess = known.guess;
+        best = k;
+      }
+      products = {};
+      tile_of_component = 0;
+      if (++k < groups.end(group)) continue;
+      if (writes && !scores.skips(i)) scores.marks[scores.at(i, best)] = 1;
+      ++group;
+      best = k;
+      best_guess = -std::numeric_limits<float>::infinity();
+    }
+  }
 }
 
 // The component of [begin, end) of the largest number, the lowest on a tie; the first where none can be compared.
@@ -201,14 +370,6 @@ __device__ std::size_t largest(const float* values, const ScoreView& scores, std
   for (std::size_t k = begin + 1; k < end; ++k)
     if (values[scores.at(i, k)] > values[scores.at(i, best)]) best = k;
   return best;
-}
-
-// Marks the highest guess. One thread per row and group.
-__global__ void candidates_kernel(GroupView groups, ScoreView scores, ScreenSpace space) {
-  const auto [i, g] = cell_of_thread(scores);
-  if (g >= groups.count || scores.skips(i)) return;
-  const std::size_t best = largest(space.guess, scores, i, groups.begin(g), groups.end(g));
-  scores.marks[scores.at(i, best)] = 1;
 }
 
 // What is proved to lie negligible_nats below the best value so far of its group is left out. One that is not a number is
@@ -237,21 +398,23 @@ __global__ void survivors_kernel(GroupView groups, bool only_one, ScoreView scor
 }  // namespace
 
 template <class S>
-void screen_rows(Stream stream, const Blas& blas, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
+void screen_rows(Stream stream, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
                  const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row) {
-  launch(stream, ceil_div(scores.n, coordinate_rows), coordinate_threads, coordinates_kernel<S>, rows, screen,
+  const std::size_t shares = ceil_div(screen.n_directions, warp_directions);
+  const std::size_t block_rows = coordinate_warps / shares * warp_rows;
+  launch(stream, ceil_div(scores.n, block_rows), coordinate_threads, coordinates_kernel<S>, rows, screen,
          model.n_features, scores, space.coordinates, bad_row);
-  launch_tasks(stream, scores.n, start_coordinates_kernel, screen, model.n_features, scores, space);
-  screen_by_coordinates(stream, blas, model, screen, groups, scores, space);
+  if (space.moving != nullptr)
+    launch_tasks(stream, scores.n, start_coordinates_kernel, screen, model.n_features, scores, space);
+  screen_by_coordinates(stream, model, screen, groups, scores, space);
 }
 
-void screen_by_coordinates(Stream stream, const Blas& blas, const ModelView& model, const ScreenView& screen,
-                           const GroupView& groups, const ScoreView& scores, const ScreenSpace& space) {
-  const std::size_t columns = model.n_components * (model.n_factors + 1);
-  launch_tasks(stream, scores.n, row_terms_kernel, screen, scores, space);
-  blas.multiply(space.coordinates, scores.n, screen.n_directions, screen.columns, columns, space.product);
-  launch_tasks(stream, model.n_components * scores.n, bounds_kernel, model, screen, scores, space);
-  launch_tasks(stream, groups.count * scores.n, candidates_kernel, groups, scores, space);
+void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const GroupView& groups,
+                           const ScoreView& scores, const ScreenSpace& space) {
+  fill_zero(stream, scores.known, model.n_components * scores.stride);
+  fill_zero(stream, scores.marks, model.n_components * scores.stride);
+  launch(stream, ceil_div(scores.n, bound_warps * warp_rows), bound_threads, bounds_kernel, model, screen,
+         model.n_features, groups, scores, space);
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
@@ -266,7 +429,7 @@ void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const
 }
 
 #define MFA_INSTANTIATE(S)                                                                            \
-  template void screen_rows(Stream, const Blas&, const Rows<S>&, const ModelView&, const ScreenView&, \
+  template void screen_rows(Stream, const Rows<S>&, const ModelView&, const ScreenView&, \
                             const GroupView&, const ScoreView&, const ScreenSpace&, std::int64_t*);
 MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE

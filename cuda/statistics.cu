@@ -145,7 +145,7 @@ void expectation(const DeviceModel& model, const Rows<S>& rows, const double* sa
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
-  Scorer<S> scorer(model, one_group, screening, call.bad_row);
+  Scorer<S> scorer(model, one_group, screening, true, call.bad_row);
   for_each_part(call, rows, scorer, [&](const Rows<S>& part) {
     scorer.score_groups(part, score_tolerance<Precision<S>>);
     const ScoreView& scores = scorer.scores();

@@ -1,86 +1,154 @@
-// Products of small matrices on tensor cores: inputs of eleven bits (TF32), sums in float.
+// Products of small matrices on tensor cores, a warp each. Lane 4 g + c holds of every matrix what PTX gives it: of the left
+// one rows g (and g + 8), of the right one column g, of sums rows g (and g + 8) in columns 2 c and 2 c + 1. Which of the
+// summands a lane holds is the caller's choice, as long as it is the same left and right: it is written for PTX's.
 #pragma once
 
-#include "device.hpp"
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
 
-#if !defined(MFA_CUDA_EMULATION)
-#include <mma.h>
-#endif
+#include "device.hpp"
+#include "short_floats.hpp"
 
 namespace mfa::cuda::tensor {
 
-// A warp multiplies (rows, depth) by (depth, columns).
-inline constexpr unsigned rows = 16, columns = 16, depth = 8;
+struct Lane {
+  unsigned g, c;
+};
+__device__ inline Lane lane() {
+  const unsigned index = threadIdx.x % warp_size;
+  return {index / 4, index % 4};
+}
+
+// 16 x 16: rows g and g + 8 of summands 2 c, 2 c + 1, then of 2 c + 8, 2 c + 9.
+using Left16 = Halves[4];
+using Right16 = Halves[2];
+// 16 x 8: rows g and g + 8 of summand c, then of c + 4.
+using Left8 = float[4];
+using Right8 = float[2];
+using Sums = float[4];  // 16 x 8: row g, then row g + 8
 
 #if defined(MFA_CUDA_EMULATION)
 
-inline float round(float value) {
-  return std::bit_cast<float>((std::bit_cast<std::uint32_t>(value) + 0x1000u) & 0xffffe000u);
-}
+namespace emulated {
 
-// All of it is in the first lane's hands. Inputs are cut off to eleven bits, as the hardware does with what round() has not
-// been applied to.
-struct Accumulator {
-  float sums[rows * columns];
-};
-struct Left {
-  float values[rows * depth];
-};
-struct Right {
-  float values[depth * columns];
-};
-
-inline bool is_first_lane() { return threadIdx.x % warp_size == 0; }
-inline float cut(float value) { return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xffffe000u); }
-
-inline void clear(Accumulator& a) { std::fill_n(a.sums, rows * columns, 0.0f); }
-inline void load(Left& a, const float* from, unsigned stride) {
-
-  for (unsigned i = 0; i < rows; ++i)
-    for (unsigned p = 0; p < depth; ++p) a.values[i * depth + p] = cut(from[i * stride + p]);
-}
-inline void load(Right& b, const float* from, unsigned stride) {
-  for (unsigned p = 0; p < depth; ++p)
-    for (unsigned j = 0; j < columns; ++j) b.values[p * columns + j] = cut(from[p * stride + j]);
-}
-// Every step of four features adds to the sum once, cut off to a float.
-inline void multiply_add(Accumulator& c, const Left& a, const Right& b) {
+// Adds up four products at a time, cut off to a float: as unkindly as a device may.
+inline void add_cut_off(float& sum, const float* left, const float* right, unsigned count) {
   constexpr unsigned step = 4;
-  if (!is_first_lane()) return;
-  for (unsigned i = 0; i < rows; ++i)
-    for (unsigned j = 0; j < columns; ++j)
-      for (unsigned p = 0; p < depth; p += step) {
-        float& sum = c.sums[i * columns + j];
-        double exact = sum;
-        for (unsigned q = p; q < p + step; ++q)
-          exact += static_cast<double>(a.values[i * depth + q]) * static_cast<double>(b.values[q * columns + j]);
-        const auto nearest = static_cast<float>(exact);
-        const bool outward = std::abs(static_cast<double>(nearest)) > std::abs(exact);
-        sum = outward ? std::nextafter(nearest, 0.0f) : nearest;
-      }
+  for (unsigned p = 0; p < count; p += step) {
+    double exact = sum;
+    for (unsigned q = p; q < p + step; ++q) exact += static_cast<double>(left[q]) * static_cast<double>(right[q]);
+    const auto nearest = static_cast<float>(exact);
+    const bool outward = std::abs(static_cast<double>(nearest)) > std::abs(exact);
+    sum = outward ? std::nextafter(nearest, 0.0f) : nearest;
+  }
 }
-inline void store(float* to, const Accumulator& c, unsigned stride) {
-  if (!is_first_lane()) return;
-  for (unsigned i = 0; i < rows; ++i)
-    for (unsigned j = 0; j < columns; ++j) to[i * stride + j] = c.sums[i * columns + j];
+
+struct Two {
+  std::uint32_t first, second;
+};
+inline float cut(std::uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); }
+
+// Calls put(which of the lines, c, what lane c of that line holds): of lines of the left matrix, or of the right.
+template <class Put>
+void gather(Two mine, std::initializer_list<unsigned> lines, const Put& put) {
+  emulation::exchange_values(mine, [&](const auto& of) {
+    unsigned at = 0;
+    for (const unsigned line : lines) {
+      for (unsigned c = 0; c < 4; ++c) put(at, c, of(4 * line + c));
+      ++at;
+    }
+    return 0;
+  });
+}
+
+}  // namespace emulated
+
+inline void multiply_add(Sums& sums, const Left16& a, const Right16& b) {
+  const Lane own = lane();
+  float left[2][16], right[2][16];
+  const auto put = [](float(&to)[16], unsigned at, Halves pair) {
+    to[at] = lower(pair);
+    to[at + 1] = upper(pair);
+  };
+  for (unsigned half = 0; half < 2; ++half)
+    emulated::gather({a[2 * half], a[2 * half + 1]}, {own.g}, [&](unsigned, unsigned c, emulated::Two from) {
+      put(left[0], 8 * half + 2 * c, from.first);
+      put(left[1], 8 * half + 2 * c, from.second);
+    });
+  emulated::gather({b[0], b[1]}, {2 * own.c, 2 * own.c + 1}, [&](unsigned at, unsigned c, emulated::Two from) {
+    put(right[at], 2 * c, from.first);
+    put(right[at], 8 + 2 * c, from.second);
+  });
+  for (unsigned i = 0; i < 4; ++i) emulated::add_cut_off(sums[i], left[i / 2], right[i % 2], 16);
+}
+
+inline void multiply_add(Sums& sums, const Left8& a, const Right8& b) {
+  const Lane own = lane();
+  float left[2][8], right[2][8];
+  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
+  for (unsigned half = 0; half < 2; ++half)
+    emulated::gather({bits(a[2 * half]), bits(a[2 * half + 1])}, {own.g},
+                     [&](unsigned, unsigned c, emulated::Two from) {
+                       left[0][4 * half + c] = emulated::cut(from.first);
+                       left[1][4 * half + c] = emulated::cut(from.second);
+                     });
+  emulated::gather({bits(b[0]), bits(b[1])}, {2 * own.c, 2 * own.c + 1},
+                   [&](unsigned at, unsigned c, emulated::Two from) {
+                     right[at][c] = emulated::cut(from.first);
+                     right[at][4 + c] = emulated::cut(from.second);
+                   });
+  for (unsigned i = 0; i < 4; ++i) emulated::add_cut_off(sums[i], left[i / 2], right[i % 2], 8);
+}
+
+inline void multiply_add(double (&sums)[2], double a, double b) {
+  const Lane own = lane();
+  double left[4], right[2][4];
+  emulation::exchange_values(a, [&](const auto& of) {
+    for (unsigned c = 0; c < 4; ++c) left[c] = of(4 * own.g + c);
+    return 0;
+  });
+  emulation::exchange_values(b, [&](const auto& of) {
+    for (unsigned i = 0; i < 2; ++i)
+      for (unsigned c = 0; c < 4; ++c) right[i][c] = of(4 * (2 * own.c + i) + c);
+    return 0;
+  });
+  for (unsigned i = 0; i < 2; ++i)
+    for (unsigned c = 0; c < 4; ++c) sums[i] = std::fma(left[c], right[i][c], sums[i]);
 }
 
 #else
 
-namespace wmma = nvcuda::wmma;
-using Accumulator = wmma::fragment<wmma::accumulator, rows, columns, depth, float>;
-using Left = wmma::fragment<wmma::matrix_a, rows, columns, depth, wmma::precision::tf32, wmma::row_major>;
-using Right = wmma::fragment<wmma::matrix_b, rows, columns, depth, wmma::precision::tf32, wmma::row_major>;
+// Sums in float of products of numbers of eight bits.
+__device__ inline void multiply_add(Sums& sums, const Left16& a, const Right16& b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
 
-__device__ inline float round(float value) { return wmma::__float_to_tf32(value); }
-__device__ inline void clear(Accumulator& a) { wmma::fill_fragment(a, 0.0f); }
-__device__ inline void load(Left& a, const float* from, unsigned stride) { wmma::load_matrix_sync(a, from, stride); }
-__device__ inline void load(Right& b, const float* from, unsigned stride) { wmma::load_matrix_sync(b, from, stride); }
-__device__ inline void multiply_add(Accumulator& c, const Left& a, const Right& b) { wmma::mma_sync(c, a, b, c); }
-__device__ inline void store(float* to, const Accumulator& c, unsigned stride) {
-  wmma::store_matrix_sync(to, c, stride, wmma::mem_row_major);
+// The same of numbers of eleven bits.
+__device__ inline void multiply_add(Sums& sums, const Left8& a, const Right8& b) {
+  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(bits(a[0])), "r"(bits(a[1])), "r"(bits(a[2])), "r"(bits(a[3])), "r"(bits(b[0])), "r"(bits(b[1])));
+}
+
+// 8 x 4 by 4 x 8 in double: row g and summand c, summand c and column g; sums of row g.
+__device__ inline void multiply_add(double (&sums)[2], double a, double b) {
+  asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+      : "+d"(sums[0]), "+d"(sums[1])
+      : "d"(a), "d"(b));
 }
 
 #endif
+
+// The sum over the four lanes of one row, for all of them.
+template <class T>
+__device__ T row_sum(T value) {
+  value += __shfl_xor_sync(all_lanes, value, 1);
+  return value + __shfl_xor_sync(all_lanes, value, 2);
+}
 
 }  // namespace mfa::cuda::tensor

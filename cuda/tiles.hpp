@@ -1,4 +1,4 @@
-// How blocks go through tiles of entries: sixteen of one component, two to each of a block's warps.
+// How blocks go through tiles of entries of one component, two at a time to each of a block's warps.
 #pragma once
 
 #include "entries.hpp"
@@ -7,7 +7,7 @@
 namespace mfa::cuda {
 
 inline constexpr unsigned rows_of_warp = 2;
-inline constexpr unsigned tile_warps = tile_entries / rows_of_warp;
+inline constexpr unsigned tile_warps = 8;
 inline constexpr unsigned tile_threads = tile_warps * warp_size;
 
 // Entries of one component.
@@ -39,14 +39,15 @@ template <class S, class Visit>
 __device__ void for_each_pair(const Rows<S>& rows, const EntryView& entries, std::size_t n_components,
                               const Visit& visit) {
   const int tiles = entries.tile_starts[n_components];
-  const unsigned first = threadIdx.x / warp_size * rows_of_warp;
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, n_components, tile);
-    if (first >= members.count) continue;
-    const unsigned count = members.count - first > 1 ? 2 : 1;
-    const auto one = static_cast<std::size_t>(members.rows[first]);
-    const auto other = static_cast<std::size_t>(members.rows[first + count - 1]);
-    visit(Pair<S>{members.component, {one, other}, {rows.row(one), rows.row(other)}, count});
+    for (unsigned first = threadIdx.x / warp_size * rows_of_warp; first < members.count;
+         first += tile_warps * rows_of_warp) {
+      const unsigned count = members.count - first > 1 ? 2 : 1;
+      const auto one = static_cast<std::size_t>(members.rows[first]);
+      const auto other = static_cast<std::size_t>(members.rows[first + count - 1]);
+      visit(Pair<S>{members.component, {one, other}, {rows.row(one), rows.row(other)}, count});
+    }
   }
 }
 

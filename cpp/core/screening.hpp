@@ -54,14 +54,27 @@ MFA_HD inline double precision_product_size(double inverse_noise, double x_lengt
   return (x_length + mean_length + loading_length * z_length) * inverse_noise;
 }
 
-// Computes  the same as coordinate_error for coordinates that tensor cores make of x and a basis that are both rounded to
-//           TF32, theory.md (D1); `basis_error` is the norm of what rounding changed in the basis.
-// Numerics  TF32 has eleven bits: |x| is off by 2^-11 of itself at most. Their products are exact in float, and are added
-//           up in steps of four or more features, each of which may cut off a unit in the last place.
+// Computes  the same as coordinate_error for coordinates that tensor cores make of x and a basis, each number taken as a sum
+//           of two of eight bits, theory.md (D1); `basis_error` is the norm of what that leaves of the basis, and 2^-9
+//           times that of its smaller parts, which x's smaller parts are not multiplied by.
+// Numerics  what it leaves of x is 2^-18 |x| at most. Products are exact in float. Those of 64 features are added up in
+//           steps of four or more, each of which may cut off a unit in the last place; the sums of these in one chain of
+//           roundings.
 MFA_HD inline double tensor_coordinate_error(double x_norm, std::size_t n_features, double basis_error) {
-  constexpr double float_epsilon = 1.1920928955078125e-7;
-  const double summed = float_epsilon * (8.0 + static_cast<double>(n_features) / 4.0);
-  return (1.001 * (0x1p-11 + basis_error) + summed) * std::sqrt(x_norm);
+  constexpr double unit = 1.1920928955078125e-7;
+  constexpr double runs = 3 * 64.0 / 4.0;
+  const double chain = 0.5 * (1.0 + static_cast<double>(n_features) / 64.0);
+  return (1.001 * (0x1p-18 + basis_error) + unit * (runs + chain)) * std::sqrt(x_norm);
+}
+
+// Computes  the rounding unit, as shadow_distance_error takes it, of products of n_directions terms on tensor cores, each
+//           number taken as a sum of two of eleven bits, theory.md (D3).
+// Numerics  2^-22 of each number is left out, and the product of the smaller parts; three products are added up in steps of
+//           four terms. An error of all products by delta moves c by four to eight times delta, for which there are
+//           sixteen units.
+MFA_HD inline double tensor_product_unit(std::size_t n_directions) {
+  constexpr double unit = 1.1920928955078125e-7;
+  return 0.5 * (unit * 3.0 * static_cast<double>(n_directions) / 4.0 + 0x1p-20);
 }
 
 // Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).

@@ -68,6 +68,11 @@ template <class T>
 T __shfl_sync(unsigned, T value, int lane) {
   return mfa::emulation::exchange_values(value, [&](const auto& of) { return of(static_cast<unsigned>(lane)); });
 }
+template <class T>
+T __shfl_up_sync(unsigned, T value, unsigned step) {
+  const unsigned lane = threadIdx.x % 32;
+  return mfa::emulation::exchange_values(value, [&](const auto& of) { return of(lane < step ? lane : lane - step); });
+}
 inline unsigned __ballot_sync(unsigned, bool value) {
   return mfa::emulation::exchange_values(value, [&](const auto& of) {
     unsigned bits = 0;

@@ -113,16 +113,13 @@ __global__ void choose_kernel(Choice choice, bool sharp, const std::int64_t* lab
   attack.target_class[i] = static_cast<int>(rival.index);
 }
 
-// Components that are held fixed may be some that scoring has left out: those are marked. One thread per row.
-__global__ void mark_pairs_kernel(std::size_t n_components, bool only_unknown, ScoreView scores, Attack attack) {
+// Components that are held fixed may be some that scoring has left out, or not looked at closely. One thread per row.
+__global__ void mark_pairs_kernel(std::size_t n_components, ScoreView scores, Attack attack) {
   const std::size_t i = task_index();
   if (i >= scores.n) return;
   for (std::size_t k = 0; k < n_components; ++k) scores.marks[scores.at(i, k)] = 0;
   if (attack.done[i]) return;
-  for (const int k : {attack.source[i], attack.target[i]}) {
-    const std::size_t at = scores.at(i, static_cast<std::size_t>(k));
-    scores.marks[at] = !only_unknown || scores.known[at] == known_nothing;
-  }
+  for (const int k : {attack.source[i], attack.target[i]}) scores.marks[scores.at(i, static_cast<std::size_t>(k))] = 1;
 }
 
 // What the gradient of every row is made of. One thread per row.
@@ -262,17 +259,15 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
                  call.bad_row);
     for (std::size_t step = 0; step <= options.steps; ++step) {
       choice.last = step == options.steps;
-      if (follows && step > 0) scorer.score_followed_groups(moved, core::gap_tolerance, attack.done);
+      if (follows && step > 0) scorer.score_followed_groups(moved, attack.done);
       else scorer.score_groups(moved, core::gap_tolerance, attack.done);
       launch_tasks(stream, count, choose_kernel<T>, choice, false, labels, first, scorer.scores(), attack, out);
       scorer.sharpen(moved, score_tolerance<double>, attack.settled);
       launch_tasks(stream, count, choose_kernel<T>, choice, true, labels, first, scorer.scores(), attack, out);
       if (choice.last) break;
       if (fixed) {
-        launch_tasks(stream, count, mark_pairs_kernel, K, true, scorer.scores(), attack);
+        launch_tasks(stream, count, mark_pairs_kernel, K, scorer.scores(), attack);
         scorer.evaluate_marked(moved);
-        launch_tasks(stream, count, mark_pairs_kernel, K, false, scorer.scores(), attack);
-        scorer.refine_marked(moved);
       }
       launch_tasks(stream, count, terms_kernel, K, choice, fixed, scorer.scores(), attack);
       gradients.add_up(stream, moved, scorer, most_terms);

@@ -188,6 +188,24 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
     }
   }
 
+  // z = Q C'^-T v with v = columns (y - mu_y), of the shadow's rotated factors.
+  std::vector<float> slopes(K * L * R), offsets(K * L);
+  std::vector<double> z(L);
+  for (std::size_t k = 0; k < K; ++k) {
+    const cpu::DifferenceView<double> difference = shadow.difference<double>(k);
+    const auto factors_of = [&](const auto& v) {
+      for (std::size_t l = 0; l < L; ++l) z[l] = v(l);
+      core::solve_lower_transposed(L, shadow.component(k).cholesky, z.data());
+      subspace->to_model_factors(k, z.data());
+    };
+    for (std::size_t r = 0; r < R; ++r) {
+      factors_of([&](std::size_t l) { return difference.columns[l * R + r]; });
+      for (std::size_t l = 0; l < L; ++l) slopes[(k * L + l) * R + r] = static_cast<float>(z[l]);
+    }
+    factors_of([&](std::size_t l) { return shadow.projected_means()[l * K + k]; });
+    for (std::size_t l = 0; l < L; ++l) offsets[k * L + l] = static_cast<float>(z[l]);
+  }
+
   screen_.n_directions = R;
   screen_.component_tiles = tiles;
   screen_.basis_error = norm_bound(errors, R, d) + 0x1p-9 * norm_bound(smaller, R, d);
@@ -197,6 +215,8 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   upload(screen_.basis, basis);
   upload(screen_.columns, columns);
   upload(screen_.column_terms, column_terms);
+  upload(screen_.factor_slopes, slopes);
+  upload(screen_.factor_offsets, offsets);
   upload(screen_.mean_norms, terms.mean_norms, K);
   upload(screen_.model_errors, terms.model_errors, K);
   upload(screen_.means_left, terms.means_left, K);
@@ -206,14 +226,14 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   upload(screen_.log_normalizers, terms.log_normalizers, K);
   if (model.noise() != Noise::spherical) return;
 
-  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), factors(L);
+  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K);
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView component = shadow.component(k);
     std::copy_n(component.mean, R, means.data() + k * R);
     for (std::size_t r = 0; r < R; ++r) {
-      for (std::size_t l = 0; l < L; ++l) factors[l] = component.loadings[l * R + r];
-      subspace->to_model_factors(k, factors.data());
-      for (std::size_t l = 0; l < L; ++l) loadings[(k * L + l) * R + r] = factors[l];
+      for (std::size_t l = 0; l < L; ++l) z[l] = component.loadings[l * R + r];
+      subspace->to_model_factors(k, z.data());
+      for (std::size_t l = 0; l < L; ++l) loadings[(k * L + l) * R + r] = z[l];
     }
     mean_lengths[k] = subspace->mean_length(k);
     loading_lengths[k] = subspace->loading_length(k);

@@ -1,11 +1,9 @@
 #include "evaluation.hpp"
 
 #include <cmath>
-#include <limits>
 
 #include "core/gaussian.hpp"
-#include "tensor.hpp"
-#include "tiles.hpp"
+#include "tile_products.hpp"
 
 namespace mfa::cuda {
 namespace {
@@ -13,280 +11,198 @@ namespace {
 // By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
 constexpr double largest_correction = 1e3;
 constexpr int most_passes = 4;
-// Products that a warp keeps of a row at once, in residual form.
-constexpr std::size_t columns_at_once = 10;
 
-// The warps of a block have the same entries, a tile of them, and each its part of the features.
-constexpr unsigned difference_warps = 4;
-constexpr unsigned difference_threads = difference_warps * warp_size;
-constexpr unsigned matrix_rows = 8;
-constexpr unsigned row_matrices = tile_entries / matrix_rows;
-constexpr unsigned step_features = 16;
-
-// What the difference form is made of, by component.
-struct Distance {
-  const double* means;          // one for every component, or one for all
-  std::size_t mean_stride;      // d, or 0
-  const double* columns;        // (K, L, d)
-  const double* inverse_noise;  // (K, d), or null for 1
+// Factors and gradients (tile_entries, L) of the tile that a block is at.
+struct Scratch {
+  double* z;
+  double* gradient;
 };
 
-// Computes  the products of a tile's rows with columns [first, first + 8 Tiles) of a component, where there are so many, and
-//           |x - mu|^2_D, each warp of its features. Row i of the tile and column m are parts[warp][i][m], the norm the last.
+// The first factors of row i, of which this thread makes those from `part` on in steps of `parts`.
+__device__ void start_factors(const ModelView& model, const ScoreView& scores, const FactorGuess& guess, std::size_t i,
+                              std::size_t k, unsigned part, unsigned parts, double* z) {
+  const std::size_t L = model.n_factors;
+  if (scores.known[scores.at(i, k)] != known_nothing && scores.factors != nullptr) {
+    if (part != 0) return;
+    const double* from = scores.factors + (i * model.n_components + k) * L;
+    bool finite = true;
+    for (std::size_t l = 0; l < L; ++l) finite = finite && std::isfinite(from[l]);
+    for (std::size_t l = 0; l < L; ++l) z[l] = finite ? from[l] : 0.0;
+    if (scores.known[scores.at(i, k)] == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), z);
+    return;
+  }
+  for (std::size_t l = part; l < L; l += parts) {
+    float sum = 0.0f;
+    if (guess.coordinates != nullptr) {
+      const std::size_t R = guess.n_directions;
+      const float* slope = guess.slopes + (k * L + l) * R;
+      for (std::size_t r = 0; r < R; ++r) sum += slope[r] * guess.coordinates[i * R + r];
+      sum -= guess.offsets[k * L + l];
+    }
+    z[l] = std::isfinite(sum) ? static_cast<double>(sum) : 0.0;
+  }
+}
+
+// Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
+//           features. Four threads share a row; the last number that they take is its distance, which that one returns.
 template <class S, unsigned Tiles>
-__device__ void multiply_rows(const S* const (&x)[row_matrices], bool in_line, const Distance& by, std::size_t k,
-                              std::size_t L, std::size_t d, std::size_t first,
-                              double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
+__device__ double residual_pass(const S* const (&x)[row_matrices], bool in_line, const ModelView& model,
+                                const double* mean, std::size_t k, const Scratch& scratch,
+                                double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
+  const std::size_t L = model.n_factors;
+  const std::size_t d = model.n_features;
   const tensor::Lane own = tensor::lane();
   const unsigned warp = threadIdx.x / warp_size;
   const bool fours = d % 4 == 0;
-  const double* mean = by.means + k * by.mean_stride;
-  const double* weight = by.inverse_noise == nullptr ? nullptr : by.inverse_noise + k * d;
-  const double* columns = by.columns + (k * L + first + own.g) * d;
-  double sums[row_matrices][Tiles][2] = {};
-  double norms[row_matrices] = {};
-#pragma unroll 2
-  for (std::size_t start = warp * step_features; start < d; start += difference_warps * step_features) {
-    const std::size_t j = start + 4 * own.c;
-    const auto left = static_cast<unsigned>(j < d ? d - j : 0);
-    Four<S> values[row_matrices];
+  const double* loadings = model.component_loadings(k);
+  const double* inverse_noise = model.component_inverse_noise(k);
+  const double scalar = model.inverse_scalars[k];
+  const auto factor = [&](unsigned m, std::size_t l) { return scratch.z[(m * matrix_rows + own.g) * L + l]; };
+  double distance = 0.0;
+  for (std::size_t first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
+    double products[Tiles][row_matrices][2] = {};
+    double squares[row_matrices] = {};
+    for (std::size_t start = warp * step_features; start < d; start += tile_block_warps * step_features) {
+      const std::size_t j = start + 4 * own.c;
+      const auto left = static_cast<unsigned>(j < d ? d - j : 0);
+      Four<S> values[row_matrices];
 #pragma unroll
-    for (unsigned m = 0; m < row_matrices; ++m) values[m] = load_four(x[m] + j, left, in_line);
-    const Four<double> center = load_four(mean + j, left, fours);
-    Four<double> column[Tiles];
+      for (unsigned m = 0; m < row_matrices; ++m) values[m] = load_four(x[m] + j, left, in_line);
+      const Four<double> center = load_four(mean + j, left, fours);
+      Four<double> weight{{scalar, scalar, scalar, scalar}};
+      if (inverse_noise != nullptr) weight = load_four(inverse_noise + j, left, fours);
+      TilePart rest;
 #pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t) {
-      const bool exists = first + t * tile_columns + own.g < L;
-      column[t] = load_four(columns + t * tile_columns * d + j, exists ? left : 0, fours);
+      for (unsigned m = 0; m < row_matrices; ++m)
+#pragma unroll
+        for (unsigned f = 0; f < 4; ++f) rest[m][f] = to<double>(values[m].values[f]) - center.values[f];
+      subtract_explained(rest, loadings, L, d, start, factor);
+#pragma unroll
+      for (unsigned m = 0; m < row_matrices; ++m)
+#pragma unroll
+        for (unsigned f = 0; f < 4; ++f) {
+          const double weighted = rest[m][f] * weight.values[f];
+          squares[m] += rest[m][f] * weighted;
+          rest[m][f] = weighted;
+        }
+      add_products<Tiles>(products, rest, loadings, L, d, first, start);
     }
-    Four<double> share{{1.0, 1.0, 1.0, 1.0}};
-    if (weight != nullptr) share = load_four(weight + j, left, fours);
-#pragma unroll
-    for (unsigned f = 0; f < 4; ++f)
-#pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m) {
-        const double offset = to<double>(values[m].values[f]) - center.values[f];
-        norms[m] += offset * offset * share.values[f];
-#pragma unroll
-        for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(sums[m][t], offset, column[t].values[f]);
-      }
+    store_parts<Tiles>(products, squares, parts[warp]);
+    __syncthreads();
+    const unsigned row = threadIdx.x / tile_sharers;
+    for (unsigned m = threadIdx.x % tile_sharers; m <= tile_columns * Tiles; m += tile_sharers) {
+      double sum = 0.0;
+      for (unsigned w = 0; w < tile_block_warps; ++w) sum += parts[w][row][m];
+      if (m == tile_columns * Tiles) distance = sum;
+      else if (first + m < L) scratch.gradient[row * L + first + m] = sum - scratch.z[row * L + first + m];
+    }
+    __syncthreads();
   }
-#pragma unroll
-  for (unsigned m = 0; m < row_matrices; ++m) {
-    double* to = parts[warp][m * matrix_rows + own.g];
-#pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t)
-      for (unsigned e = 0; e < 2; ++e) to[t * tile_columns + 2 * own.c + e] = sums[m][t][e];
-    const double norm = tensor::row_sum(norms[m]);
-    if (own.c == 0) to[tile_columns * Tiles] = norm;
-  }
+  return distance;
 }
 
-// Blocks take tile after tile. keep(i, k, l, v) is called for every factor of an entry, give(i, k, |x - mu|^2_D, |v|^2) for the
-// entry; four threads share a row.
-template <class S, unsigned Tiles, class Keep, class Give>
-__device__ void for_each_distance(const Rows<S>& rows, const EntryView& entries, std::size_t n_components, std::size_t L,
-                                  std::size_t d, const Distance& by, const Keep& keep, const Give& give) {
-  __shared__ double parts[difference_warps][tile_entries][tile_columns * Tiles + 1];
-  constexpr unsigned sharers = difference_threads / tile_entries;
+// Blocks take tile after tile. `mean` is one for all, or null for the components' own; give(i, k, q, z) is called for every
+// entry.
+template <class S, unsigned Tiles, class Give>
+__device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, const double* mean, const FactorGuess& guess,
+                               const EntryView& entries, const ScoreView& scores, double* all_scratch, const Give& give) {
+  __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
+  __shared__ int unsettled;
+  const std::size_t L = model.n_factors;
   const bool in_line = rows.has_aligned_fours();
-  const int tiles = entries.tile_starts[n_components];
+  double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
+  const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
+  const int tiles = entries.tile_starts[model.n_components];
+  const unsigned row = threadIdx.x / tile_sharers;
+  const unsigned sharer = threadIdx.x % tile_sharers;
+  constexpr unsigned last_sharer = tile_columns * Tiles % tile_sharers;
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
-    const Tile members = tile_at(entries, n_components, tile);
+    const Tile members = tile_at(entries, model.n_components, tile);
     const std::size_t k = members.component;
     const S* x[row_matrices];
 #pragma unroll
-    for (unsigned m = 0; m < row_matrices; ++m) {
-      const unsigned at = m * matrix_rows + tensor::lane().g;
-      x[m] = rows.row(static_cast<std::size_t>(members.rows[at < members.count ? at : members.count - 1]));
-    }
-    const unsigned own = threadIdx.x / sharers;
-    const auto i = static_cast<std::size_t>(members.rows[own < members.count ? own : members.count - 1]);
-    double square = 0.0, explained = 0.0;
-    for (std::size_t first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
-      multiply_rows<S, Tiles>(x, in_line, by, k, L, d, first, parts);
+    for (unsigned m = 0; m < row_matrices; ++m) x[m] = rows.row(members.row(m * matrix_rows + tensor::lane().g));
+    const std::size_t i = members.row(row);
+    double* z = scratch.z + row * L;
+    start_factors(model, scores, guess, i, k, sharer, tile_sharers, z);
+    __syncthreads();
+    double mahalanobis = 0.0;
+    bool settled = sharer != last_sharer;
+    for (int pass = 0; pass < most_passes; ++pass) {
+      const double* about = mean == nullptr ? model.component_mean(k) : mean;
+      const double distance = residual_pass<S, Tiles>(x, in_line, model, about, k, scratch, parts);
+      if (threadIdx.x == 0) unsettled = 0;
       __syncthreads();
-      for (unsigned m = threadIdx.x % sharers; m <= tile_columns * Tiles; m += sharers) {
-        double sum = 0.0;
-        for (unsigned w = 0; w < difference_warps; ++w) sum += parts[w][own][m];
-        if (m == tile_columns * Tiles) {
-          square = sum;
-        } else if (first + m < L) {
-          explained += sum * sum;
-          if (own < members.count) keep(i, k, first + m, sum);
-        }
+      if (!settled) {  // so that no row depends on the one beside it
+        const double q = distance + core::squared_norm(L, z);
+        const double taken_off =
+            core::complete_residual_form(L, model.component_cholesky(k), z, scratch.gradient + row * L);
+        const double rest = q - taken_off;
+        mahalanobis = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
+        settled = taken_off <= largest_correction * mahalanobis;
+        if (!settled) unsettled = 1;
       }
       __syncthreads();
+      const bool done = unsettled == 0;
+      __syncthreads();
+      if (done) break;
     }
-    // The norm is the last of the numbers that a row's threads have taken in turn.
-    explained = tensor::row_sum(explained);
-    if (threadIdx.x % sharers == tile_columns * Tiles % sharers && own < members.count) give(i, k, square, explained);
+    if (sharer == last_sharer && row < members.count) give(i, k, mahalanobis, z);
+    __syncthreads();
   }
 }
 
 template <class S, unsigned Tiles>
-__global__ void __launch_bounds__(difference_threads)
-    difference_kernel(Rows<S> rows, ModelView model, EntryView entries, ScoreView scores, double unit) {
+__global__ void __launch_bounds__(tile_block_threads)
+    evaluation_kernel(Rows<S> rows, ModelView model, FactorGuess guess, EntryView entries, ScoreView scores,
+                      double* scratch) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const Distance by{model.means, model.n_features, model.columns, model.inverse_noise};
-  const auto keep = [&](std::size_t i, std::size_t k, std::size_t l, double v) {
-    if (scores.factors != nullptr) scores.factors[(i * K + k) * L + l] = v;
-  };
-  const auto give = [&](std::size_t i, std::size_t k, double square, double explained) {
-    const double norm = square * model.inverse_scalars[k];
-    const std::size_t at = scores.at(i, k);
-    scores.values[at] = core::log_density(model.log_normalizers[k], core::difference_form(norm, 0.0, explained));
-    scores.errors[at] = core::difference_form_error(norm, unit, model.model_errors[k]);
-    scores.known[at] = known_v;
-  };
-  for_each_distance<S, Tiles>(rows, entries, K, L, model.n_features, by, keep, give);
+  for_each_entry<S, Tiles>(
+      rows, model, nullptr, guess, entries, scores, scratch,
+      [&](std::size_t i, std::size_t k, double q, const double* z) {
+        const std::size_t at = scores.at(i, k);
+        scores.values[at] = core::log_density(model.log_normalizers[k], q);
+        scores.errors[at] = 0.0;  // as good as it gets
+        scores.known[at] = known_z;
+        if (scores.factors == nullptr) return;
+        for (std::size_t l = 0; l < L; ++l) scores.factors[(i * K + k) * L + l] = z[l];
+      });
 }
 
-// The distance alone, of rows about one mean.
+// The distance alone, about a mean that is given.
 template <unsigned Tiles>
-__global__ void __launch_bounds__(difference_threads)
-    distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores) {
-  const Distance by{mean, 0, model.columns, model.inverse_noise};
-  const auto give = [&](std::size_t i, std::size_t k, double square, double explained) {
-    scores.values[scores.at(i, k)] = core::difference_form(square * model.inverse_scalars[k], 0.0, explained);
-  };
-  for_each_distance<double, Tiles>(rows, entries, model.n_components, model.n_factors, model.n_features, by,
-                                   [](std::size_t, std::size_t, std::size_t, double) {}, give);
-}
-
-// Half the negative gradient over the factors, and q, at the factors z (L) of each of a pair of rows: one pass.
-template <class S>
-__device__ void residual_pass(const S* const* x, const ModelView& model, std::size_t k, const double* const* z,
-                              double (&q)[rows_of_warp], double* const* gradient) {
-  const std::size_t L = model.n_factors;
-  const std::size_t d = model.n_features;
-  const unsigned lane = threadIdx.x % warp_size;
-  const double* mean = model.component_mean(k);
-  const double* loadings = model.component_loadings(k);
-  const double* inverse_noise = model.component_inverse_noise(k);
-  std::size_t l = 0;
-  do {
-    const std::size_t count = L - l < columns_at_once ? L - l : columns_at_once;
-    double total[rows_of_warp][columns_at_once + 1] = {};
-    for (std::size_t j = lane; j < d; j += warp_size) {
-      const double weight = inverse_noise == nullptr ? model.inverse_scalars[k] : inverse_noise[j];
-      double rest[rows_of_warp];
-      for (unsigned r = 0; r < rows_of_warp; ++r) rest[r] = to<double>(x[r][j]) - mean[j];
-      for (std::size_t m = 0; m < L; ++m) {
-        const double loading = loadings[m * d + j];
-        for (unsigned r = 0; r < rows_of_warp; ++r) rest[r] -= loading * z[r][m];
-      }
-#pragma unroll
-      for (unsigned r = 0; r < rows_of_warp; ++r) {
-        const double weighted = rest[r] * weight;
-        total[r][columns_at_once] += rest[r] * weighted;
-#pragma unroll
-        for (std::size_t m = 0; m < columns_at_once; ++m)
-          if (m < count) total[r][m] += loadings[(l + m) * d + j] * weighted;
-      }
-    }
-#pragma unroll
-    for (unsigned r = 0; r < rows_of_warp; ++r) {
-      q[r] = warp_sum(total[r][columns_at_once]);
-#pragma unroll
-      for (std::size_t m = 0; m < columns_at_once; ++m) {
-        const double sum = warp_sum(total[r][m]);
-        if (lane == 0 && m < count) gradient[r][l + m] = sum - z[r][l + m];
-      }
-    }
-    l += columns_at_once;
-  } while (l < L);
-  for (unsigned r = 0; r < rows_of_warp; ++r) q[r] += core::squared_norm(L, z[r]);
-  __syncwarp();
-}
-
-template <class S>
-__global__ void __launch_bounds__(tile_threads)
-    residual_kernel(Rows<S> rows, ModelView model, EntryView entries, ScoreView scores, double* scratch) {
-  const std::size_t K = model.n_components;
-  const std::size_t L = model.n_factors;
-  const unsigned lane = threadIdx.x % warp_size;
-  double* own_scratch = scratch + (blockIdx.x * tile_warps + threadIdx.x / warp_size) * 2 * rows_of_warp * L;
-  for_each_pair(rows, entries, K, [&](const Pair<S>& pair) {
-    const std::size_t k = pair.component;
-    double* z[rows_of_warp];
-    double* gradient[rows_of_warp];
-    for (unsigned r = 0; r < rows_of_warp; ++r) {
-      z[r] = own_scratch + r * L;
-      gradient[r] = own_scratch + (rows_of_warp + r) * L;
-    }
-    if (lane < rows_of_warp) {
-      double* own = own_scratch + lane * L;
-      const std::size_t i = lane == 0 ? pair.rows[0] : pair.rows[1];
-      const double* from = scores.factors == nullptr ? nullptr : scores.factors + (i * K + k) * L;
-      bool usable = from != nullptr;
-      for (std::size_t l = 0; usable && l < L; ++l) usable = std::isfinite(from[l]);
-      for (std::size_t l = 0; l < L; ++l) own[l] = usable ? from[l] : 0.0;
-      if (scores.known[scores.at(i, k)] == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), own);
-    }
-    __syncwarp();
-
-    double mahalanobis[rows_of_warp] = {};
-    bool settled[rows_of_warp] = {};
-    for (int pass = 0; pass < most_passes && !(settled[0] && settled[1]); ++pass) {
-      double q[rows_of_warp];
-      residual_pass(pair.x, model, k, z, q, gradient);
-      for (unsigned r = 0; r < rows_of_warp; ++r) {
-        if (settled[r]) continue;  // so that no row depends on the one beside it
-        double taken_off = 0.0;
-        if (lane == 0)
-          taken_off = core::complete_residual_form(L, model.component_cholesky(k), z[r], gradient[r]);
-        taken_off = __shfl_sync(all_lanes, taken_off, 0);
-        const double rest = q[r] - taken_off;
-        mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
-        settled[r] = taken_off <= largest_correction * mahalanobis[r];
-      }
-      __syncwarp();
-    }
-    if (lane >= pair.count) return;
-    const std::size_t i = lane == 0 ? pair.rows[0] : pair.rows[1];
-    const std::size_t at = scores.at(i, k);
-    scores.values[at] = core::log_density(model.log_normalizers[k], lane == 0 ? mahalanobis[0] : mahalanobis[1]);
-    scores.errors[at] = 0.0;  // as good as it gets
-    scores.known[at] = known_z;
-    if (scores.factors == nullptr) return;
-    for (std::size_t l = 0; l < L; ++l) scores.factors[(i * K + k) * L + l] = own_scratch[lane * L + l];
-  });
+__global__ void __launch_bounds__(tile_block_threads)
+    distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores,
+                    ScoreView nothing, double* scratch) {
+  for_each_entry<double, Tiles>(rows, model, mean, {}, entries, nothing, scratch,
+                                [&](std::size_t i, std::size_t k, double q, const double*) {
+                                  scores.values[scores.at(i, k)] = q;
+                                });
 }
 
 }  // namespace
 
+std::size_t evaluation_scratch(std::size_t n_factors) { return resident_blocks() * 2 * tile_entries * n_factors; }
+
+template <class S>
+void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, const FactorGuess& guess,
+              const EntryView& entries, const ScoreView& scores, double* scratch) {
+  const auto kernel = model.n_factors > tile_columns ? evaluation_kernel<S, 2> : evaluation_kernel<S, 1>;
+  launch(stream, resident_blocks(), tile_block_threads, kernel, rows, model, guess, entries, scores, scratch);
+}
+
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
-                       const EntryView& entries, const ScoreView& scores) {
+                       const EntryView& entries, const ScoreView& scores, double* scratch) {
   const auto kernel = model.n_factors > tile_columns ? distance_kernel<2> : distance_kernel<1>;
-  launch(stream, resident_blocks(), difference_threads, kernel, rows, model, mean, entries, scores);
+  ScoreView nothing = scores;  // whatever is known is about other rows
+  nothing.factors = nullptr;
+  launch(stream, resident_blocks(), tile_block_threads, kernel, rows, model, mean, entries, scores, nothing, scratch);
 }
 
-std::size_t residual_scratch(std::size_t n_factors) {
-  return resident_blocks() * tile_warps * 2 * rows_of_warp * n_factors;
-}
-
-template <class S>
-void evaluate_difference(Stream stream, const Rows<S>& rows, const ModelView& model, const EntryView& entries,
-                         const ScoreView& scores) {
-  const auto kernel = model.n_factors > tile_columns ? difference_kernel<S, 2> : difference_kernel<S, 1>;
-  // A lane adds up a part of its warp's features.
-  const double unit = core::chained_rounding_unit(std::numeric_limits<double>::epsilon(),
-                                                  ceil_div(model.n_features, difference_warps));
-  launch(stream, resident_blocks(), difference_threads, kernel, rows, model, entries, scores, unit);
-}
-
-template <class S>
-void evaluate_residual(Stream stream, const Rows<S>& rows, const ModelView& model, const EntryView& entries,
-                       const ScoreView& scores, double* scratch) {
-  launch_over_tiles(stream, residual_kernel<S>, rows, model, entries, scores, scratch);
-}
-
-#define MFA_INSTANTIATE(S)                                                                                       \
-  template void evaluate_difference(Stream, const Rows<S>&, const ModelView&, const EntryView&, const ScoreView&); \
-  template void evaluate_residual(Stream, const Rows<S>&, const ModelView&, const EntryView&, const ScoreView&, \
-                                  double*);
+#define MFA_INSTANTIATE(S)                                                                                \
+  template void evaluate(Stream, const Rows<S>&, const ModelView&, const FactorGuess&, const EntryView&, \
+                         const ScoreView&, double*);
 MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 

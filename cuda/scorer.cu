@@ -74,7 +74,7 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   const ModelView& view = model_.view();
   scores_ = lay_out_scores(arena, view.n_components, view.n_factors, keeps_factors_, stride);
   entries_ = lay_out_entries(arena, view.n_components, stride);
-  scratch_ = arena.take<double>(residual_scratch(view.n_factors));
+  scratch_ = arena.take<double>(evaluation_scratch(view.n_factors));
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
   if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), follows_, stride);
   else dense_ = lay_out_dense(arena, view, stride);
@@ -90,13 +90,12 @@ void Scorer<S>::begin(Stream stream, const Blas& blas) {
 template <class S>
 void Scorer<S>::evaluate_marked(const Rows<S>& rows) {
   list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
-  evaluate_difference(stream_, rows, model(), entries_, scores_);
-}
-
-template <class S>
-void Scorer<S>::refine_marked(const Rows<S>& rows) {
-  list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
-  evaluate_residual(stream_, rows, model(), entries_, scores_, scratch_);
+  FactorGuess guess;
+  if (screening_) {
+    const ScreenView& screen = model_.screen();
+    guess = {screen.n_directions, screen_.coordinates, screen.factor_slopes, screen.factor_offsets};
+  }
+  evaluate(stream_, rows, model(), guess, entries_, scores_, scratch_);
 }
 
 template <class S>
@@ -111,24 +110,26 @@ void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
   score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
   launch_tasks(stream_, model().n_components * scores_.n, mark_inexact_kernel, model().n_components, tolerance,
                scores_);
-  refine_marked(rows);
+  evaluate_marked(rows);
 }
 
 template <class S>
 void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
-  if (screening_)
+  if (screening_) {
     screen_rows(stream_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
-  else
+    evaluate_survivors(rows);
+  } else {
     score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
-  finish_groups(rows, tolerance);
+    sharpen(rows, tolerance, skip);
+  }
 }
 
 template <class S>
-void Scorer<S>::score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+void Scorer<S>::score_followed_groups(const Rows<S>& rows, const std::uint8_t* skip) {
   take(rows, skip);
   screen_by_coordinates(stream_, model(), model_.screen(), groups_, scores_, screen_);
-  finish_groups(rows, tolerance);
+  evaluate_survivors(rows);
 }
 
 template <class S>
@@ -137,24 +138,18 @@ void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
 }
 
 template <class S>
-void Scorer<S>::finish_groups(const Rows<S>& rows, double tolerance) {
-  if (screening_) {
-    evaluate_marked(rows);
-    // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where
-    // the candidate was a poor guess, and then leaves few.
-    for (const bool only_one : {true, false}) {
-      mark_survivors(stream_, groups_, only_one, scores_, screen_);
-      evaluate_marked(rows);
-    }
-  }
-  sharpen(rows, tolerance, scores_.skip);
+void Scorer<S>::evaluate_survivors(const Rows<S>& rows) {
+  evaluate_marked(rows);
+  mark_survivors(stream_, groups_, scores_, screen_);
+  evaluate_marked(rows);
 }
 
 template <class S>
 void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+  if (screening_) return;  // all that is known is known to all digits
   scores_.skip = skip;
   launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, scores_);
-  refine_marked(rows);
+  evaluate_marked(rows);
 }
 
 template class Scorer<float>;

@@ -1,5 +1,5 @@
-// Rows scored under the components of a model: by bounds and an evaluation of what they leave standing, or by matrix
-// products; and in residual form what either cannot resolve. Scoring, EM and the attacks are made of it, as on the CPU of
+// Rows scored under the components of a model: by bounds and an evaluation in residual form of what they leave standing, or by
+// matrix products and an evaluation of what these cannot resolve. Scoring, EM and the attacks are made of it, as on the CPU of
 // cpp/cpu/block.hpp.
 #pragma once
 
@@ -60,15 +60,14 @@ class Scorer {
   //           cpp/cpu/block.hpp says it. Rows that `skip` marks are left alone.
   void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
   // Computes  the same of rows that have been scored before, have moved since, and have been followed.
-  void score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
+  void score_followed_groups(const Rows<S>& rows, const std::uint8_t* skip);
   // Brings what matters to the groups to another tolerance, in rows that `skip` does not mark.
   void sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
   // Follows the rows' steps.
   void follow(const StepView& steps, std::size_t first_row);
   // Computes  what is marked, in residual form; its factors are known to all digits then.
-  void refine_marked(const Rows<S>& rows);
-  // Computes  what is marked, by the difference form (6a).
   void evaluate_marked(const Rows<S>& rows);
+  double* scratch() const { return scratch_; }  // evaluation_scratch() numbers
 
   const ScoreView& scores() const { return scores_; }
   const EntryView& entries() const { return entries_; }
@@ -77,8 +76,8 @@ class Scorer {
 
  private:
   void take(const Rows<S>& rows, const std::uint8_t* skip);
-  // From what screening, or a product, has left.
-  void finish_groups(const Rows<S>& rows, double tolerance);
+  // From the candidates of screening.
+  void evaluate_survivors(const Rows<S>& rows);
 
   const DeviceModel& model_;
   Groups host_groups_;

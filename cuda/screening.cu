@@ -363,36 +363,15 @@ __global__ void __launch_bounds__(bound_threads)
   }
 }
 
-// The component of [begin, end) of the largest number, the lowest on a tie; the first where none can be compared.
-__device__ std::size_t largest(const float* values, const ScoreView& scores, std::size_t i, std::size_t begin,
-                               std::size_t end) {
-  std::size_t best = begin;
-  for (std::size_t k = begin + 1; k < end; ++k)
-    if (values[scores.at(i, k)] > values[scores.at(i, best)]) best = k;
-  return best;
-}
-
 // What is proved to lie negligible_nats below the best value so far of its group is left out. One that is not a number is
-// not below anything.
-__global__ void survivors_kernel(GroupView groups, bool only_one, ScoreView scores, ScreenSpace space) {
+// not below anything. One thread per row and group.
+__global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace space) {
   const auto [i, g] = cell_of_thread(scores);
   if (g >= groups.count || scores.skips(i)) return;
-  const std::size_t begin = groups.begin(g);
-  const std::size_t end = groups.end(g);
   const auto least = static_cast<float>(clear_and_find_floor(scores, groups, i, g) - core::negligible_nats);
-  for (std::size_t k = begin; k < end; ++k)
-    if (const std::size_t at = scores.at(i, k); scores.known[at] != known_nothing)
-      space.upper[at] = -std::numeric_limits<float>::infinity();
-  const auto stands = [&](std::size_t at) {
-    return scores.known[at] == known_nothing && !(space.upper[at] < least);
-  };
-  if (only_one) {
-    const std::size_t at = scores.at(i, largest(space.upper, scores, i, begin, end));
-    if (stands(at)) scores.marks[at] = 1;
-    return;
-  }
-  for (std::size_t k = begin; k < end; ++k)
-    if (stands(scores.at(i, k))) scores.marks[scores.at(i, k)] = 1;
+  for (std::size_t k = groups.begin(g); k < groups.end(g); ++k)
+    if (const std::size_t at = scores.at(i, k); scores.known[at] == known_nothing && !(space.upper[at] < least))
+      scores.marks[at] = 1;
 }
 
 }  // namespace
@@ -423,9 +402,8 @@ void move_coordinates(Stream stream, const ModelView& model, const ScreenView& s
                bad_row);
 }
 
-void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const ScoreView& scores,
-                    const ScreenSpace& space) {
-  launch_tasks(stream, groups.count * scores.n, survivors_kernel, groups, only_one, scores, space);
+void mark_survivors(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space) {
+  launch_tasks(stream, groups.count * scores.n, survivors_kernel, groups, scores, space);
 }
 
 #define MFA_INSTANTIATE(S)                                                                            \

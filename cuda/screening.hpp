@@ -60,9 +60,7 @@ void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenVi
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
                       const StepView& steps, const ScreenSpace& space, std::size_t first_row, std::int64_t* bad_row);
 
-// Marks, of the components that have not been evaluated, those that the values known so far leave standing; with
-// `only_one` just the one of the highest bound in every group.
-void mark_survivors(Stream stream, const GroupView& groups, bool only_one, const ScoreView& scores,
-                    const ScreenSpace& space);
+// Marks, of the components that have not been evaluated, those that the values known so far leave standing.
+void mark_survivors(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space);
 
 }  // namespace mfa::cuda

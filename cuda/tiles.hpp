@@ -15,6 +15,11 @@ struct Tile {
   std::size_t component;
   const int* rows;
   unsigned count;  // at least one
+
+  // Where there are fewer, the last one stands for the others.
+  __device__ std::size_t row(unsigned at) const {
+    return static_cast<std::size_t>(rows[at < count ? at : count - 1]);
+  }
 };
 
 __device__ inline Tile tile_at(const EntryView& entries, std::size_t n_components, int tile) {

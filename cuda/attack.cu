@@ -2,9 +2,12 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
+#include "core/gaussian.hpp"
 #include "core/quadric.hpp"
 #include "core/reduce.hpp"
+#include "step.hpp"
 
 namespace mfa::cuda {
 namespace {
@@ -123,11 +126,11 @@ __global__ void mark_pairs_kernel(std::size_t n_components, ScoreView scores, At
 }
 
 // What the gradient of every row is made of. One thread per row.
-__global__ void terms_kernel(std::size_t n_components, Choice choice, bool fixed, ScoreView scores, Attack attack) {
+__global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreView scores, Attack attack) {
   const std::size_t i = task_index();
   if (i >= scores.n) return;
   const auto share = [&](std::size_t k) -> double& { return scores.errors[scores.at(i, k)]; };
-  for (std::size_t k = 0; k < n_components; ++k) share(k) = 0.0;
+  for (std::size_t k = 0; k < model.n_components; ++k) share(k) = 0.0;
   if (attack.done[i]) return;
   const auto source = static_cast<std::size_t>(attack.source[i]);
   const auto target = static_cast<std::size_t>(attack.target[i]);
@@ -140,6 +143,13 @@ __global__ void terms_kernel(std::size_t n_components, Choice choice, bool fixed
   if (fixed || !choice.sum_rule) {
     share(source) = -1.0;
     share(target) = 1.0;
+    for (const std::size_t k : {source, target}) {
+      const std::size_t at = scores.at(i, k);
+      if (scores.known[at] != known_v) continue;
+      double* factors = scores.factors + (i * model.n_components + k) * model.n_factors;
+      core::solve_lower_transposed(model.n_factors, model.component_cholesky(k), factors);
+      scores.known[at] = known_z;
+    }
     return;
   }
   // A class's log-sum-exp has the gradient of its components, each by its posterior probability.
@@ -200,19 +210,24 @@ __global__ void step_kernel(ModelView model, const double* gradients, ScoreView 
   attack.steps.norms[i] = square;
 }
 
-// One warp per row.
+// Rows that have not moved are copied where `copies` says that they have not been yet, and lengths of those that have moved
+// once are left alone where they are known. One warp per row.
 template <class S, class T>
-__global__ void lengths_kernel(Rows<S> rows, std::size_t d, AttackOutput<T> out) {
+__global__ void finish_kernel(Rows<S> rows, std::size_t d, bool copies, bool knows_lengths, AttackOutput<T> out) {
   const std::size_t i = task_index() / warp_size;
   if (i >= rows.count) return;
-  const T* x = out.x_adv + (rows.first + i) * d;
+  const std::size_t row = rows.first + i;
+  const std::int64_t n_steps = out.n_steps[row];
+  if (knows_lengths && n_steps == 1) return;
+  T* x = out.x_adv + row * d;
   double square = 0.0;
   for (std::size_t j = threadIdx.x % warp_size; j < d; j += warp_size) {
+    if (copies && n_steps == 0) x[j] = to<T>(rows.row(i)[j]);
     const double moved = static_cast<double>(x[j]) - to<double>(rows.row(i)[j]);
     square += moved * moved;
   }
   square = warp_sum(square);
-  if (threadIdx.x % warp_size == 0) out.l2[rows.first + i] = std::sqrt(square);
+  if (threadIdx.x % warp_size == 0) out.l2[row] = std::sqrt(square);
 }
 
 }  // namespace
@@ -226,15 +241,18 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   const std::size_t d = model.n_features();
   const Stream stream = call.stream;
   const bool fixed = options.source || options.target;
-  const std::size_t most_terms = fixed || options.rule == Rule::max ? 2 : K;
+  // A step between two components is made for many rows at once; of a class's sum, each has its own terms.
+  const bool in_pairs = fixed || options.rule == Rule::max;
   Scorer<T> scorer(model, groups, options.screening, true, call.bad_row);
   // What a step does to a row's coordinates is known from those of the parameters, unless it is clipped.
   const bool follows = std::isinf(options.clip_low) && std::isinf(options.clip_high) && scorer.follow_rows();
   Gradients<T> gradients;
+  PairSteps pair_steps;
   Attack attack{};
   double* priors = nullptr;
   const auto lay_out = [&](Arena& arena, std::size_t stride) {
-    gradients.lay_out(arena, model.view(), stride);
+    if (in_pairs) pair_steps.lay_out(arena, K, stride);
+    else gradients.lay_out(arena, model.view(), stride);
     attack = {arena.take<std::uint8_t>(stride),
               arena.take<std::uint8_t>(stride),
               arena.take<double>(stride),
@@ -254,29 +272,40 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
     Choice choice{scorer.groups(), priors, options.rule == Rule::sum, false,
                   options.source ? static_cast<long long>(*options.source) : -1,
                   options.target ? static_cast<long long>(*options.target) : -1};
-    launch_tasks(stream, count * d, start_kernel<S, T>, part, d, out.x_adv);
+    // The first steps may be taken from where the samples are.
+    const bool copies = !(in_pairs && std::is_same_v<S, T>);
+    if (copies) launch_tasks(stream, count * d, start_kernel<S, T>, part, d, out.x_adv);
     launch_tasks(stream, count, start_rows_kernel<T>, first, count, labels, scorer.groups().count, attack, out,
                  call.bad_row);
     for (std::size_t step = 0; step <= options.steps; ++step) {
       choice.last = step == options.steps;
-      if (follows && step > 0) scorer.score_followed_groups(moved, attack.done);
-      else scorer.score_groups(moved, core::gap_tolerance, attack.done);
+      Rows<T> now = moved;
+      if constexpr (std::is_same_v<S, T>)
+        if (step == 0 && !copies) now = part;
+      if (follows && step > 0) scorer.score_followed_groups(now, attack.done);
+      else scorer.score_groups(now, core::gap_tolerance, attack.done);
       launch_tasks(stream, count, choose_kernel<T>, choice, false, labels, first, scorer.scores(), attack, out);
-      scorer.sharpen(moved, score_tolerance<double>, attack.settled);
+      scorer.sharpen(now, score_tolerance<double>, attack.settled);
       launch_tasks(stream, count, choose_kernel<T>, choice, true, labels, first, scorer.scores(), attack, out);
       if (choice.last) break;
       if (fixed) {
         launch_tasks(stream, count, mark_pairs_kernel, K, scorer.scores(), attack);
-        scorer.evaluate_marked(moved);
+        scorer.evaluate_marked(now);
       }
-      launch_tasks(stream, count, terms_kernel, K, choice, fixed, scorer.scores(), attack);
-      gradients.add_up(stream, moved, scorer, most_terms);
-      gradients.curve(stream, scorer);
-      launch_tasks(stream, count * warp_size, step_kernel<T>, scorer.model(), gradients.data(), scorer.scores(), attack,
-                   options.overshoot, options.clip_low, options.clip_high, first, out);
+      launch_tasks(stream, count, terms_kernel, scorer.model(), choice, fixed, scorer.scores(), attack);
+      if (in_pairs) {
+        const PairView pairs{attack.done, attack.source, attack.target, attack.gap};
+        const StepLimits limits{options.overshoot, options.clip_low, options.clip_high};
+        pair_steps.step<T>(stream, now, scorer, pairs, limits, attack.steps, {out.x_adv, out.l2, out.n_steps});
+      } else {
+        gradients.add_up(stream, now, scorer, K);
+        gradients.curve(stream, scorer);
+        launch_tasks(stream, count * warp_size, step_kernel<T>, scorer.model(), gradients.data(), scorer.scores(), attack,
+                     options.overshoot, options.clip_low, options.clip_high, first, out);
+      }
       if (follows) scorer.follow(attack.steps, first);
     }
-    launch_tasks(stream, count * warp_size, lengths_kernel<S, T>, part, d, out);
+    launch_tasks(stream, count * warp_size, finish_kernel<S, T>, part, d, !copies, in_pairs, out);
   });
 }
 

@@ -34,6 +34,13 @@ std::size_t resident_blocks() {
   return static_cast<std::size_t>(processors) * blocks_per_processor;
 }
 
+void allow_block_memory(const void* kernel, std::size_t bytes) {
+  constexpr std::size_t always_allowed = std::size_t{48} << 10;
+  if (bytes <= always_allowed) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        "asking for shared memory");
+}
+
 std::string unavailable_reason() {
   int version = 0, count = 0, device = 0, major = 0;
   if (cudaDriverGetVersion(&version) != cudaSuccess || version == 0) return "no NVIDIA driver is installed";

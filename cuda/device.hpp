@@ -35,6 +35,8 @@ void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes
 void fill_zero(Stream stream, void* at, std::size_t bytes);
 // Blocks that keep the whole device busy, for kernels whose blocks take task after task.
 std::size_t resident_blocks();
+// Lets a kernel be launched with so much shared memory.
+void allow_block_memory(const void* kernel, std::size_t bytes);
 // Why there is no device to run on; empty where there is one.
 std::string unavailable_reason();
 std::vector<std::string> device_names();
@@ -78,17 +80,61 @@ inline std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) /
 
 #if defined(__CUDACC__) || defined(MFA_CUDA_EMULATION)
 
-// Queues a kernel of `blocks` blocks of `threads` threads.
+// Queues a kernel of `blocks` blocks of `threads` threads, each block with so many bytes at block_memory().
 template <class... Parameters, class... Arguments>
-void launch(Stream stream, std::size_t blocks, unsigned threads, void (*kernel)(Parameters...),
-            Arguments&&... arguments) {
+void launch_with_memory(Stream stream, std::size_t blocks, unsigned threads, std::size_t bytes,
+                        void (*kernel)(Parameters...), Arguments&&... arguments) {
   if (blocks == 0) return;
 #if defined(MFA_CUDA_EMULATION)
   (void)stream;
-  emulation::run_grid(blocks, threads, [&] { kernel(arguments...); });
+  emulation::run_grid(blocks, threads, bytes, [&] { kernel(arguments...); });
 #else
-  kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(std::forward<Arguments>(arguments)...);
+  if (bytes > 0) allow_block_memory(reinterpret_cast<const void*>(kernel), bytes);
+  kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(std::forward<Arguments>(arguments)...);
   check_launch("a kernel");
+#endif
+}
+template <class... Parameters, class... Arguments>
+void launch(Stream stream, std::size_t blocks, unsigned threads, void (*kernel)(Parameters...),
+            Arguments&&... arguments) {
+  launch_with_memory(stream, blocks, threads, 0, kernel, std::forward<Arguments>(arguments)...);
+}
+
+// The shared memory that a block was launched with.
+__device__ inline unsigned char* block_memory() {
+#if defined(MFA_CUDA_EMULATION)
+  return emulation::block_memory();
+#else
+  extern __shared__ __align__(128) unsigned char memory_of_block[];
+  return memory_of_block;
+#endif
+}
+
+// Copies `Bytes` (4, 8 or a multiple of 16, aligned like that) to shared memory while the block goes on. Those of a thread
+// since its last commit_copies() make up a group; await_copies<n>() waits until no more than its n newest are under way.
+template <unsigned Bytes>
+__device__ void copy_to_block(void* to, const void* from) {
+#if defined(MFA_CUDA_EMULATION)
+  std::memcpy(to, from, Bytes);
+#else
+  constexpr unsigned piece = Bytes < 16 ? Bytes : 16;
+  const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+#pragma unroll
+  for (unsigned done = 0; done < Bytes; done += piece)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at + done), "l"(static_cast<const char*>(from) + done),
+                 "n"(piece)
+                 : "memory");
+#endif
+}
+__device__ inline void commit_copies() {
+#if !defined(MFA_CUDA_EMULATION)
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <unsigned Pending>
+__device__ void await_copies() {
+#if !defined(MFA_CUDA_EMULATION)
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 #endif
 }
 

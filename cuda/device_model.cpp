@@ -65,6 +65,7 @@ class DeviceModel::Upload {
   }
 
   void finish(Stream stream, const Allocate& allocate) {
+    bytes_.resize(bytes_.size() + read_beyond);
     auto* memory = static_cast<char*>(allocate(bytes_.size()));
     copy_to_device(stream, memory, bytes_.data(), bytes_.size());
     for (const auto& place : places_) place(memory);
@@ -72,6 +73,8 @@ class DeviceModel::Upload {
 
  private:
   static constexpr std::size_t alignment = 256;
+  // Whole stages of features may be read where only a part of one is left, and what is too much not used.
+  static constexpr std::size_t read_beyond = 1024;
   std::vector<char> bytes_;
   std::vector<std::function<void(const char*)>> places_;
 };

@@ -21,8 +21,10 @@ struct EntryView {
   int* counts;       // (K, segments)
 };
 
-inline EntryView lay_out_entries(Arena& arena, std::size_t n_components, std::size_t capacity_rows) {
-  return {arena.take<int>(n_components * capacity_rows), arena.take<int>(n_components + 1),
+// For so many rows, and entries at most.
+inline EntryView lay_out_entries(Arena& arena, std::size_t n_components, std::size_t capacity_rows,
+                                 std::size_t capacity) {
+  return {arena.take<int>(capacity), arena.take<int>(n_components + 1),
           arena.take<int>(n_components + 1),
           arena.take<int>(n_components * ceil_div(capacity_rows, segment_rows))};
 }

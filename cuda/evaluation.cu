@@ -43,51 +43,66 @@ __device__ void start_factors(const ModelView& model, const ScoreView& scores, c
   }
 }
 
+// A block's memory.
+struct Memory {
+  unsigned char* stages;
+  std::size_t stage_bytes;
+  unsigned n_stages;
+};
+
 // Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
-//           features. Four threads share a row; the last number that they take is its distance, which that one returns.
+//           features for every 8 Tiles factors. Four threads share a row; the last number that they take is its distance,
+//           which that one returns.
 template <class S, unsigned Tiles>
-__device__ double residual_pass(const S* const (&x)[row_matrices], bool in_line, const ModelView& model,
-                                const double* mean, std::size_t k, const Scratch& scratch,
+__device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool in_line, const ModelView& model,
+                                const double* mean, const Scratch& scratch, const Memory& memory,
                                 double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
-  const std::size_t L = model.n_factors;
+  const auto L = static_cast<unsigned>(model.n_factors);
   const std::size_t d = model.n_features;
+  const std::size_t k = members.component;
   const tensor::Lane own = tensor::lane();
-  const unsigned warp = threadIdx.x / warp_size;
-  const bool fours = d % 4 == 0;
-  const double* loadings = model.component_loadings(k);
   const double* inverse_noise = model.component_inverse_noise(k);
   const double scalar = model.inverse_scalars[k];
-  const auto factor = [&](unsigned m, std::size_t l) { return scratch.z[(m * matrix_rows + own.g) * L + l]; };
+  const auto factor = [&](unsigned m, unsigned l) { return scratch.z[(m * matrix_rows + own.g) * L + l]; };
+  const auto fetch = [&](const Stage<S>& stage, std::size_t start) {
+    stage.fetch_rows([&](unsigned r) { return rows.row(members.row(r)); }, in_line, start, d);
+    stage.fetch_lines(0, 1, mean, start, d);
+    if (inverse_noise != nullptr) stage.fetch_lines(1, 1, inverse_noise, start, d);
+    if (L <= most_staged_factors) stage.fetch_lines(2, L, model.component_loadings(k), start, d);
+  };
   double distance = 0.0;
-  for (std::size_t first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
+  for (unsigned first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
     double products[Tiles][row_matrices][2] = {};
-    double squares[row_matrices] = {};
-    for (std::size_t start = warp * step_features; start < d; start += tile_block_warps * step_features) {
-      const std::size_t j = start + 4 * own.c;
-      const auto left = static_cast<unsigned>(j < d ? d - j : 0);
-      Four<S> values[row_matrices];
+    double squares[1][row_matrices] = {};
+    for_each_stage<S>(memory.stages, memory.stage_bytes, memory.n_stages, d, fetch,
+                      [&](const Stage<S>& stage, std::size_t start) {
+                        const double* center = stage.line(0);
+                        const double* weights = stage.line(1);
+                        const Loadings loadings = loadings_in(stage, 2, model.component_loadings(k), L, start, d);
+                        TilePart rest;
 #pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m) values[m] = load_four(x[m] + j, left, in_line);
-      const Four<double> center = load_four(mean + j, left, fours);
-      Four<double> weight{{scalar, scalar, scalar, scalar}};
-      if (inverse_noise != nullptr) weight = load_four(inverse_noise + j, left, fours);
-      TilePart rest;
+                        for (unsigned f = 0; f < 4; ++f)
 #pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m)
+                          for (unsigned m = 0; m < row_matrices; ++m)
+                            rest[m][f] = stage.value(m, f) - center[lane_feature(f)];
+                        subtract_explained(rest, loadings, L, d - start, factor);
 #pragma unroll
-        for (unsigned f = 0; f < 4; ++f) rest[m][f] = to<double>(values[m].values[f]) - center.values[f];
-      subtract_explained(rest, loadings, L, d, start, factor);
+                        for (unsigned f = 0; f < 4; ++f) {
+                          const double weight = inverse_noise == nullptr ? scalar : weights[lane_feature(f)];
 #pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m)
+                          for (unsigned m = 0; m < row_matrices; ++m) {
+                            const double weighted = rest[m][f] * weight;
+                            squares[0][m] += rest[m][f] * weighted;
+                            rest[m][f] = weighted;
+                          }
+                        }
 #pragma unroll
-        for (unsigned f = 0; f < 4; ++f) {
-          const double weighted = rest[m][f] * weight.values[f];
-          squares[m] += rest[m][f] * weighted;
-          rest[m][f] = weighted;
-        }
-      add_products<Tiles>(products, rest, loadings, L, d, first, start);
-    }
-    store_parts<Tiles>(products, squares, parts[warp]);
+                        for (unsigned t = 0; t < Tiles; ++t)
+                          add_products(products[t], rest, loadings, L, first + t * tile_columns);
+                      });
+    const unsigned warp = threadIdx.x / warp_size;
+    store_products(products, parts[warp]);
+    store_numbers(squares, tile_columns * Tiles, parts[warp]);
     __syncthreads();
     const unsigned row = threadIdx.x / tile_sharers;
     for (unsigned m = threadIdx.x % tile_sharers; m <= tile_columns * Tiles; m += tile_sharers) {
@@ -105,13 +120,15 @@ __device__ double residual_pass(const S* const (&x)[row_matrices], bool in_line,
 // entry.
 template <class S, unsigned Tiles, class Give>
 __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, const double* mean, const FactorGuess& guess,
-                               const EntryView& entries, const ScoreView& scores, double* all_scratch, const Give& give) {
+                               const EntryView& entries, const ScoreView& scores, double* all_scratch,
+                               std::size_t stage_bytes, unsigned n_stages, const Give& give) {
   __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
   __shared__ int unsettled;
   const std::size_t L = model.n_factors;
   const bool in_line = rows.has_aligned_fours();
   double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
   const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
+  const Memory memory{block_memory(), stage_bytes, n_stages};
   const int tiles = entries.tile_starts[model.n_components];
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned sharer = threadIdx.x % tile_sharers;
@@ -119,9 +136,6 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, model.n_components, tile);
     const std::size_t k = members.component;
-    const S* x[row_matrices];
-#pragma unroll
-    for (unsigned m = 0; m < row_matrices; ++m) x[m] = rows.row(members.row(m * matrix_rows + tensor::lane().g));
     const std::size_t i = members.row(row);
     double* z = scratch.z + row * L;
     start_factors(model, scores, guess, i, k, sharer, tile_sharers, z);
@@ -130,7 +144,7 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
     bool settled = sharer != last_sharer;
     for (int pass = 0; pass < most_passes; ++pass) {
       const double* about = mean == nullptr ? model.component_mean(k) : mean;
-      const double distance = residual_pass<S, Tiles>(x, in_line, model, about, k, scratch, parts);
+      const double distance = residual_pass<S, Tiles>(rows, members, in_line, model, about, scratch, memory, parts);
       if (threadIdx.x == 0) unsettled = 0;
       __syncthreads();
       if (!settled) {  // so that no row depends on the one beside it
@@ -153,13 +167,13 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
 }
 
 template <class S, unsigned Tiles>
-__global__ void __launch_bounds__(tile_block_threads)
+__global__ void __launch_bounds__(tile_block_threads, 3)
     evaluation_kernel(Rows<S> rows, ModelView model, FactorGuess guess, EntryView entries, ScoreView scores,
-                      double* scratch) {
+                      double* scratch, std::size_t stage_bytes, unsigned n_stages) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
   for_each_entry<S, Tiles>(
-      rows, model, nullptr, guess, entries, scores, scratch,
+      rows, model, nullptr, guess, entries, scores, scratch, stage_bytes, n_stages,
       [&](std::size_t i, std::size_t k, double q, const double* z) {
         const std::size_t at = scores.at(i, k);
         scores.values[at] = core::log_density(model.log_normalizers[k], q);
@@ -172,14 +186,16 @@ __global__ void __launch_bounds__(tile_block_threads)
 
 // The distance alone, about a mean that is given.
 template <unsigned Tiles>
-__global__ void __launch_bounds__(tile_block_threads)
+__global__ void __launch_bounds__(tile_block_threads, 3)
     distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores,
-                    ScoreView nothing, double* scratch) {
-  for_each_entry<double, Tiles>(rows, model, mean, {}, entries, nothing, scratch,
+                    ScoreView nothing, double* scratch, std::size_t stage_bytes, unsigned n_stages) {
+  for_each_entry<double, Tiles>(rows, model, mean, {}, entries, nothing, scratch, stage_bytes, n_stages,
                                 [&](std::size_t i, std::size_t k, double q, const double*) {
                                   scores.values[scores.at(i, k)] = q;
                                 });
 }
+
+std::size_t line_count(std::size_t n_factors) { return 2 + (n_factors <= most_staged_factors ? n_factors : 0); }
 
 }  // namespace
 
@@ -189,7 +205,10 @@ template <class S>
 void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, const FactorGuess& guess,
               const EntryView& entries, const ScoreView& scores, double* scratch) {
   const auto kernel = model.n_factors > tile_columns ? evaluation_kernel<S, 2> : evaluation_kernel<S, 1>;
-  launch(stream, resident_blocks(), tile_block_threads, kernel, rows, model, guess, entries, scores, scratch);
+  const std::size_t bytes = Stage<S>::bytes(line_count(model.n_factors));
+  const unsigned n_stages = stages_for(bytes);
+  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, kernel, rows, model, guess, entries,
+                     scores, scratch, bytes, n_stages);
 }
 
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
@@ -197,7 +216,10 @@ void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView&
   const auto kernel = model.n_factors > tile_columns ? distance_kernel<2> : distance_kernel<1>;
   ScoreView nothing = scores;  // whatever is known is about other rows
   nothing.factors = nullptr;
-  launch(stream, resident_blocks(), tile_block_threads, kernel, rows, model, mean, entries, scores, nothing, scratch);
+  const std::size_t bytes = Stage<double>::bytes(line_count(model.n_factors));
+  const unsigned n_stages = stages_for(bytes);
+  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, kernel, rows, model, mean, entries,
+                     scores, nothing, scratch, bytes, n_stages);
 }
 
 #define MFA_INSTANTIATE(S)                                                                                \

@@ -150,7 +150,7 @@ struct Space {
     cumulative = arena.take<double>(K);
     z = arena.take<double>(places * L);
     marks = arena.take<std::uint8_t>(K * places);
-    entries = lay_out_entries(arena, K, places);
+    entries = lay_out_entries(arena, K, places, places);
   }
 };
 

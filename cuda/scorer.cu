@@ -73,7 +73,7 @@ template <class S>
 void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   const ModelView& view = model_.view();
   scores_ = lay_out_scores(arena, view.n_components, view.n_factors, keeps_factors_, stride);
-  entries_ = lay_out_entries(arena, view.n_components, stride);
+  entries_ = lay_out_entries(arena, view.n_components, stride, view.n_components * stride);
   scratch_ = arena.take<double>(evaluation_scratch(view.n_factors));
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
   if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), follows_, stride);

@@ -10,20 +10,30 @@
 namespace mfa::cuda {
 namespace {
 
+// What a warp makes: the coordinates of sixteen rows in some directions. Where there are more directions, several blocks
+// have the same rows.
 constexpr unsigned coordinate_warps = 8;
 constexpr unsigned coordinate_threads = coordinate_warps * warp_size;
-// What a warp makes: the coordinates of sixteen rows in some directions. Where there are more directions, several warps have
-// the same rows.
 constexpr unsigned warp_rows = 16;
-constexpr unsigned warp_tiles = 8;
-constexpr unsigned warp_directions = warp_tiles * tile_directions;
-// Features that are multiplied at once, and that are summed on tensor cores before the sums go on by ordinary additions.
-constexpr unsigned step_features = basis_features;
-constexpr unsigned run_features = 64;
-constexpr unsigned run_steps = run_features / step_features;
-// Steps that rows are read ahead.
+constexpr unsigned block_rows = coordinate_warps * warp_rows;
+constexpr unsigned block_tiles = 8;
+constexpr unsigned block_directions = block_tiles * tile_directions;
+// Features that a block copies at once, a few such stages ahead; and that are summed on tensor cores before the sums go on
+// by ordinary additions.
+constexpr unsigned slice_features = 32;
+constexpr unsigned slice_steps = slice_features / basis_features;
+constexpr unsigned slice_fours = slice_features / 4;
+constexpr unsigned stages = 3;
+constexpr unsigned run_stages = 2;
+
 template <class S>
-constexpr unsigned steps_ahead = sizeof(S) == sizeof(double) ? 2 : run_steps;
+struct CoordinateStage {
+  Four<S> rows[block_rows][slice_fours];
+  BasisPart basis[slice_steps][block_tiles][warp_size];
+
+  // Rows beside each other begin in different banks.
+  __device__ Four<S>& four(unsigned row, unsigned at) { return rows[row][at ^ (row % 2 * 4)]; }
+};
 
 template <class S>
 __device__ float centered(S value, float center, float scale) {
@@ -31,12 +41,6 @@ __device__ float centered(S value, float center, float scale) {
     return static_cast<float>((value - static_cast<double>(center)) * static_cast<double>(scale));
   else return (to<float>(value) - center) * scale;
 }
-
-// What a lane has of two rows at one step: four features each.
-template <class S>
-struct Ahead {
-  Four<S> rows[2];
-};
 
 // Rows in eight bits, and what that leaves of them in eight more.
 struct Split {
@@ -56,89 +60,115 @@ __device__ Split split(const float (&x)[2][4]) {
   return out;
 }
 
-// Warps that share rows stand beside each other, so that what one has read the next finds in the cache. None waits for
-// another.
 template <class S>
-__global__ void __launch_bounds__(coordinate_threads, 2)
+__global__ void __launch_bounds__(coordinate_threads, sizeof(S) < 8 ? 2 : 1)
     coordinates_kernel(Rows<S> rows, ScreenView screen, std::size_t d, ScoreView scores, float* coordinates,
                        std::int64_t* bad_row) {
+  auto* stage = reinterpret_cast<CoordinateStage<S>*>(block_memory());
   const auto R = static_cast<unsigned>(screen.n_directions);
-  const unsigned shares = (R + warp_directions - 1) / warp_directions;
-  const unsigned warp = threadIdx.x / warp_size;
-  const unsigned share = warp % shares;
-  const unsigned all_tiles = R / tile_directions;
-  const unsigned tiles = all_tiles - share * warp_tiles < warp_tiles ? all_tiles - share * warp_tiles : warp_tiles;
-  const unsigned block_shares = coordinate_warps / shares;
-  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * block_shares + warp / shares) * warp_rows;
-  if (warp / shares >= block_shares || first >= scores.n) return;  // a whole warp
-  const tensor::Lane own = tensor::lane();
-  const bool in_line = rows.has_aligned_fours();
   const auto width = static_cast<unsigned>(d);
-  const S* from[2];
-  bool reads[2];
-#pragma unroll
-  for (unsigned r = 0; r < 2; ++r) {
-    const std::size_t i = first + own.g + 8 * r;
-    reads[r] = i < scores.n && !scores.skips(i);
-    from[r] = rows.row(reads[r] ? i : first);
-  }
+  const unsigned shares = (R + block_directions - 1) / block_directions;
+  const unsigned share = blockIdx.x % shares;
+  const unsigned all_tiles = R / tile_directions;
+  const unsigned tiles = all_tiles - share * block_tiles < block_tiles ? all_tiles - share * block_tiles : block_tiles;
+  const std::size_t first = static_cast<std::size_t>(blockIdx.x / shares) * block_rows;
+  const bool in_line = rows.has_aligned_fours();
   const auto left = [width](unsigned j) { return j < width ? width - j : 0; };
-  const auto read = [&](unsigned j) {
-    Ahead<S> next;
-#pragma unroll
-    for (unsigned r = 0; r < 2; ++r) next.rows[r] = load_four(from[r] + j, reads[r] ? left(j) : 0, in_line);
-    return next;
-  };
-  const BasisPart* basis = screen.basis + share * warp_tiles * warp_size + threadIdx.x % warp_size;
+  const auto is_read = [&](unsigned row) { return first + row < scores.n && !scores.skips(first + row); };
 
+  const auto fetch = [&](unsigned s) {
+    CoordinateStage<S>& to = stage[s % stages];
+    const unsigned at = threadIdx.x % slice_fours;
+    const unsigned j = s * slice_features + 4 * at;
+    for (unsigned row = threadIdx.x / slice_fours; row < block_rows; row += coordinate_threads / slice_fours) {
+      const bool reads = is_read(row) && j < width;
+      const S* from = rows.row(first + (reads ? row : 0)) + (reads ? j : 0);
+      if (reads && in_line && left(j) >= 4) copy_to_block<sizeof(Four<S>)>(&to.four(row, at), from);
+      else to.four(row, at) = load_four(from, reads ? left(j) : 0, false);
+    }
+    for (unsigned part = threadIdx.x; part < slice_steps * block_tiles * warp_size; part += coordinate_threads) {
+      const unsigned step = part / (block_tiles * warp_size);
+      const unsigned tile = part / warp_size % block_tiles;
+      if (tile >= tiles || s * slice_features + step * basis_features >= width) continue;
+      const BasisPart* from =
+          screen.basis + ((s * slice_steps + step) * all_tiles + share * block_tiles + tile) * warp_size + part % warp_size;
+      copy_to_block<sizeof(BasisPart)>(&to.basis[step][tile][part % warp_size], from);
+    }
+  };
+
+  const tensor::Lane own = tensor::lane();
+  const unsigned lane = threadIdx.x % warp_size;
+  const unsigned warp_row = threadIdx.x / warp_size * warp_rows;
+  const bool reads[2] = {is_read(warp_row + own.g), is_read(warp_row + own.g + 8)};
   double squares[2] = {};
-  tensor::Sums sums[warp_tiles] = {};
-  Ahead<S> queue[steps_ahead<S>];
+  tensor::Sums sums[block_tiles] = {}, run[block_tiles] = {};
+  const unsigned last = (width + slice_features - 1) / slice_features;
+  for (unsigned s = 0; s + 1 < stages; ++s) {
+    if (s < last) fetch(s);
+    commit_copies();
+  }
+  for (unsigned s = 0; s < last; ++s) {
+    await_copies<stages - 2>();
+    __syncthreads();  // all have come, and the oldest are done with
+    if (s + stages - 1 < last) fetch(s + stages - 1);
+    commit_copies();
+    CoordinateStage<S>& now = stage[s % stages];
 #pragma unroll
-  for (unsigned q = 0; q < steps_ahead<S>; ++q) queue[q] = read(q * step_features + 4 * own.c);
-  for (unsigned start = 0; start < width; start += run_features) {
-    tensor::Sums run[warp_tiles] = {};
-#pragma unroll
-    for (unsigned step = 0; step < run_steps; ++step) {
-      if (start + step * step_features >= width) continue;
-      const unsigned j = start + step * step_features + 4 * own.c;
-      const Ahead<S> now = queue[step % steps_ahead<S>];
-      queue[step % steps_ahead<S>] = read(j + steps_ahead<S> * step_features);
+    for (unsigned step = 0; step < slice_steps; ++step) {
+      const unsigned begin = s * slice_features + step * basis_features;
+      if (begin >= width) continue;
+      const unsigned j = begin + 4 * own.c;
       const Four<float> center = load_four(screen.center + j, left(j), width % 4 == 0);
       Four<float> scale{{1.0f, 1.0f, 1.0f, 1.0f}};
       if (screen.scale != nullptr) scale = load_four(screen.scale + j, left(j), width % 4 == 0);
       float x[2][4];
 #pragma unroll
-      for (unsigned r = 0; r < 2; ++r)
+      for (unsigned r = 0; r < 2; ++r) {
+        const Four<S> values = now.four(warp_row + own.g + 8 * r, step * 4 + own.c);
 #pragma unroll
         for (unsigned f = 0; f < 4; ++f) {
-          x[r][f] = reads[r] && j + f < width ? centered(now.rows[r].values[f], center.values[f], scale.values[f]) : 0.0f;
+          x[r][f] = reads[r] && j + f < width ? centered(values.values[f], center.values[f], scale.values[f]) : 0.0f;
           squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
         }
+      }
       const Split parts = split(x);
+      constexpr unsigned at_once = 4;
 #pragma unroll
-      for (unsigned t = 0; t < warp_tiles; ++t) {
-        if (t >= tiles) continue;
-        const BasisPart direction = basis[((start / step_features + step) * all_tiles + t) * warp_size];
-        tensor::multiply_add(run[t], parts.low, direction.high);
-        tensor::multiply_add(run[t], parts.high, direction.low);
-        tensor::multiply_add(run[t], parts.high, direction.high);
+      for (unsigned some = 0; some < block_tiles; some += at_once) {
+        if (some >= tiles) continue;
+        BasisPart directions[at_once];
+#pragma unroll
+        for (unsigned t = 0; t < at_once; ++t)
+          if (some + t < tiles) directions[t] = now.basis[step][some + t][lane];
+#pragma unroll
+        for (unsigned t = 0; t < at_once; ++t)
+          if (some + t < tiles) tensor::multiply_add(run[some + t], parts.low, directions[t].high);
+#pragma unroll
+        for (unsigned t = 0; t < at_once; ++t)
+          if (some + t < tiles) tensor::multiply_add(run[some + t], parts.high, directions[t].low);
+#pragma unroll
+        for (unsigned t = 0; t < at_once; ++t)
+          if (some + t < tiles) tensor::multiply_add(run[some + t], parts.high, directions[t].high);
       }
     }
+    if (s % run_stages + 1 != run_stages && s + 1 != last) continue;
 #pragma unroll
-    for (unsigned t = 0; t < warp_tiles; ++t)
+    for (unsigned t = 0; t < block_tiles; ++t)
 #pragma unroll
-      for (unsigned e = 0; e < 4; ++e) sums[t][e] += run[t][e];
+      for (unsigned e = 0; e < 4; ++e) {
+        sums[t][e] += run[t][e];
+        run[t][e] = 0.0f;
+      }
   }
 #pragma unroll
   for (unsigned r = 0; r < 2; ++r) {
-    const std::size_t i = first + own.g + 8 * r;
+    const std::size_t i = first + warp_row + own.g + 8 * r;
     const double norm = tensor::row_sum(squares[r]);
     if (i >= scores.n) continue;
 #pragma unroll
-    for (unsigned t = 0; t < warp_tiles; ++t) {
+    for (unsigned t = 0; t < block_tiles; ++t) {
       if (t >= tiles) continue;
-      float* to = coordinates + i * R + (share * warp_tiles + t) * tile_directions + 2 * own.c;
+      float* to = coordinates + i * R + (share * block_tiles + t) * tile_directions + 2 * own.c;
       to[0] = sums[t][2 * r];
       to[1] = sums[t][2 * r + 1];
     }
@@ -215,12 +245,19 @@ __global__ void move_coordinates_kernel(ModelView model, ScreenView screen, Scor
                                                  std::numeric_limits<float>::epsilon());
 }
 
-constexpr unsigned bound_warps = 4;
+constexpr unsigned bound_warps = 8;
 constexpr unsigned bound_threads = bound_warps * warp_size;
-// Tiles of columns that a warp multiplies its rows by at once.
+// Tiles of columns that a block copies, and multiplies its rows by, at once.
 constexpr unsigned tiles_at_once = 4;
-// Shared rows are longer than they need be, so that the lanes' parts of them lie in different banks.
-constexpr std::size_t padded_directions = most_directions + 8;
+constexpr unsigned column_stages = 2;
+
+// A block's memory: coordinates, in rows that are longer than they need be, so that the lanes' parts of them lie in different
+// banks; and columns.
+constexpr unsigned padding = 8;
+inline std::size_t bound_memory(std::size_t n_directions) {
+  return bound_warps * warp_rows * (n_directions + padding) * sizeof(float) +
+         column_stages * tiles_at_once * n_directions / tensor_depth * warp_size * sizeof(ColumnPart);
+}
 
 // Of one row: what bounds are made of besides its product.
 struct RowTerms {
@@ -228,12 +265,13 @@ struct RowTerms {
 };
 
 // Of lane l: the terms of row l % 16 of a warp's rows.
-__device__ RowTerms row_terms(const float (*y)[padded_directions], const ScreenView& screen, std::size_t d,
-                              const ScoreView& scores, const ScreenSpace& space, std::size_t first) {
+__device__ RowTerms row_terms(const float* coordinates, const ScreenView& screen, std::size_t d, const ScoreView& scores,
+                              const ScreenSpace& space, std::size_t first) {
   const unsigned r = threadIdx.x % warp_rows;
+  const float* y = coordinates + r * (screen.n_directions + padding);
   double part = 0.0;
   for (std::size_t j = threadIdx.x % warp_size / warp_rows; j < screen.n_directions; j += warp_size / warp_rows)
-    part += static_cast<double>(y[r][j]) * static_cast<double>(y[r][j]);
+    part += static_cast<double>(y[j]) * static_cast<double>(y[j]);
   const double y_norm = part + __shfl_xor_sync(all_lanes, part, warp_rows);
   const std::size_t i = first + r < scores.n ? first + r : first;
   constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
@@ -273,23 +311,44 @@ __device__ Bound bound(const ScreenView& screen, std::size_t n_factors, std::siz
           screen.log_normalizers[k] - 0.5f * core::mahalanobis_guess(c, x, left)};
 }
 
-// A warp has sixteen rows and goes through all components, whose columns stand in whole tiles. In every group it marks the
-// highest guess, the lowest component on a tie.
-__global__ void __launch_bounds__(bound_threads)
+// A warp has sixteen rows; the block goes through all components together, whose columns stand in whole tiles. In every group
+// the highest guess is marked, the lowest component on a tie.
+__global__ void __launch_bounds__(bound_threads, 3)
     bounds_kernel(ModelView model, ScreenView screen, std::size_t d, GroupView groups, ScoreView scores,
                   ScreenSpace space) {
-  __shared__ __align__(16) float shared[bound_warps][warp_rows][padded_directions];
-  const unsigned warp = threadIdx.x / warp_size;
-  float(*y)[padded_directions] = shared[warp];
-  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * bound_warps + warp) * warp_rows;
-  const unsigned lane = threadIdx.x % warp_size;
-  const std::size_t own_row = first + lane % warp_rows;
-  const bool wanted = own_row < scores.n && !scores.skips(own_row);
-  if (__ballot_sync(all_lanes, wanted) == 0) return;  // a whole warp
+  __shared__ int any_wanted;
   const auto R = static_cast<unsigned>(screen.n_directions);
+  const unsigned steps = R / tensor_depth;
+  const unsigned row_length = R + padding;
+  auto* coordinates = reinterpret_cast<float*>(block_memory());
+  auto* columns = reinterpret_cast<ColumnPart*>(coordinates + bound_warps * warp_rows * row_length);
+  const unsigned warp = threadIdx.x / warp_size;
+  const unsigned lane = threadIdx.x % warp_size;
+  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * bound_warps + warp) * warp_rows;
+  const std::size_t own_row = first + lane % warp_rows;
+  if (threadIdx.x == 0) any_wanted = 0;
+  __syncthreads();
+  if (own_row < scores.n && !scores.skips(own_row)) any_wanted = 1;
+  __syncthreads();
+  if (any_wanted == 0) return;  // a whole block
+
+  const std::size_t L = model.n_factors;
+  const auto component_tiles = static_cast<unsigned>(screen.component_tiles);
+  const auto all_tiles = static_cast<unsigned>(model.n_components) * component_tiles;
+  const unsigned stage_parts = tiles_at_once * steps * warp_size;
+  const auto fetch = [&](unsigned start) {
+    ColumnPart* to = columns + start / tiles_at_once % column_stages * stage_parts;
+    const unsigned count = (all_tiles - start < tiles_at_once ? all_tiles - start : tiles_at_once) * steps * warp_size;
+    for (unsigned part = threadIdx.x; part < count; part += bound_threads)
+      copy_to_block<sizeof(ColumnPart)>(to + part, screen.columns + static_cast<std::size_t>(start) * steps * warp_size + part);
+  };
+  fetch(0);
+  commit_copies();
+
+  float* y = coordinates + warp * warp_rows * row_length;
   for (unsigned r = 0; r < warp_rows; ++r)
     for (unsigned j = lane; j < R; j += warp_size)
-      y[r][j] = first + r < scores.n ? space.coordinates[(first + r) * R + j] : 0.0f;
+      y[r * row_length + j] = first + r < scores.n ? space.coordinates[(first + r) * R + j] : 0.0f;
   __syncwarp();
   const tensor::Lane own = tensor::lane();
   const bool odd = own.c % 2 != 0;
@@ -301,39 +360,43 @@ __global__ void __launch_bounds__(bound_threads)
   const std::size_t i = first + r;
   const bool writes = own.c < 2 && i < scores.n;
 
-  const std::size_t L = model.n_factors;
-  const std::size_t component_tiles = screen.component_tiles;
-  const std::size_t all_tiles = model.n_components * component_tiles;
-  const unsigned steps = R / tensor_depth;
-  std::size_t k = 0, tile_of_component = 0, group = 0, best = 0;
+  unsigned k = 0, tile_of_component = 0, group = 0, best = 0;
   float best_guess = -std::numeric_limits<float>::infinity();
   Products products;
-  for (std::size_t start = 0; start < all_tiles; start += tiles_at_once) {
+  for (unsigned start = 0; start < all_tiles; start += tiles_at_once) {
+    await_copies<0>();
+    __syncthreads();  // all have come, and the others are done with
+    if (start + tiles_at_once < all_tiles) fetch(start + tiles_at_once);
+    commit_copies();
+    const ColumnPart* stage = columns + start / tiles_at_once % column_stages * stage_parts;
     tensor::Sums sums[tiles_at_once] = {};
+#pragma unroll 2
     for (unsigned s = 0; s < steps; ++s) {
       tensor::Left8 high, low;
 #pragma unroll
       for (unsigned e = 0; e < 4; ++e) {
-        const float value = y[own.g + 8 * (e % 2)][s * tensor_depth + 2 * own.c + e / 2];
+        const float value = y[(own.g + 8 * (e % 2)) * row_length + s * tensor_depth + 2 * own.c + e / 2];
         high[e] = round_to_eleven(value);
         low[e] = value - high[e];
       }
+      ColumnPart column[tiles_at_once];
 #pragma unroll
-      for (unsigned t = 0; t < tiles_at_once; ++t) {
-        if (start + t >= all_tiles) continue;
-        const ColumnPart column = screen.columns[((start + t) * steps + s) * warp_size + lane];
-        tensor::multiply_add(sums[t], low, column.high);
-        tensor::multiply_add(sums[t], high, column.low);
-        tensor::multiply_add(sums[t], high, column.high);
-      }
+      for (unsigned t = 0; t < tiles_at_once; ++t) column[t] = stage[(t * steps + s) * warp_size + lane];
+#pragma unroll
+      for (unsigned t = 0; t < tiles_at_once; ++t) tensor::multiply_add(sums[t], low, column[t].high);
+#pragma unroll
+      for (unsigned t = 0; t < tiles_at_once; ++t) tensor::multiply_add(sums[t], high, column[t].low);
+#pragma unroll
+      for (unsigned t = 0; t < tiles_at_once; ++t) tensor::multiply_add(sums[t], high, column[t].high);
     }
 #pragma unroll
     for (unsigned t = 0; t < tiles_at_once; ++t) {
       if (start + t >= all_tiles) continue;
 #pragma unroll
       for (unsigned e = 0; e < 4; ++e) {
-        const std::size_t l = tile_of_component * tile_columns + 2 * own.c + e % 2;
-        const ColumnTerms terms = screen.column_terms[(start + t) * tile_columns + 2 * own.c + e % 2];
+        const unsigned l = tile_of_component * tile_columns + 2 * own.c + e % 2;
+        const ColumnTerms terms =
+            screen.column_terms[static_cast<std::size_t>(start + t) * tile_columns + 2 * own.c + e % 2];
         const float v = sums[t][e] - terms.projected_mean;
         if (l == L) {
           products.dot[e / 2] += v;
@@ -379,10 +442,10 @@ __global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace
 template <class S>
 void screen_rows(Stream stream, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
                  const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row) {
-  const std::size_t shares = ceil_div(screen.n_directions, warp_directions);
-  const std::size_t block_rows = coordinate_warps / shares * warp_rows;
-  launch(stream, ceil_div(scores.n, block_rows), coordinate_threads, coordinates_kernel<S>, rows, screen,
-         model.n_features, scores, space.coordinates, bad_row);
+  const std::size_t shares = ceil_div(screen.n_directions, block_directions);
+  launch_with_memory(stream, shares * ceil_div(scores.n, block_rows), coordinate_threads,
+                     stages * sizeof(CoordinateStage<S>), coordinates_kernel<S>, rows, screen, model.n_features, scores,
+                     space.coordinates, bad_row);
   if (space.moving != nullptr)
     launch_tasks(stream, scores.n, start_coordinates_kernel, screen, model.n_features, scores, space);
   screen_by_coordinates(stream, model, screen, groups, scores, space);
@@ -392,8 +455,9 @@ void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenVi
                            const ScoreView& scores, const ScreenSpace& space) {
   fill_zero(stream, scores.known, model.n_components * scores.stride);
   fill_zero(stream, scores.marks, model.n_components * scores.stride);
-  launch(stream, ceil_div(scores.n, bound_warps * warp_rows), bound_threads, bounds_kernel, model, screen,
-         model.n_features, groups, scores, space);
+  launch_with_memory(stream, ceil_div(scores.n, bound_warps * warp_rows), bound_threads,
+                     bound_memory(screen.n_directions), bounds_kernel, model, screen, model.n_features, groups, scores,
+                     space);
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,

@@ -172,7 +172,7 @@ void assigned(const Rows<S>& rows, std::size_t n_components, std::size_t n_facto
       [&](Arena& arena, std::size_t places) {
         stride = places;
         marks = arena.take<std::uint8_t>(K * places);
-        entries = lay_out_entries(arena, K, places);
+        entries = lay_out_entries(arena, K, places, places);
       },
       [&](const Blas&) {},
       [&](std::size_t first, std::size_t count) {

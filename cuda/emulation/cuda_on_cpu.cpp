@@ -45,6 +45,7 @@ struct Block {
   std::vector<unsigned> exchanges;  // of every thread
   std::vector<std::unique_ptr<Fiber>> fibers;
   Fiber* current = nullptr;
+  std::vector<unsigned char> memory;
   jmp_buf scheduler;
 };
 
@@ -162,13 +163,16 @@ std::uint64_t* exchange() {
   return block.warps[thread / warp_size].places[block.exchanges[thread]++ % 2];
 }
 
-void run_grid(std::size_t blocks, unsigned threads, const std::function<void()>& body) {
+unsigned char* block_memory() { return block.memory.data(); }
+
+void run_grid(std::size_t blocks, unsigned threads, std::size_t bytes, const std::function<void()>& body) {
   if (threads % warp_size != 0) {
     std::fprintf(stderr, "a block of %u threads is not made of whole warps\n", threads);
     std::abort();
   }
   const std::lock_guard lock(one_device);
   block.body = &body;
+  block.memory.assign(bytes, 0xff);  // not a number
   block.backwards = !block.backwards;
   block.threads = threads;
   blockDim.x = threads;

@@ -25,8 +25,9 @@ struct Index {
   unsigned x = 0, y = 0, z = 0;
 };
 
-// Runs body() once for every thread of every block, under a lock: there is one device.
-void run_grid(std::size_t blocks, unsigned threads, const std::function<void()>& body);
+// Runs body() once for every thread of every block, under a lock: there is one device. A block has so many bytes of memory.
+void run_grid(std::size_t blocks, unsigned threads, std::size_t bytes, const std::function<void()>& body);
+unsigned char* block_memory();
 
 void wait_for_block();
 void wait_for_warp();

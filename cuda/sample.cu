@@ -1,57 +1,55 @@
 #include "sample.hpp"
 
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "core/normal.hpp"
 #include "core/philox.hpp"
-#include "tiles.hpp"
+#include "tile_products.hpp"
 
 namespace mfa::cuda {
 namespace {
 
-// One block of Philox makes as many normal numbers as 16 bytes hold; a thread makes those features of some samples.
-template <class T>
-constexpr std::size_t features_at_once = 16 / sizeof(T);
-constexpr std::size_t rows_at_once = 8;
 constexpr unsigned sample_threads = 128;
+// Blocks that a processor is to have room for: as many as fit without spilling registers.
+template <class T>
+constexpr unsigned sample_blocks = sizeof(T) == sizeof(float) ? 6 : 4;
+// Times that a warp takes sixteen features: enough to make up for its start, and warps get the same of 784 features.
+constexpr std::uint32_t warp_steps = 7;
 
-__device__ void normals(std::uint64_t seed, std::uint64_t sample, core::Stream stream, std::uint32_t block,
-                        float (&out)[4]) {
-  const core::Words words = core::draw(seed, sample, stream, block);
-  const core::NormalPair<float> p = core::normal_pair(words.w0, words.w1);
-  const core::NormalPair<float> q = core::normal_pair(words.w2, words.w3);
-  out[0] = p.a;
-  out[1] = p.b;
-  out[2] = q.a;
-  out[3] = q.b;
-}
-__device__ void normals(std::uint64_t seed, std::uint64_t sample, core::Stream stream, std::uint32_t block,
-                        double (&out)[2]) {
-  const core::Words words = core::draw(seed, sample, stream, block);
-  const core::NormalPair<double> p = core::normal_pair(words.w0, words.w1, words.w2, words.w3);
-  out[0] = p.a;
-  out[1] = p.b;
+__device__ core::NormalPair<double> normal_pair(const core::RoundKeys& keys, std::uint64_t sample, core::Stream stream,
+                                                std::uint32_t block) {
+  const core::Words words = core::draw(keys, sample, stream, block);
+  return core::normal_pair(words.w0, words.w1, words.w2, words.w3);
 }
 
-// One thread per sample: its component and its factors.
-__global__ void draw_kernel(const double* cumulative, std::size_t n_components, std::size_t n_factors,
-                            std::uint64_t seed, std::uint64_t start, std::size_t n, std::int64_t* labels, double* z) {
+// The noise of features 4 pack to 4 pack + 3, before it is scaled.
+template <class T>
+__device__ Four<T> noise_of(const core::RoundKeys& keys, std::uint64_t sample, std::uint32_t pack) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const core::Words words = core::draw(keys, sample, core::Stream::noise, pack);
+    const core::NormalPair<float> p = core::normal_pair(words.w0, words.w1);
+    const core::NormalPair<float> q = core::normal_pair(words.w2, words.w3);
+    return {p.a, p.b, q.a, q.b};
+  } else {
+    const core::NormalPair<double> p = normal_pair(keys, sample, core::Stream::noise, 2 * pack);
+    const core::NormalPair<double> q = normal_pair(keys, sample, core::Stream::noise, 2 * pack + 1);
+    return {p.a, p.b, q.a, q.b};
+  }
+}
+
+// One thread per sample.
+__global__ void draw_components_kernel(const double* cumulative, std::size_t n_components, core::RoundKeys keys,
+                                       std::uint64_t start, std::size_t n, std::int64_t* labels) {
   const std::size_t i = task_index();
   if (i >= n) return;
-  const std::uint64_t index = start + i;
-  const core::Words words = core::draw(seed, index, core::Stream::component, 0);
+  const core::Words words = core::draw(keys, start + i, core::Stream::component, 0);
   const double u = cumulative[n_components - 1] * core::uniform52(words.w0, words.w1);
   // The first component whose share reaches beyond u; one of weight 0 reaches no further than the one before it.
   std::size_t k = 0;
   while (k + 1 < n_components && cumulative[k] <= u) ++k;
   labels[i] = static_cast<std::int64_t>(k);
-  for (std::size_t l = 0; l < n_factors; l += 2) {
-    double pair[2];
-    normals(seed, index, core::Stream::factors, static_cast<std::uint32_t>(l / 2), pair);
-    z[i * n_factors + l] = pair[0];
-    if (l + 1 < n_factors) z[i * n_factors + l + 1] = pair[1];
-  }
 }
 
 // One thread per sample.
@@ -62,76 +60,130 @@ __global__ void mark_labels_kernel(const std::int64_t* labels, std::size_t n, st
   for (std::size_t k = 0; k < n_components; ++k) marks[k * stride + i] = labels[i] == static_cast<std::int64_t>(k);
 }
 
-template <class T>
-struct alignas(16) Pack {
-  T values[features_at_once<T>];
+// One thread per component and feature.
+__global__ void noise_std_kernel(ModelView model, double* noise_std) {
+  const std::size_t d = model.n_features;
+  if (task_index() >= model.n_components * d) return;
+  const bool spherical = model.inverse_noise == nullptr;
+  noise_std[task_index()] = std::sqrt(model.noise_variance[spherical ? task_index() / d : task_index()]);
+}
+
+// Samples in the order of their tiles. A tile's places beyond its last sample hold that one again. Factors are filled up
+// with zeros to a multiple of four.
+struct Places {
+  unsigned* components;  // (tiles)
+  unsigned* rows;        // (tiles, tile_entries)
+  double* factors;       // (tiles, filled_up(L), tile_entries)
 };
 
-// Blocks take task after task: some features of sixteen samples of one component.
-template <class T>
-__global__ void __launch_bounds__(sample_threads)
-    compose_kernel(ModelView model, EntryView entries, std::uint64_t seed, std::uint64_t start, bool noise,
-                   const double* z, T* out) {
-  constexpr std::size_t width = features_at_once<T>;
-  const std::size_t K = model.n_components;
-  const std::size_t L = model.n_factors;
-  const std::size_t d = model.n_features;
-  const std::size_t slabs = (d + width * sample_threads - 1) / (width * sample_threads);
-  const bool whole = d % width == 0 && reinterpret_cast<std::uintptr_t>(out) % sizeof(Pack<T>) == 0;
-  const std::size_t tasks = static_cast<std::size_t>(entries.tile_starts[K]) * slabs;
-  for (std::size_t task = blockIdx.x; task < tasks; task += gridDim.x) {
-    const std::size_t j = (task % slabs * sample_threads + threadIdx.x) * width;
-    if (j >= d) continue;
-    const Tile members = tile_at(entries, K, static_cast<int>(task / slabs));
-    const std::size_t k = members.component;
-    const double* mean = model.component_mean(k);
-    const double* loadings = model.component_loadings(k);
-    for (std::size_t begin = 0; begin < members.count; begin += rows_at_once) {
-      const std::size_t count = members.count - begin < rows_at_once ? members.count - begin : rows_at_once;
-      std::size_t row[rows_at_once];
-      double sums[rows_at_once][width];
+MFA_HD std::size_t filled_up(std::size_t n_factors) { return (n_factors + 3) / 4 * 4; }
+
+// One thread per place. Factors are those given, by rows, or drawn.
+__global__ void fill_places_kernel(EntryView entries, std::size_t n_components, std::size_t n_factors,
+                                   const double* given, core::RoundKeys keys, std::uint64_t start, Places places) {
+  const std::size_t tile = task_index() / tile_entries;
+  const unsigned place = task_index() % tile_entries;
+  if (tile >= static_cast<std::size_t>(entries.tile_starts[n_components])) return;
+  const Tile members = tile_at(entries, n_components, static_cast<int>(tile));
+  const auto i = static_cast<unsigned>(members.rows[place < members.count ? place : members.count - 1]);
+  if (place == 0) places.components[tile] = static_cast<unsigned>(members.component);
+  places.rows[task_index()] = i;
+  double* to = places.factors + tile * filled_up(n_factors) * tile_entries + place;
+  for (std::size_t l = 0; l < filled_up(n_factors); l += 2) {
+    double pair[2] = {};
+    if (given != nullptr) {
+      for (std::size_t e = 0; e < 2 && l + e < n_factors; ++e) pair[e] = given[i * n_factors + l + e];
+    } else if (l < n_factors) {
+      const auto drawn = normal_pair(keys, start + i, core::Stream::factors, static_cast<std::uint32_t>(l / 2));
+      pair[0] = drawn.a;
+      if (l + 1 < n_factors) pair[1] = drawn.b;
+    }
+    to[l * tile_entries] = pair[0];
+    to[(l + 1) * tile_entries] = pair[1];
+  }
+}
+
+// Computes  sums += z A: sums[m][h][e] of row 8 m + g and the lane's feature 2 h + e.
+// Shapes    factors: the tile's; loadings (L, d) from the feature on that the lane brings to the first of two matrices, from
+//           which that for the second lies `apart`.
+// Cost      2 L flops for every number, on tensor cores.
+__device__ void add_explained(double (&sums)[row_matrices][2][2], const double* factors, const double* loadings,
+                              std::uint32_t apart, std::uint32_t L, std::uint32_t d) {
+  const tensor::Lane own = tensor::lane();
+  factors += own.c * tile_entries + own.g;
+#pragma unroll 1
+  for (std::uint32_t first = 0; first < L; first += 4, factors += 4 * tile_entries) {
+    // What is beyond the last factor is multiplied by zero.
+    const std::uint32_t l = first + own.c < L ? first + own.c : L - 1;
+    const double* loading = loadings + std::uint64_t{l} * d;
+    const double right[2] = {loading[0], loading[apart]};
 #pragma unroll
-      for (std::size_t r = 0; r < rows_at_once; ++r) {
-        row[r] = static_cast<std::size_t>(members.rows[begin + (r < count ? r : 0)]);
+    for (unsigned m = 0; m < row_matrices; ++m)
 #pragma unroll
-        for (std::size_t f = 0; f < width; ++f) sums[r][f] = j + f < d ? mean[j + f] : 0.0;
-      }
-      for (std::size_t l = 0; l < L; ++l) {
-        double loading[width];
+      for (unsigned h = 0; h < 2; ++h) tensor::multiply_add(sums[m][h], factors[m * matrix_rows], right[h]);
+  }
+}
+
+// A warp makes some features of a tile of samples, sixteen at a time: its lane 4 g + c of row 8 m + g features 4 c to
+// 4 c + 3. With Whole four features can be read or written at once, everywhere. noise_std (K, d). d, L and the bytes of a row
+// are taken for numbers of 32 bits, as Philox takes its count of blocks: an address is one multiplication then.
+template <class T, bool Whole, bool Noise>
+__global__ void __launch_bounds__(sample_threads, sample_blocks<T>)
+    compose_kernel(ModelView model, const int* tiles, Places places, std::uint32_t d, std::uint32_t L,
+                   core::RoundKeys keys, std::uint64_t start, const double* noise_std, T* out) {
+  const std::uint32_t packs = (d + 3) / 4;  // of features, in which steps and their begin and end are counted
+  const std::uint32_t tasks = (packs + 4 * warp_steps - 1) / (4 * warp_steps);
+  const std::size_t warp = task_index() / warp_size;
+  const std::size_t tile = warp / tasks;
+  if (tile >= static_cast<std::size_t>(*tiles)) return;
+  const tensor::Lane own = tensor::lane();
+  const std::size_t k = places.components[tile];
+  const double* factors = places.factors + tile * filled_up(L) * tile_entries;
+  const double* loadings = model.component_loadings(k);
+  unsigned rows[row_matrices];
 #pragma unroll
-        for (std::size_t f = 0; f < width; ++f) loading[f] = j + f < d ? loadings[l * d + j + f] : 0.0;
+  for (unsigned m = 0; m < row_matrices; ++m) rows[m] = places.rows[tile * tile_entries + m * matrix_rows + own.g];
+
+  const auto row_bytes = static_cast<std::uint32_t>(d * sizeof(T));
+  const auto first = static_cast<std::uint32_t>(warp - tile * tasks) * (4 * warp_steps);
+  const std::uint32_t end = first + 4 * warp_steps < packs ? first + 4 * warp_steps : packs;
+#pragma unroll 1
+  for (std::uint32_t step = first; step < end; step += 4) {
+    // Lanes beyond the last features make those once more.
+    const auto pack_of = [&](unsigned c) { return step + c < packs ? step + c : packs - 1; };
+    const std::uint32_t pack = pack_of(own.c);
+    const std::uint32_t j = 4 * pack;
+    const std::uint32_t left = Whole ? 4 : d - j;
+    const Four<double> mean = load_four(model.component_mean(k) + j, left, Whole);
+    Four<double> std{};
+    if constexpr (Noise) std = load_four(noise_std + k * d + j, left, Whole);
+    double sums[row_matrices][2][2];
 #pragma unroll
-        for (std::size_t r = 0; r < rows_at_once; ++r) {
-          const double factor = z[row[r] * L + l];
+    for (unsigned m = 0; m < row_matrices; ++m) {
+      Four<T> normal{};
+      if constexpr (Noise) normal = noise_of<T>(keys, start + rows[m], pack);
 #pragma unroll
-          for (std::size_t f = 0; f < width; ++f) sums[r][f] += factor * loading[f];
-        }
-      }
+      for (unsigned f = 0; f < 4; ++f)
+        sums[m][f / 2][f % 2] = mean.values[f] + std.values[f] * static_cast<double>(normal.values[f]);
+    }
+
+    // Columns 2 c and 2 c + 1 of the products are to be the lane's own features.
+    const std::uint32_t wanted = 4 * pack_of(own.g / 2) + own.g % 2;
+    const std::uint32_t brought = Whole || wanted < d ? wanted : d - 1;
+    add_explained(sums, factors, loadings + brought, Whole || brought + 2 < d ? 2 : 0, L, d);
+
 #pragma unroll
-      for (std::size_t r = 0; r < rows_at_once; ++r) {
-        if (r >= count) continue;
-        if (noise) {
-          T normal[width];
-          normals(seed, start + row[r], core::Stream::noise, static_cast<std::uint32_t>(j / width), normal);
+    for (unsigned m = 0; m < row_matrices; ++m) {
+      Four<T> made;
 #pragma unroll
-          for (std::size_t f = 0; f < width; ++f) {
-            if (j + f >= d) continue;
-            const double variance =
-                model.inverse_noise == nullptr ? model.noise_variance[k] : model.noise_variance[k * d + j + f];
-            sums[r][f] += std::sqrt(variance) * static_cast<double>(normal[f]);
-          }
-        }
-        Pack<T> pack;
+      for (unsigned f = 0; f < 4; ++f) made.values[f] = static_cast<T>(sums[m][f / 2][f % 2]);
+      T* to = reinterpret_cast<T*>(reinterpret_cast<char*>(out + j) + std::uint64_t{rows[m]} * row_bytes);
+      if constexpr (Whole) {
+        *reinterpret_cast<Four<T>*>(to) = made;
+      } else {
 #pragma unroll
-        for (std::size_t f = 0; f < width; ++f) pack.values[f] = static_cast<T>(sums[r][f]);
-        T* to = out + row[r] * d + j;
-        if (whole) {
-          *reinterpret_cast<Pack<T>*>(to) = pack;
-          continue;
-        }
-#pragma unroll
-        for (std::size_t f = 0; f < width; ++f)
-          if (j + f < d) to[f] = pack.values[f];
+        for (std::uint32_t f = 0; f < 4; ++f)
+          if (f < left) to[f] = made.values[f];
       }
     }
   }
@@ -140,28 +192,43 @@ __global__ void __launch_bounds__(sample_threads)
 // What samples or reconstructions that are made at once need.
 struct Space {
   std::size_t stride = 0;
-  double* cumulative = nullptr;
-  double* z = nullptr;
   std::uint8_t* marks = nullptr;
   EntryView entries{};
+  Places places{};
 
-  void lay_out(Arena& arena, std::size_t K, std::size_t L, std::size_t places) {
-    stride = places;
-    cumulative = arena.take<double>(K);
-    z = arena.take<double>(places * L);
-    marks = arena.take<std::uint8_t>(K * places);
-    entries = lay_out_entries(arena, K, places, places);
+  void lay_out(Arena& arena, std::size_t K, std::size_t L, std::size_t n) {
+    stride = n;
+    marks = arena.take<std::uint8_t>(K * n);
+    entries = lay_out_entries(arena, K, n, n);
+    const std::size_t tiles = most_tiles(K, n);
+    places = {arena.take<unsigned>(tiles), arena.take<unsigned>(tiles * tile_entries),
+              arena.take<double>(tiles * filled_up(L) * tile_entries)};
   }
+  // A component's last tile may be as good as empty. How many there are is known to the device only.
+  static std::size_t most_tiles(std::size_t K, std::size_t n) { return n / tile_entries + K; }
 };
 
+// Samples of given components; with given factors, or else drawn ones.
 template <class T>
-void compose(const DeviceModel& model, const Space& space, std::size_t n, const std::int64_t* labels, const double* z,
-             std::uint64_t seed, std::uint64_t start, bool noise, T* out, Stream stream) {
+void compose(const DeviceModel& model, const Space& space, std::size_t n, const std::int64_t* labels,
+             const double* factors, const core::RoundKeys& keys, std::uint64_t start, const double* noise_std, T* out,
+             Stream stream) {
   const std::size_t K = model.n_components();
+  const std::size_t d = model.n_features();
+  const std::size_t tiles = Space::most_tiles(K, n);
   launch_tasks(stream, n, mark_labels_kernel, labels, n, space.stride, K, space.marks);
   list_entries(stream, space.marks, 1, K, n, space.stride, space.entries);
-  launch(stream, resident_blocks(), sample_threads, compose_kernel<T>, model.view(), space.entries, seed, start, noise,
-         z, out);
+  launch_tasks(stream, tiles * tile_entries, fill_places_kernel, space.entries, K, model.n_factors(), factors, keys,
+               start, space.places);
+  const bool whole = d % 4 == 0 && reinterpret_cast<std::uintptr_t>(out) % alignof(Four<T>) == 0;
+  const auto kernel = [&](auto noise) {
+    return whole ? compose_kernel<T, true, noise.value> : compose_kernel<T, false, noise.value>;
+  };
+  const std::size_t warps = tiles * ceil_div(d, warp_steps * step_features);
+  launch(stream, ceil_div(warps, sample_threads / warp_size), sample_threads,
+         noise_std == nullptr ? kernel(std::false_type{}) : kernel(std::true_type{}), model.view(),
+         space.entries.tile_starts + K, space.places, static_cast<std::uint32_t>(d),
+         static_cast<std::uint32_t>(model.n_factors()), keys, start, noise_std, out);
 }
 
 }  // namespace
@@ -170,18 +237,29 @@ template <class T>
 void sample(const DeviceModel& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n,
             bool noise, T* out, std::int64_t* labels, const Call& call) {
   const std::size_t K = model.n_components();
-  const std::size_t L = model.n_factors();
   std::vector<double> cumulative(K);
   double total = 0.0;
   for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += weights[k];
+  const core::RoundKeys keys(seed);
+  const std::size_t n_stds = K * model.n_features();
+  double* shares = nullptr;
+  double* noise_std = nullptr;
   Space space;
   for_each_chunk(
-      call, n, K, [&](Arena& arena, std::size_t stride) { space.lay_out(arena, K, L, stride); },
-      [&](const Blas&) { send(call.stream, cumulative.data(), K, space.cumulative); },
+      call, n, K,
+      [&](Arena& arena, std::size_t stride) {
+        shares = arena.take<double>(K);
+        if (noise) noise_std = arena.take<double>(n_stds);
+        space.lay_out(arena, K, model.n_factors(), stride);
+      },
+      [&](const Blas&) {
+        send(call.stream, cumulative.data(), K, shares);
+        if (noise) launch_tasks(call.stream, n_stds, noise_std_kernel, model.view(), noise_std);
+      },
       [&](std::size_t first, std::size_t count) {
-        launch_tasks(call.stream, count, draw_kernel, space.cumulative, K, L, seed, start + first, count,
-                     labels + first, space.z);
-        compose(model, space, count, labels + first, space.z, seed, start + first, noise,
+        launch_tasks(call.stream, count, draw_components_kernel, shares, K, keys, start + first, count,
+                     labels + first);
+        compose(model, space, count, labels + first, nullptr, keys, start + first, noise_std,
                 out + first * model.n_features(), call.stream);
       });
 }
@@ -193,9 +271,9 @@ void reconstruct(const DeviceModel& model, std::size_t n, const std::int64_t* la
   const std::size_t L = model.n_factors();
   Space space;
   for_each_chunk(
-      call, n, K, [&](Arena& arena, std::size_t stride) { space.lay_out(arena, K, 0, stride); }, [&](const Blas&) {},
+      call, n, K, [&](Arena& arena, std::size_t stride) { space.lay_out(arena, K, L, stride); }, [](const Blas&) {},
       [&](std::size_t first, std::size_t count) {
-        compose(model, space, count, labels + first, factors + first * L, 0, 0, false,
+        compose(model, space, count, labels + first, factors + first * L, core::RoundKeys(0), 0, nullptr,
                 out + first * model.n_features(), call.stream);
       });
 }

@@ -224,7 +224,7 @@ void compose(const DeviceModel& model, const Space& space, std::size_t n, const 
   const auto kernel = [&](auto noise) {
     return whole ? compose_kernel<T, true, noise.value> : compose_kernel<T, false, noise.value>;
   };
-  const std::size_t warps = tiles * ceil_div(d, warp_steps * step_features);
+  const std::size_t warps = tiles * ceil_div(d, warp_steps * warp_features);
   launch(stream, ceil_div(warps, sample_threads / warp_size), sample_threads,
          noise_std == nullptr ? kernel(std::false_type{}) : kernel(std::true_type{}), model.view(),
          space.entries.tile_starts + K, space.places, static_cast<std::uint32_t>(d),

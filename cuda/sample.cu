@@ -14,7 +14,7 @@ namespace {
 constexpr unsigned sample_threads = 128;
 // Blocks that a processor is to have room for: as many as fit without spilling registers.
 template <class T>
-constexpr unsigned sample_blocks = sizeof(T) == sizeof(float) ? 6 : 4;
+constexpr unsigned sample_blocks = sizeof(T) == sizeof(float) ? 5 : 4;
 // Times that a warp takes sixteen features: enough to make up for its start, and warps get the same of 784 features.
 constexpr std::uint32_t warp_steps = 7;
 
@@ -69,14 +69,14 @@ __global__ void noise_std_kernel(ModelView model, double* noise_std) {
 }
 
 // Samples in the order of their tiles. A tile's places beyond its last sample hold that one again. Factors are filled up
-// with zeros to a multiple of four.
+// with zeros to a multiple of eight.
 struct Places {
   unsigned* components;  // (tiles)
   unsigned* rows;        // (tiles, tile_entries)
   double* factors;       // (tiles, filled_up(L), tile_entries)
 };
 
-MFA_HD std::size_t filled_up(std::size_t n_factors) { return (n_factors + 3) / 4 * 4; }
+MFA_HD std::size_t filled_up(std::size_t n_factors) { return (n_factors + 7) / 8 * 8; }
 
 // One thread per place. Factors are those given, by rows, or drawn.
 __global__ void fill_places_kernel(EntryView entries, std::size_t n_components, std::size_t n_factors,
@@ -112,15 +112,26 @@ __device__ void add_explained(double (&sums)[row_matrices][2][2], const double* 
   const tensor::Lane own = tensor::lane();
   factors += own.c * tile_entries + own.g;
 #pragma unroll 1
-  for (std::uint32_t first = 0; first < L; first += 4, factors += 4 * tile_entries) {
-    // What is beyond the last factor is multiplied by zero.
-    const std::uint32_t l = first + own.c < L ? first + own.c : L - 1;
-    const double* loading = loadings + std::uint64_t{l} * d;
-    const double right[2] = {loading[0], loading[apart]};
+  for (std::uint32_t first = 0; first < L; first += 8, factors += 8 * tile_entries) {
+    double right[2][2];
 #pragma unroll
-    for (unsigned m = 0; m < row_matrices; ++m)
+    for (unsigned p = 0; p < 2; ++p) {
+      // What is beyond the last factor is multiplied by zero.
+      const std::uint32_t l = first + 4 * p + own.c < L ? first + 4 * p + own.c : L - 1;
+      const double* loading = loadings + std::uint64_t{l} * d;
+      right[0][p] = loading[0];
+      right[1][p] = loading[apart];
+    }
 #pragma unroll
-      for (unsigned h = 0; h < 2; ++h) tensor::multiply_add(sums[m][h], factors[m * matrix_rows], right[h]);
+    for (unsigned m = 0; m < row_matrices; m += 2) {
+      double left[2][2];
+#pragma unroll
+      for (unsigned i = 0; i < 2; ++i)
+#pragma unroll
+        for (unsigned p = 0; p < 2; ++p) left[i][p] = factors[4 * p * tile_entries + (m + i) * matrix_rows];
+#pragma unroll
+      for (unsigned h = 0; h < 2; ++h) tensor::multiply_add(sums[m][h], sums[m + 1][h], left, right[h]);
+    }
   }
 }
 

@@ -105,17 +105,22 @@ __device__ void subtract_explained(TilePart& part, const Loadings& loadings, uns
                                    const Factor& factor) {
   const tensor::Lane own = tensor::lane();
   double sums[2][row_matrices][2] = {};
-  for (unsigned first = 0; first < L; first += 4) {
-    const unsigned l = first + own.c;
-    double loading[2];
+  for (unsigned first = 0; first < L; first += 8) {
+    double loading[2][2], z[row_matrices][2];
 #pragma unroll
-    for (unsigned half = 0; half < 2; ++half)
-      loading[half] = l < L ? loadings.at(l, 8 * half + own.g) : 0.0;
+    for (unsigned p = 0; p < 2; ++p) {
+      const unsigned l = first + 4 * p + own.c;
 #pragma unroll
-    for (unsigned m = 0; m < row_matrices; ++m) {
-      const double z = l < L ? factor(m, l) : 0.0;
+      for (unsigned half = 0; half < 2; ++half) loading[half][p] = l < L ? loadings.at(l, 8 * half + own.g) : 0.0;
 #pragma unroll
-      for (unsigned half = 0; half < 2; ++half) tensor::multiply_add(sums[half][m], z, loading[half]);
+      for (unsigned m = 0; m < row_matrices; ++m) z[m][p] = l < L ? factor(m, l) : 0.0;
+    }
+#pragma unroll
+    for (unsigned m = 0; m < row_matrices; m += 2) {
+      const double both[2][2] = {{z[m][0], z[m][1]}, {z[m + 1][0], z[m + 1][1]}};
+#pragma unroll
+      for (unsigned half = 0; half < 2; ++half)
+        tensor::multiply_add(sums[half][m], sums[half][m + 1], both, loading[half]);
     }
   }
 #pragma unroll
@@ -131,10 +136,15 @@ __device__ inline void add_products(double (&products)[row_matrices][2], const T
                                     unsigned L, unsigned first) {
   const unsigned l = first + tensor::lane().g;
 #pragma unroll
-  for (unsigned f = 0; f < 4; ++f) {
-    const double loading = l < L ? loadings.at(l, lane_feature(f)) : 0.0;
+  for (unsigned f = 0; f < 4; f += 2) {
+    double loading[2];
 #pragma unroll
-    for (unsigned m = 0; m < row_matrices; ++m) tensor::multiply_add(products[m], part[m][f], loading);
+    for (unsigned p = 0; p < 2; ++p) loading[p] = l < L ? loadings.at(l, lane_feature(f + p)) : 0.0;
+#pragma unroll
+    for (unsigned m = 0; m < row_matrices; m += 2) {
+      const double both[2][2] = {{part[m][f], part[m][f + 1]}, {part[m + 1][f], part[m + 1][f + 1]}};
+      tensor::multiply_add(products[m], products[m + 1], both, loading);
+    }
   }
 }
 

@@ -4,22 +4,14 @@
 #include <cstdint>
 
 #include "scorer.hpp"
+#include "sums.hpp"
 
 namespace mfa::cuda {
 
-// Sums over the samples, to which a call adds.
-struct Statistics {
-  double* counts;          // (K)
-  double* factor_sums;     // (K, L)
-  double* factor_moments;  // (K, L, L)
-  double* cross;           // (K, L + 1, d)
-  double* squares;         // (K, d)
-};
-
 // Computes  the E-step: the statistics, theory.md (10), and log p(x_i) into log_likelihoods (n).
 // Shapes    rows (n, d), sample_weight (n) on the device or null for 1, outputs as in Statistics.
-// Cost      one scoring pass, one read of the rows, and 2 d (L + 2) flops in double for every responsibility above 1e-16.
-// Numerics  one thread adds up one feature of one component, in the order of the rows; about the current means.
+// Cost      one scoring pass, and the sums over those of which a row's responsibility is above 1e-16.
+// Numerics  sums.hpp; about the current means.
 // Source    Ghahramani & Hinton 1996, section 3.
 template <class S>
 void expectation(const DeviceModel& model, const Rows<S>& rows, const double* sample_weight, bool screening,

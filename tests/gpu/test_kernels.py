@@ -226,10 +226,12 @@ def test_statistics_are_the_same_every_time_and_in_parts(device):
     assert all(scaled_error(a, b) <= 1e-12 for a, b in zip(results[0], results[2], strict=True))
 
 
+# And: more factors than a block multiplies at once, and more members than it has at hand; more features than it has.
+@pytest.mark.parametrize(("shape", "n"), [((3, 130, 13), 70), ((2, 40, 37), 900), ((3, 420, 3), 50)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_statistics_of_known_factors(device, kind):
-    K, d, L, n = 3, 130, 13, 70
-    p = _parameters((K, d, L))
+def test_statistics_of_known_factors(device, kind, shape, n):
+    K, d, L = shape
+    p = _parameters(shape)
     X, same = _samples(p, n, kind)
     rng = np.random.default_rng(0)
     labels, z = rng.integers(0, K, n), rng.normal(size=(n, L))

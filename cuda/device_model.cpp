@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
+#include "cpu/panel.hpp"
 #include "short_floats.hpp"
 #include "subspace.hpp"
 
@@ -16,15 +18,19 @@ namespace mfa::cuda {
 namespace {
 
 // Computes  a bound on the largest |E^T v| / |v| for the rows of E (count, d): the root of the largest sum of a row of |E E^T|.
-double norm_bound(const std::vector<double>& rows, std::size_t count, std::size_t d) {
-  std::vector<double> sums(count, 0.0);
-  for (std::size_t r = 0; r < count; ++r)
-    for (std::size_t s = 0; s <= r; ++s) {
-      const double product = std::abs(core::dot(rows.data() + r * d, rows.data() + s * d, d));
-      sums[r] += product;
-      if (s < r) sums[s] += product;
-    }
-  return std::sqrt(*std::max_element(sums.begin(), sums.end()));
+double norm_bound(const Model& model, const std::vector<double>& rows, std::size_t count, std::size_t d) {
+  cpu::Panel<double> columns(model.loops().f64, d, count);
+  for (std::size_t r = 0; r < count; ++r) columns.set_column(r, rows.data() + r * d);
+  const std::size_t stride = columns.columns();  // those too many are zero
+  std::vector<double> products(count * stride);
+  columns.multiply(rows.data(), count, products.data());
+  double largest = 0.0;
+  for (std::size_t r = 0; r < count; ++r) {
+    double sum = 0.0;
+    for (std::size_t c = 0; c < stride; ++c) sum += std::abs(products[r * stride + c]);
+    largest = std::max(largest, sum);
+  }
+  return std::sqrt(largest);
 }
 
 // (L, K) -> (K, L)
@@ -49,34 +55,41 @@ Eights in_eights(double value) {
 
 }  // namespace
 
-// Gathers what is to lie on the device, and copies it there in one piece.
+// Gathers what is to lie on the device, in one piece of memory there.
 class DeviceModel::Upload {
  public:
+  // Numbers that stay where they are until all are copied.
   template <class T>
   void operator()(const T*& to, const T* from, std::size_t count) {
-    const std::size_t begin = ceil_div(bytes_.size(), alignment) * alignment;
-    bytes_.resize(begin + count * sizeof(T));
-    if (count > 0) std::memcpy(bytes_.data() + begin, from, count * sizeof(T));
-    places_.push_back([&to, begin](const char* memory) { to = reinterpret_cast<const T*>(memory + begin); });
+    const std::size_t begin = bytes_;
+    bytes_ = ceil_div(begin + count * sizeof(T), alignment) * alignment;
+    copies_.push_back([&to, from, count, begin](Stream stream, char* memory) {
+      copy_to_device(stream, memory + begin, from, count * sizeof(T));
+      to = reinterpret_cast<const T*>(memory + begin);
+    });
   }
+  // Numbers that are kept until then.
   template <class T>
-  void operator()(const T*& to, const std::vector<T>& from) {
-    (*this)(to, from.data(), from.size());
+  void operator()(const T*& to, std::vector<T>&& from) {
+    const auto kept = std::make_shared<const std::vector<T>>(std::move(from));
+    (*this)(to, kept->data(), kept->size());
+    kept_.push_back(kept);
   }
 
   void finish(Stream stream, const Allocate& allocate) {
-    bytes_.resize(bytes_.size() + read_beyond);
-    auto* memory = static_cast<char*>(allocate(bytes_.size()));
-    copy_to_device(stream, memory, bytes_.data(), bytes_.size());
-    for (const auto& place : places_) place(memory);
+    const std::size_t bytes = bytes_ + read_beyond;
+    auto* memory = static_cast<char*>(allocate(bytes));
+    fill_zero(stream, memory, bytes);
+    for (const auto& copy : copies_) copy(stream, memory);
   }
 
  private:
   static constexpr std::size_t alignment = 256;
-  // Whole stages of features may be read where only a part of one is left, and what is too much not used.
+  // Whole stages of features may be read where only a part of one is left, and what is too much multiplied by 0.
   static constexpr std::size_t read_beyond = 1024;
-  std::vector<char> bytes_;
-  std::vector<std::function<void(const char*)>> places_;
+  std::size_t bytes_ = 0;
+  std::vector<std::function<void(Stream, char*)>> copies_;
+  std::vector<std::shared_ptr<const void>> kept_;
 };
 
 DeviceModel::DeviceModel(const Model& model, Stream stream, const Allocate& allocate) {
@@ -91,43 +104,34 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   const std::size_t L = model.n_factors();
   const std::size_t d = model.n_features();
   const bool spherical = model.noise() == Noise::spherical;
-  std::vector<double> cholesky(K * L * L), covariances(K * L * L), columns(K * L * d), weighted_means(K * d);
-  std::vector<double> means(K * d), loadings(K * L * d), inverse_noise(spherical ? 0 : K * d);
-  std::vector<double> noise_variance(spherical ? K : K * d);
+  const double* noise_variance = model.noise_variance(0);
+  std::vector<double> weighted_means(K * d), noise_variances;
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView c = model.component(k);
-    const cpu::DifferenceView<double> wide = model.difference<double>(k);
-    std::copy_n(c.mean, d, means.data() + k * d);
-    std::copy_n(c.loadings, L * d, loadings.data() + k * L * d);
-    std::copy_n(c.cholesky, L * L, cholesky.data() + k * L * L);
-    std::copy_n(model.posterior_covariance(k), L * L, covariances.data() + k * L * L);
-    std::copy_n(wide.columns, L * d, columns.data() + k * L * d);
-    if (spherical) {
-      noise_variance[k] = *model.noise_variance(k);
-    } else {
-      std::copy_n(c.inverse_noise, d, inverse_noise.data() + k * d);
-      std::copy_n(model.noise_variance(k), d, noise_variance.data() + k * d);
-    }
     for (std::size_t j = 0; j < d; ++j)
       weighted_means[k * d + j] =
           (c.mean[j] - model.center<double>()[j]) * (spherical ? c.inverse_noise_scalar : c.inverse_noise[j]);
+    if (spherical) noise_variances.push_back(noise_variance[k * d]);
   }
 
+  // Parameters of all components lie in a line.
+  const ComponentView first = model.component(0);
   view_.n_components = K;
   view_.n_factors = L;
   view_.n_features = d;
   upload(view_.center, model.center<double>(), d);
-  upload(view_.means, means);
-  upload(view_.loadings, loadings);
-  if (!spherical) upload(view_.inverse_noise, inverse_noise);
+  upload(view_.means, first.mean, K * d);
+  upload(view_.loadings, first.loadings, K * L * d);
+  if (!spherical) upload(view_.inverse_noise, first.inverse_noise, K * d);
   upload(view_.inverse_scalars, model.inverse_noise_scalars(), K);
-  upload(view_.noise_variance, noise_variance);
-  upload(view_.cholesky, cholesky);
-  upload(view_.covariances, covariances);
+  if (spherical) upload(view_.noise_variance, std::move(noise_variances));
+  else upload(view_.noise_variance, noise_variance, K * d);
+  upload(view_.cholesky, first.cholesky, K * L * L);
+  upload(view_.covariances, model.posterior_covariance(0), K * L * L);
   upload(view_.log_normalizers, model.log_normalizers(), K);
   upload(view_.model_errors, model.model_errors(), K);
-  upload(view_.columns, columns);
-  upload(view_.weighted_means, weighted_means);
+  upload(view_.columns, model.difference<double>(0).columns, K * L * d);
+  upload(view_.weighted_means, std::move(weighted_means));
   upload(view_.projected_means, by_component(model.projected_means(), L, K));
   upload(view_.mean_norms, model.mean_norms(), K);
 }
@@ -211,15 +215,15 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
 
   screen_.n_directions = R;
   screen_.component_tiles = tiles;
-  screen_.basis_error = norm_bound(errors, R, d) + 0x1p-9 * norm_bound(smaller, R, d);
+  screen_.basis_error = norm_bound(model, errors, R, d) + 0x1p-9 * norm_bound(model, smaller, R, d);
   screen_.epsilon = terms.epsilon;
   upload(screen_.center, model.center<float>(), d);
   if (model.scale<float>() != nullptr) upload(screen_.scale, model.scale<float>(), d);
-  upload(screen_.basis, basis);
-  upload(screen_.columns, columns);
-  upload(screen_.column_terms, column_terms);
-  upload(screen_.factor_slopes, slopes);
-  upload(screen_.factor_offsets, offsets);
+  upload(screen_.basis, std::move(basis));
+  upload(screen_.columns, std::move(columns));
+  upload(screen_.column_terms, std::move(column_terms));
+  upload(screen_.factor_slopes, std::move(slopes));
+  upload(screen_.factor_offsets, std::move(offsets));
   upload(screen_.mean_norms, terms.mean_norms, K);
   upload(screen_.model_errors, terms.model_errors, K);
   upload(screen_.means_left, terms.means_left, K);
@@ -241,10 +245,10 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
     mean_lengths[k] = subspace->mean_length(k);
     loading_lengths[k] = subspace->loading_length(k);
   }
-  upload(screen_.means, means);
-  upload(screen_.loadings, loadings);
-  upload(screen_.mean_lengths, mean_lengths);
-  upload(screen_.loading_lengths, loading_lengths);
+  upload(screen_.means, std::move(means));
+  upload(screen_.loadings, std::move(loadings));
+  upload(screen_.mean_lengths, std::move(mean_lengths));
+  upload(screen_.loading_lengths, std::move(loading_lengths));
   screen_.center_length = std::sqrt(core::dot(model.center<double>(), model.center<double>(), d));
 }
 

@@ -108,6 +108,13 @@ void assigned(const py::array& X, const py::array& means, const py::array& label
   });
 }
 
+double add_in_order(double total, const py::array& values, const py::object& sample_weight) {
+  const auto n = static_cast<std::size_t>(values.size());
+  const double* value = borrow<double>("values", values, {n});
+  const double* weights = borrow_sample_weight(sample_weight, n);
+  return without_gil([&] { return cpu::add_in_order(total, value, weights, n); });
+}
+
 void sample(const Model& model, const py::array& weights, std::uint64_t seed, std::uint64_t start, bool noise,
             const py::array& out, const py::array& labels, std::size_t n_threads) {
   if (out.ndim() != 2) throw py::value_error("out must have 2 dimensions, got " + shape_of(out));
@@ -305,6 +312,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("X").noconvert(), py::arg("means").noconvert(), py::arg("labels").noconvert(),
         py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("sample_weight") = py::none(),
         py::arg("n_threads"));
+  m.def("add_in_order", &add_in_order, "The total and, added to it one by one, the values.", py::arg("total"),
+        py::arg("values").noconvert(), py::arg("sample_weight") = py::none());
   m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),
         py::arg("weights").noconvert(), py::arg("seed"), py::arg("start"), py::arg("noise"), py::arg("out").noconvert(),
         py::arg("labels").noconvert(), py::arg("n_threads"));

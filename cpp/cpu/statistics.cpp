@@ -176,4 +176,9 @@ template BadRow expectation<float>(const Model&, const Rows&, const double*, boo
 template BadRow expectation<double>(const Model&, const Rows&, const double*, bool, const Statistics&, double*,
                                     const Execution&);
 
+double add_in_order(double total, const double* values, const double* weights, std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i) total += weights == nullptr ? values[i] : weights[i] * values[i];
+  return total;
+}
+
 }  // namespace mfa::cpu

@@ -39,4 +39,9 @@ void assigned(const Loops& loops, const Rows& rows, const double* weights, std::
               std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
               const Execution& execution);
 
+// Computes  total + sum_i w_i v_i, added one by one, so that values in several calls give the same bits as in one.
+// Shapes    values (n), weights (n) or null for 1 each.
+// Cost      n additions that wait for each other.
+double add_in_order(double total, const double* values, const double* weights, std::size_t n);
+
 }  // namespace mfa::cpu

@@ -178,8 +178,11 @@ def expectation(
         kernel(copy, X, sums, values, sample_weight=columns.get("sample_weight"), screening=screening, **launch)
 
     run(samples, call, {"log_likelihoods": log_likelihoods}, _weights(samples, sample_weight))
-    _fetch(samples, sums, statistics)
-    return np.asarray(samples.arrays.to_host(log_likelihoods))
+    if samples.on_host:
+        _add(samples, sums, statistics)
+        return np.asarray(log_likelihoods)
+    values: FloatArray = _add(samples, (*sums, log_likelihoods), statistics)[-1]
+    return values
 
 
 def assigned(
@@ -202,15 +205,24 @@ def assigned(
         kernel(X, centers, columns["labels"], columns["factors"], sums, sample_weight=weights, **launch)
 
     run(samples, call, {}, columns_in | _weights(samples, sample_weight))
-    _fetch(samples, sums, statistics)
+    _add(samples, sums, statistics)
 
 
 def _weights(samples: Samples, sample_weight: FloatArray | None) -> Columns:
     return {} if sample_weight is None else {"sample_weight": samples.arrays.from_host(sample_weight)}
 
 
-def _fetch(samples: Samples, sums: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> None:
-    assert samples.device is not None
-    for total, target in zip(sums, statistics, strict=True):
-        target += samples.device.to_host(total)
+def _add(samples: Samples, found: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> list[FloatArray]:
+    """Bring what is found to the host, where its first arrays are added to the statistics, and return it."""
+    device = samples.device
+    assert device is not None
+    with device.active():
+        # In pinned memory, which is used again from call to call and copied to at the full speed of the bus.
+        fetched = [device.pinned(tuple(array.shape), np.float64) for array in found]
+        for array, target in zip(found, fetched, strict=True):
+            device.download(array, target, device.current())
+        device.record(device.current()).synchronize()
     samples.settle()
+    for total, target in zip(fetched, statistics, strict=False):
+        target += total
+    return fetched

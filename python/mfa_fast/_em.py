@@ -94,8 +94,7 @@ def e_step(
             if worst is None
             else keep_worst(n_empty, *map(np.concatenate, zip(worst, candidates, strict=True)))
         )
-        weighted = log_likelihoods if shares is None else shares * log_likelihoods
-        log_likelihood = float(np.cumsum(np.append(log_likelihood, weighted))[-1])
+        log_likelihood = _core.add_in_order(log_likelihood, log_likelihoods, shares)
         n_samples += len(block)
     assert worst is not None
     return Statistics(

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
+#include "cpu/alone.hpp"
 
 namespace mfa {
 namespace {
@@ -22,64 +24,61 @@ Gram::Gram(const Model& model, const cpu::Execution& execution)
   const std::size_t d = model.n_features();
   const double* inverse = model.inverse_noise_scalars();
   const double largest = *std::max_element(inverse, inverse + K);
-  kappa_ = 1.0 / largest;
-  equal_noise_ = std::all_of(inverse, inverse + K, [&](double v) { return v == largest; });
   weights_.resize(K);
   std::transform(inverse, inverse + K, weights_.begin(), [&](double v) { return v / largest; });
 
   probe_.resize(d);
   for (std::size_t j = 0; j < d; ++j) probe_[j] = std::cos(1.0 + static_cast<double>(j * j % 7919)) + 0.1;
 
+  view_.n_components = K;
+  view_.n_factors = model.n_factors();
+  view_.n_features = d;
+  view_.kappa = 1.0 / largest;
+  view_.unit = std::numeric_limits<double>::epsilon();
+  view_.equal_noise = std::all_of(inverse, inverse + K, [&](double v) { return v == largest; });
+  view_.weights = weights_.data();
+  view_.log_normalizers = model.log_normalizers();
+  view_.factors = model.difference<double>(0).columns;
+  view_.means = model.component(0).mean;
+  view_.center = model.center<double>();
+  view_.probe_direction = probe_.data();
+
   // Row i of the products: column i as if it were a sample.
   const cpu::Panel<double>& panel = model.panels<double>().columns;
-  products_.resize(n_columns() * n_columns());
+  const std::size_t n_columns = view_.n_columns();
+  products_.resize(n_columns * n_columns);
+  view_.products = products_.data();
   constexpr std::size_t height = 32;
-  cpu::parallel_for((n_columns() + height - 1) / height, execution, [&] {
+  cpu::parallel_for((n_columns + height - 1) / height, execution, [&] {
     return [&, rows = std::vector<double>(height * d),
             out = cpu::AlignedBuffer<double>(height * panel.columns())](std::size_t block) mutable {
       const std::size_t first = block * height;
-      const std::size_t count = std::min(height, n_columns() - first);
+      const std::size_t count = std::min(height, n_columns - first);
       std::fill(rows.begin(), rows.end(), 0.0);
-      for (std::size_t i = 0; i < count; ++i) add_column(first + i, 1.0, rows.data() + i * d);
+      for (std::size_t i = 0; i < count; ++i) view_.add_column(cpu::Alone{}, first + i, 1.0, rows.data() + i * d);
       panel.multiply(rows.data(), count, out.data());
       for (std::size_t i = 0; i < count; ++i)
-        gather(out.data() + i * panel.columns(), rows.data() + i * d, products_.data() + (first + i) * n_columns());
+        gather(out.data() + i * panel.columns(), rows.data() + i * d, products_.data() + (first + i) * n_columns);
     };
   });
   // The same number on both sides of the diagonal, whatever the order in which it was summed.
-  for (std::size_t i = 0; i < n_columns(); ++i)
-    for (std::size_t j = 0; j < i; ++j) products_[i * n_columns() + j] = products_[j * n_columns() + i];
+  for (std::size_t i = 0; i < n_columns; ++i)
+    for (std::size_t j = 0; j < i; ++j) products_[i * n_columns + j] = products_[j * n_columns + i];
 }
 
 Gram::~Gram() {
   for (const auto& pair : pairs_) delete pair.load();
 }
 
-// What a column of the model's matrix product is multiplied with to be one of these.
-double Gram::scale(std::size_t l, std::size_t k) const {
-  return l < model_.n_factors() ? std::sqrt(kappa_) : 1.0 / model_.inverse_noise_scalars()[k];
-}
-
 void Gram::gather(const double* product, const double* centered, double* out) const {
-  const std::size_t K = model_.n_components();
+  const std::size_t K = view_.n_components;
   for (std::size_t k = 0; k < K; ++k)
-    for (std::size_t l = 0; l < columns_per_component(); ++l) out[column(k, l)] = scale(l, k) * product[l * K + k];
-  out[probe()] = core::dot(centered, probe_.data(), model_.n_features());
-}
-
-void Gram::add_column(std::size_t i, double factor, double* out) const {
-  const std::size_t d = model_.n_features();
-  const std::size_t k = i / columns_per_component();
-  const std::size_t l = i % columns_per_component();
-  if (i != probe() && l == model_.n_factors()) {
-    const double* mean = model_.component(k).mean;
-    const double* center = model_.center<double>();
-    for (std::size_t j = 0; j < d; ++j) out[j] += factor * (mean[j] - center[j]);
-    return;
-  }
-  const double* values = i == probe() ? probe_.data() : model_.difference<double>(k).columns + l * d;
-  if (i != probe()) factor *= scale(l, k);
-  for (std::size_t j = 0; j < d; ++j) out[j] += factor * values[j];
+    for (std::size_t l = 0; l < view_.columns_per_component(); ++l) {
+      // What a column of the model's matrix product is multiplied with to be one of these.
+      const double scale = l < view_.n_factors ? std::sqrt(view_.kappa) : 1.0 / model_.inverse_noise_scalars()[k];
+      out[view_.column(k, l)] = scale * product[l * K + k];
+    }
+  out[view_.probe()] = core::dot(centered, probe_.data(), view_.n_features);
 }
 
 const PairEigen& Gram::pair(std::size_t s, std::size_t t, PairEigen& scratch) const {
@@ -102,14 +101,14 @@ const PairEigen& Gram::pair(std::size_t s, std::size_t t, PairEigen& scratch) co
 void Gram::make_pair(std::size_t s, std::size_t t, PairEigen& out) const {
   const std::size_t L = model_.n_factors();
   const std::size_t n = 2 * L;
-  const auto at = [&](std::size_t i) { return i < L ? column(s, i) : column(t, i - L); };
+  const auto at = [&](std::size_t i) { return view_.column(i < L ? s : t, i % L); };
   out = {};
   std::vector<double> norms(n), m(n * n), r(n * n);
   std::vector<std::size_t> pivots(n);
-  for (std::size_t i = 0; i < n; ++i) norms[i] = std::sqrt(products(at(i))[at(i)]);
+  for (std::size_t i = 0; i < n; ++i) norms[i] = std::sqrt(view_.row(at(i))[at(i)]);
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j < n; ++j)
-      m[i * n + j] = norms[i] * norms[j] > 0.0 ? products(at(i))[at(j)] / (norms[i] * norms[j]) : 0.0;
+      m[i * n + j] = norms[i] * norms[j] > 0.0 ? view_.row(at(i))[at(j)] / (norms[i] * norms[j]) : 0.0;
   const std::size_t rank = core::pivoted_cholesky(n, m.data(), core::smallest_pivot, r.data(), pivots.data());
   out.rank = rank;
   if (rank == 0) return;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/gram_frame.hpp"
 #include "cpu/parallel.hpp"
 #include "model.hpp"
 
@@ -27,34 +28,19 @@ class Gram {
   ~Gram();
 
   const Model& model() const { return model_; }
-  // Scores are multiplied by the least noise variance, which makes them squared distances in size.
-  double kappa() const { return kappa_; }
-  double weight(std::size_t k) const { return weights_[k]; }  // kappa / s_k
-  bool equal_noise() const { return equal_noise_; }
-
-  // Columns, component after component: the L of V_k = (kappa / s_k)^(1/2) A_k (s_k I + A_k^T A_k)^(-1/2), and
-  // mu_k - center; at last the probe, a direction that is in no component's subspace.
-  std::size_t columns_per_component() const { return model_.n_factors() + 1; }
-  std::size_t n_columns() const { return model_.n_components() * columns_per_component() + 1; }
-  std::size_t column(std::size_t k, std::size_t l) const { return k * columns_per_component() + l; }
-  std::size_t probe() const { return n_columns() - 1; }
-  // Their inner products with column i, (n_columns).
-  const double* products(std::size_t i) const { return products_.data() + i * n_columns(); }
+  // What the columns are: core/gram_frame.hpp.
+  const core::GramView& view() const { return view_; }
   // Inner products (n_columns) of a row with the columns, from its row of the model's matrix product and |x - center|^2.
   void gather(const double* product, const double* centered, double* out) const;
-  // out (d) += factor * column i.
-  void add_column(std::size_t i, double factor, double* out) const;
 
   // Of components s < t; kept while there is room, else made into `scratch`.
   const PairEigen& pair(std::size_t s, std::size_t t, PairEigen& scratch) const;
 
  private:
-  double scale(std::size_t l, std::size_t k) const;
   void make_pair(std::size_t s, std::size_t t, PairEigen& out) const;
 
   const Model& model_;
-  double kappa_;
-  bool equal_noise_;
+  core::GramView view_{};
   std::vector<double> weights_;   // (K)
   std::vector<double> products_;  // (n_columns, n_columns)
   std::vector<double> probe_;     // (d)

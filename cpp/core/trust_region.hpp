@@ -18,6 +18,30 @@ MFA_HD inline double nearest_bound(double f, double g_norm2, double c) {
   return denominator > 0.0 ? 2.0 * f / denominator : std::numeric_limits<double>::infinity();
 }
 
+// What is known of a pair of components: the dual at one multiplier.
+struct PairBound {
+  double value;       // a lower bound on |delta|^2 / 2 where t beats s
+  double multiplier;  // lam
+};
+
+// (28): the dual at one multiplier, from v_s - v_t, its squared gradient and a bound c on how fast it may bend down.
+MFA_HD inline PairBound bound_from_gradient(double f, double square, double c) {
+  if (!(f > 0.0)) {  // t is no worse than s where the sample is: what follows is valid, and says nothing alone
+    const double lam = 0.01 / c;
+    return {lam * f - 0.5 * lam * lam * square / (1.0 - lam * c), lam};
+  }
+  const double r = nearest_bound(f, square, c);
+  return {0.5 * r * r, r / (std::sqrt(square) + c * r)};
+}
+
+// What a displacement delta does to the score of component k:
+// v_k(x + tau delta) = v_k(x) + tau linear[k] + tau^2 quadratic[k], theory.md (24), (25).
+struct Image {
+  double* linear;       // (K)
+  double* quadratic;    // (K)
+  double square = 0.0;  // |delta|^2
+};
+
 // A quadratic function about x, in the eigenvectors of its Hessian: f + g.delta + delta^T H delta / 2, f > 0.
 struct Quadratic {
   std::size_t n;
@@ -99,28 +123,23 @@ MFA_HD inline DualSolution maximize_dual(const Quadratic& q, double start, doubl
 // Computes  a lower bound on rho = |delta|^2 / 2 where log sum_t exp(v_t) >= log sum_s exp(v_s), from one dual value D_t, with
 //           the sum of its multipliers lam_t, for every target t: the rho at which
 //           log sum_t exp((rho - D_t) / (kappa lam_t)) = 0, theory.md (34); kappa is the scale of the v's.
-// Shapes    values (n), multipliers (n) > 0; those of infinite value take no part.
+// Shapes    value(t), multiplier(t) > 0 for t < n; those of infinite value take no part. A team: core/team.hpp.
 // Numerics  the function rises and is convex, so that Newton's method from above falls to the root; what is returned
 //           is rounded down by the last step.
-MFA_HD inline double sum_rule_bound(std::size_t n, const double* values, const double* multipliers, double kappa) {
+template <class Team, class Value, class Multiplier>
+MFA_HD double sum_rule_bound(const Team& team, std::size_t n, const Value& value, const Multiplier& multiplier,
+                             double kappa) {
   const double infinity = std::numeric_limits<double>::infinity();
-  double rho = infinity;
-  for (std::size_t t = 0; t < n; ++t) rho = values[t] < rho ? values[t] : rho;
+  double rho = n == 0 ? infinity : -team.best(n, [&](std::size_t t) { return -value(t); }).max;
   if (!(rho < infinity)) return rho;
   for (int iteration = 0; iteration < 100; ++iteration) {
-    double largest = -infinity;
-    for (std::size_t t = 0; t < n; ++t)
-      if (values[t] < infinity) {
-        const double exponent = (rho - values[t]) / (kappa * multipliers[t]);
-        largest = exponent > largest ? exponent : largest;
-      }
-    double sum = 0.0, slope = 0.0;
-    for (std::size_t t = 0; t < n; ++t)
-      if (values[t] < infinity) {
-        const double term = std::exp((rho - values[t]) / (kappa * multipliers[t]) - largest);
-        sum += term;
-        slope += term / (kappa * multipliers[t]);
-      }
+    const auto exponent = [&](std::size_t t) {
+      return value(t) < infinity ? (rho - value(t)) / (kappa * multiplier(t)) : -infinity;
+    };
+    const double largest = team.best(n, exponent).max;
+    const auto term = [&](std::size_t t) { return value(t) < infinity ? std::exp(exponent(t) - largest) : 0.0; };
+    const double sum = team.sum(n, 0.0, term);
+    const double slope = team.sum(n, 0.0, [&](std::size_t t) { return term(t) / (kappa * multiplier(t)); });
     const double excess = largest + std::log(sum);
     if (!(excess > 0.0)) break;
     const double step = excess * sum / slope;

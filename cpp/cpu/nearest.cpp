@@ -4,19 +4,37 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
+#include "core/nearest_search.hpp"
 #include "core/reduce.hpp"
-#include "cpu/frame.hpp"
-#include "cpu/nearest_search.hpp"
+#include "cpu/alone.hpp"
+#include "cpu/pair_frame.hpp"
+#include "diagonal.hpp"
 
 namespace mfa::cpu {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-template <class T>
+// What is the same for all rows: a frame's source and log-priors, by component and by class.
+template <class Source>
+struct Problem {
+  const Source& source;
+  std::vector<double> component_priors;
+  std::size_t most_in_class;
+};
+
+// Looks at one row after the other, in inner products if its frame does.
+void load(PairFrame& frame, const double* x, const double* product) {
+  frame.source().gather(product, x, frame.products());
+  frame.load(x);
+}
+void load(core::DiagonalFrame<Alone>& frame, const double* x, const double*) { frame.load(x); }
+
+template <class T, class Frame>
 class Nearest {
   // A point that has been found and is still to be seen on the other side.
   struct Pending {
@@ -27,9 +45,10 @@ class Nearest {
   };
 
  public:
-  Nearest(const Model& model, const Gram* gram, const FrameMaker& frames, const Rows& rows, Groups groups,
-          const double* log_priors, const NearestOptions& options, const AttackOutput<T>& out, const PairOutput& pairs,
-          const CertificateOutput& certificates, std::size_t max_rows)
+  template <class Source>
+  Nearest(const Model& model, const Problem<Source>& problem, const Panel<double>* panel, const Rows& rows,
+          Groups groups, const double* log_priors, const NearestOptions& options, const AttackOutput<T>& out,
+          const PairOutput& pairs, const CertificateOutput& certificates, std::size_t max_rows)
       : model_(model),
         rows_(rows),
         groups_(groups),
@@ -38,8 +57,9 @@ class Nearest {
         out_(out),
         pairs_(pairs),
         certificates_(certificates),
-        panel_(gram == nullptr ? nullptr : &model.panels<double>().columns),
-        search_(frames(), groups, options.rule),
+        panel_(panel),
+        frame_(team_, problem.source, problem.component_priors.data()),
+        search_(frame_, {groups.data(), groups.size() - 1}, problem.most_in_class, options.rule == Rule::sum),
         scorer_(model, max_rows, options.screening),
         d_(model.n_features()),
         centered_(max_rows * d_),
@@ -81,13 +101,13 @@ class Nearest {
     certificates_.lower_bound[at] = 0.0;
     if (out_.success[at] && out_.n_steps[at] == 0) return;  // in another class as it is
     if (!out_.success[at]) out_.l2[at] = infinity;
-    search_.run(centered_.data() + i * d_, panel_ == nullptr ? nullptr : product_.data() + i * panel_->columns(), label,
-                out_.l2[at]);
+    load(frame_, centered_.data() + i * d_, panel_ == nullptr ? nullptr : product_.data() + i * panel_->columns());
+    search_.run(label, out_.l2[at]);
     certificates_.lower_bound[at] = search_.lower_bound();
     out_.n_steps[at] = static_cast<std::int64_t>(std::max<std::size_t>(1, search_.n_problems()));
     if (!search_.has_point()) return;
-    search_.frame().to_features(search_.delta(), deltas_.data() + i * d_);
-    search_.frame().to_features(search_.inward(), inwards_.data() + i * d_);
+    frame_.to_features(search_.delta(), deltas_.data() + i * d_);
+    frame_.to_features(search_.inward(), inwards_.data() + i * d_);
     const double length = std::sqrt(model_.loops().f64.squared_distance(deltas_.data() + i * d_, nullptr, d_));
     const double rounding = std::numeric_limits<T>::epsilon() * norms_[i];
     pending_.push_back({at, i, search_.source(), search_.target(), std::max(rounding / 16.0, 1e-10 * length)});
@@ -174,7 +194,9 @@ class Nearest {
   const PairOutput& pairs_;
   const CertificateOutput& certificates_;
   const Panel<double>* panel_;
-  NearestSearch search_;
+  Alone team_;
+  Frame frame_;
+  core::NearestSearch<Frame> search_;
   BlockScorer<T> scorer_;
   std::size_t d_;
   AlignedBuffer<double> centered_, product_;  // (rows, d), (rows, columns)
@@ -186,6 +208,31 @@ class Nearest {
   std::vector<Pending> pending_;
 };
 
+template <class T, class Frame, class Source>
+BadRow search_rows(const Model& model, const Source& source, const Panel<double>* panel, std::size_t height,
+                   const Rows& rows, Groups groups, const double* log_priors, const std::int64_t* labels,
+                   const NearestOptions& options, const AttackOutput<T>& out, const PairOutput& pairs,
+                   const CertificateOutput& certificates, const Execution& execution) {
+  Problem<Source> problem{source, std::vector<double>(model.n_components()), 0};
+  for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+    problem.most_in_class = std::max(problem.most_in_class, static_cast<std::size_t>(groups[g + 1] - groups[g]));
+    for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k)
+      problem.component_priors[static_cast<std::size_t>(k)] = log_priors[g];
+  }
+  height = std::min(height, rows.n_rows);
+  constexpr std::size_t none = static_cast<std::size_t>(-1);
+  std::atomic<std::size_t> bad_row{none};
+  parallel_for((rows.n_rows + height - 1) / height, execution, [&] {
+    auto worker = std::make_unique<Nearest<T, Frame>>(model, problem, panel, rows, groups, log_priors, options, out,
+                                                      pairs, certificates, height);
+    return [&, worker = std::move(worker)](std::size_t block) {
+      const std::size_t first = block * height;
+      if (const BadRow bad = worker->attack(first, std::min(height, rows.n_rows - first), labels)) bad_row = *bad;
+    };
+  });
+  return bad_row == none ? BadRow{} : BadRow{bad_row};
+}
+
 }  // namespace
 
 template <class T>
@@ -193,23 +240,14 @@ BadRow nearest(const Model& model, const Gram* gram, const Rows& rows, Groups gr
                const std::int64_t* labels, const NearestOptions& options, const AttackOutput<T>& out,
                const PairOutput& pairs, const CertificateOutput& certificates, const Execution& execution) {
   if (rows.n_rows == 0) return {};
-  std::vector<double> priors(model.n_components());
-  for (std::size_t g = 0; g + 1 < groups.size(); ++g)
-    for (std::int64_t k = groups[g]; k < groups[g + 1]; ++k) priors[static_cast<std::size_t>(k)] = log_priors[g];
-  const FrameMaker frames =
-      gram != nullptr ? gram_frames(*gram, std::move(priors)) : diagonal_frames(model, std::move(priors));
-  // Few enough rows that Ctrl-C is noticed in time: a row takes some hundred microseconds, or some hundred milliseconds.
-  const std::size_t height = std::min<std::size_t>(gram != nullptr ? 24 : 1, rows.n_rows);
-  constexpr std::size_t none = static_cast<std::size_t>(-1);
-  std::atomic<std::size_t> bad_row{none};
-  parallel_for((rows.n_rows + height - 1) / height, execution, [&] {
-    return [&, worker = Nearest<T>(model, gram, frames, rows, groups, log_priors, options, out, pairs, certificates,
-                                   height)](std::size_t block) mutable {
-      const std::size_t first = block * height;
-      if (const BadRow bad = worker.attack(first, std::min(height, rows.n_rows - first), labels)) bad_row = *bad;
-    };
-  });
-  return bad_row == none ? BadRow{} : BadRow{bad_row};
+  // Few enough rows at once that Ctrl-C is noticed in time: a row takes some hundred microseconds, or some hundred
+  // milliseconds.
+  if (gram != nullptr)
+    return search_rows<T, PairFrame>(model, *gram, &model.panels<double>().columns, 24, rows, groups, log_priors, labels,
+                                     options, out, pairs, certificates, execution);
+  const Diagonal parts(model);
+  return search_rows<T, core::DiagonalFrame<Alone>>(model, parts.view(), nullptr, 1, rows, groups, log_priors, labels,
+                                                    options, out, pairs, certificates, execution);
 }
 
 template BadRow nearest(const Model&, const Gram*, const Rows&, Groups, const double*, const std::int64_t*,

@@ -57,7 +57,13 @@ class Alone {
   }
   template <class Factor, class Row>
   void add_rows(double* out, std::size_t n, std::size_t count, const Factor& factor, const Row& row) const {
-    for (std::size_t r = 0; r < count; ++r) {
+    std::size_t r = 0;
+    for (; r + 4 <= count; r += 4) {  // so that `out` is written once
+      const double f[] = {factor(r), factor(r + 1), factor(r + 2), factor(r + 3)};
+      const double *a = row(r), *b = row(r + 1), *c = row(r + 2), *d = row(r + 3);
+      for (std::size_t i = 0; i < n; ++i) out[i] = out[i] + f[0] * a[i] + f[1] * b[i] + f[2] * c[i] + f[3] * d[i];
+    }
+    for (; r < count; ++r) {
       const double f = factor(r);
       const double* from = row(r);
       for (std::size_t i = 0; i < n; ++i) out[i] += f * from[i];

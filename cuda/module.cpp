@@ -17,14 +17,17 @@
 #include "blas.hpp"
 #include "device_model.hpp"
 #include "gradient.hpp"
+#include "gram.hpp"
+#include "nearest.hpp"
 #include "sample.hpp"
 #include "score.hpp"
 #include "statistics.hpp"
 
 namespace py = pybind11;
 using namespace mfa;
-using cuda::Allocate, cuda::AnyRows, cuda::AttackOutput, cuda::Call, cuda::DeviceArray, cuda::DeviceModel, cuda::Groups;
-using cuda::LdGradOptions, cuda::OnDevice, cuda::Precision, cuda::Reduced, cuda::Statistics, cuda::Stream;
+using cuda::Allocate, cuda::AnyRows, cuda::AttackOutput, cuda::Call, cuda::CertificateOutput, cuda::DeviceArray;
+using cuda::DeviceModel, cuda::Groups, cuda::LdGradOptions, cuda::NearestModel, cuda::NearestOptions, cuda::OnDevice;
+using cuda::Precision, cuda::Reduced, cuda::Statistics, cuda::Stream;
 using cuda::borrow, cuda::borrow_optional, cuda::borrow_output, cuda::borrow_rows, cuda::by_type, cuda::describe;
 using cuda::device_of, cuda::type_name;
 using Index = std::int64_t;
@@ -60,11 +63,15 @@ class PythonMemory {
   Allocate allocate_;
 };
 
-struct PyModel {
-  std::unique_ptr<DeviceModel> model;
+// What is made on the host and copied to a device.
+template <class Content>
+struct OnOneDevice {
+  std::unique_ptr<Content> model;
   std::vector<py::object> memory;
   int device;
 };
+using PyModel = OnOneDevice<DeviceModel>;
+using PyNearestModel = OnOneDevice<NearestModel>;
 
 // Work is queued without the GIL, as a full queue makes the caller wait: the arrays stay alive meanwhile because the
 // caller's frame holds references to them, and no Python object is touched but by the allocator, which takes the GIL.
@@ -86,9 +93,12 @@ void queue(const PyModel& model, const void* on, Index* bad_row, std::uintptr_t 
   queue(on, bad_row, stream, allocate, work);
 }
 
-std::unique_ptr<PyModel> make_model(const Model& model, std::uintptr_t stream, const py::function& allocate) {
+// Content(arguments..., stream, allocate).
+template <class Content, class... Arguments>
+std::unique_ptr<OnOneDevice<Content>> make_on_device(std::uintptr_t stream, const py::function& allocate,
+                                                     const Arguments&... arguments) {
   PythonMemory memory(allocate);
-  auto made = std::make_unique<PyModel>();
+  auto made = std::make_unique<OnOneDevice<Content>>();
   {
     const py::gil_scoped_release release;
     const Allocate on_device = [&](std::size_t bytes) {
@@ -96,10 +106,21 @@ std::unique_ptr<PyModel> make_model(const Model& model, std::uintptr_t stream, c
       made->device = device_of(data);
       return data;
     };
-    made->model = std::make_unique<DeviceModel>(model, reinterpret_cast<Stream>(stream), on_device);
+    made->model = std::make_unique<Content>(arguments..., reinterpret_cast<Stream>(stream), on_device);
   }
   made->memory = memory.release();
   return made;
+}
+
+std::unique_ptr<PyModel> make_model(const Model& model, std::uintptr_t stream, const py::function& allocate) {
+  return make_on_device<DeviceModel>(stream, allocate, model);
+}
+
+std::unique_ptr<PyNearestModel> make_nearest_model(const Model& model, const Gram* gram, std::uintptr_t stream,
+                                                   const py::function& allocate) {
+  if ((gram == nullptr) != (model.noise() != Noise::spherical) || (gram != nullptr && &gram->model() != &model))
+    throw py::value_error("gram must be that of the model, or None where its noise is not spherical");
+  return make_on_device<NearestModel>(stream, allocate, model, gram);
 }
 
 Index* borrow_bad_row(const py::object& bad_row) { return borrow_output<Index>("bad_row", bad_row, {1}); }
@@ -229,6 +250,22 @@ void reconstruct(const PyModel& model, const py::object& labels, const py::objec
   });
 }
 
+void require_groups(std::size_t n_groups) {
+  if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
+}
+
+template <class T>
+AttackOutput<T> borrow_attack(const py::tuple& out, const py::object& sources, const py::object& targets, std::size_t n,
+                              std::size_t d) {
+  if (out.size() != 4) throw py::value_error("out must be a tuple of 4 arrays");
+  return {borrow_output<T>("X_adv", out[0], {n, d}),
+          borrow_output<double>("l2", out[1], {n}),
+          reinterpret_cast<std::uint8_t*>(borrow_output<bool>("success", out[2], {n})),
+          borrow_output<Index>("n_steps", out[3], {n}),
+          borrow_output<Index>("source", sources, {n}),
+          borrow_output<Index>("target", targets, {n})};
+}
+
 using Clip = std::pair<std::optional<double>, std::optional<double>>;
 
 void ld_grad(const PyModel& model, const py::object& X, const py::array& groups, const py::array& log_priors,
@@ -242,13 +279,12 @@ void ld_grad(const PyModel& model, const py::object& X, const py::array& groups,
   const std::size_t n = rows.count;
   const Groups offsets = bindings::borrow_groups(groups, m.n_components());
   const std::size_t n_groups = offsets.size() - 1;
-  if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
+  require_groups(n_groups);
   for (std::size_t g = 0; g < n_groups; ++g) {
     const auto size = static_cast<std::size_t>(offsets[g + 1] - offsets[g]);
     if (source.value_or(0) >= size || target.value_or(0) >= size)
       throw py::value_error("source and target must be components of every group");
   }
-  if (out.size() != 4) throw py::value_error("out must be a tuple of 4 arrays");
   const double* priors = bindings::borrow<double>("log_priors", log_priors, {n_groups});
   const Index* label = borrow<Index>("labels", labels, {n});
   const LdGradOptions options{steps,
@@ -262,15 +298,36 @@ void ld_grad(const PyModel& model, const py::object& X, const py::array& groups,
   Index* bad = borrow_bad_row(bad_row);
   by_type(rows, [&]<class S>(S) {
     using T = Precision<S>;
-    const AttackOutput<T> output{
-        borrow_output<T>("X_adv", out[0], {n, m.n_features()}),
-        borrow_output<double>("l2", out[1], {n}),
-        reinterpret_cast<std::uint8_t*>(borrow_output<bool>("success", out[2], {n})),
-        borrow_output<Index>("n_steps", out[3], {n}),
-        borrow_output<Index>("source", sources, {n}),
-        borrow_output<Index>("target", targets, {n})};
+    const auto output = borrow_attack<T>(out, sources, targets, n, m.n_features());
     queue(model, bad, bad, stream, allocate, [&](const Call& call) {
       cuda::ld_grad(m, rows.of<S>(), offsets, priors, label, options, output, call);
+    });
+  });
+}
+
+void nearest(const PyModel& model, const PyNearestModel& parts, const py::object& X, const py::array& groups,
+             const py::array& log_priors, const py::object& labels, bool sum_rule, bool screening, double rtol,
+             const py::tuple& out, const py::object& sources, const py::object& targets, const py::object& lower_bound,
+             const py::object& certified, const py::object& bad_row, std::uintptr_t stream,
+             const py::function& allocate) {
+  const DeviceModel& m = *model.model;
+  if (!parts.model->is_of(m.view()) || parts.device != model.device)
+    throw py::value_error("parts must be those of the model, on the same device");
+  const AnyRows rows = borrow_rows(X, m.n_features());
+  const std::size_t n = rows.count;
+  const Groups offsets = bindings::borrow_groups(groups, m.n_components());
+  require_groups(offsets.size() - 1);
+  const double* priors = bindings::borrow<double>("log_priors", log_priors, {offsets.size() - 1});
+  const Index* label = borrow<Index>("labels", labels, {n});
+  const NearestOptions options{sum_rule ? cuda::Rule::sum : cuda::Rule::max, screening, rtol};
+  const CertificateOutput certificates{
+      borrow_output<double>("lower_bound", lower_bound, {n}),
+      reinterpret_cast<std::uint8_t*>(borrow_output<bool>("certified", certified, {n}))};
+  Index* bad = borrow_bad_row(bad_row);
+  by_type(rows, [&]<class S>(S) {
+    const auto output = borrow_attack<Precision<S>>(out, sources, targets, n, m.n_features());
+    queue(model, bad, bad, stream, allocate, [&](const Call& call) {
+      cuda::nearest(m, *parts.model, rows.of<S>(), offsets, priors, label, options, output, certificates, call);
     });
   });
 }
@@ -311,6 +368,10 @@ PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
       .def_property_readonly("n_features", [](const PyModel& model) { return model.model->n_features(); })
       .def_property_readonly("n_directions", [](const PyModel& model) { return model.model->screen().n_directions; });
 
+  py::class_<PyNearestModel>(m, "NearestModel", "What nearest needs beside a packed model's copy, on the same device.")
+      .def(py::init(&make_nearest_model), py::arg("model"), py::arg("gram").none(true), py::kw_only(),
+           py::arg("stream"), py::arg("allocate"));
+
   m.def("log_densities", &log_densities, "Log-densities under every component, with the log-weights.",
         py::arg("model"), py::arg("X"), py::arg("out"), py::kw_only(), py::arg("bad_row"), py::arg("stream"),
         py::arg("allocate"));
@@ -335,6 +396,11 @@ PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
         py::arg("sum_rule"), py::arg("screening"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
         py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"), py::arg("targets"),
         py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));
+  m.def("nearest", &nearest, "Nearest adversarial examples, from an attack's result, with lower bounds.",
+        py::arg("model"), py::arg("parts"), py::arg("X"), py::kw_only(), py::arg("groups").noconvert(),
+        py::arg("log_priors").noconvert(), py::arg("labels"), py::arg("sum_rule"), py::arg("screening"),
+        py::arg("rtol"), py::arg("out"), py::arg("sources"), py::arg("targets"), py::arg("lower_bound"),
+        py::arg("certified"), py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));
   m.def("gradient", &gradient, "Vectors times the Jacobian of the groups' scores.", py::arg("model"), py::arg("X"),
         py::arg("groups").noconvert(), py::arg("vectors"), py::kw_only(), py::arg("sum_rule"), py::arg("screening"),
         py::arg("out"), py::arg("bad_row"), py::arg("stream"), py::arg("allocate"));

@@ -112,9 +112,20 @@ def kernels_of(module):
             lambda: kernel(*map(_memory, arguments), **{name: _memory(value) for name, value in more.items()})
         )
 
-    names = ("log_densities", "reduce", "expectation", "assigned", "sample", "reconstruct", "ld_grad", "gradient")
+    names = (
+        "log_densities",
+        "reduce",
+        "expectation",
+        "assigned",
+        "sample",
+        "reconstruct",
+        "ld_grad",
+        "nearest",
+        "gradient",
+    )
     return SimpleNamespace(
         Model=module.Model,
+        NearestModel=module.NearestModel,
         devices=lambda: ["the CPU, emulating"],
         **{name: queued(getattr(module, name)) for name in names},
     )

@@ -52,6 +52,12 @@ BOUNDARY = 1e-4
 # Lower bounds on distances, relative: what rounding may have added is taken off them already, and the
 # reference has its own.
 NEAREST_ROUNDING = 1e-9
+# Distances of nearest points found by two ways, relative to max(1, |value|): the dual's ascent ends where its value
+# grows by 1e-13 of itself, which leaves its point off by the root of that; and rounded to the dtype.
+NEAREST_POINT = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-6}
+# Bounds of the sum rule where they stay below the point: they come from a bisection, which takes another turn where a
+# comparison is decided by the last digit.
+NEAREST_SUM_BOUND = 2e-2
 # A grid of rays around a sample sees a surface this much further out, relative: rays are half a degree
 # apart in the plane and two in space, and where surfaces meet the nearest point lies between them.
 NEAREST_GRID = 0.05

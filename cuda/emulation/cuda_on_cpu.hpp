@@ -90,4 +90,10 @@ inline unsigned long long atomicMin(unsigned long long* at, unsigned long long v
   return before;
 }
 
+inline int atomicAdd(int* at, int value) {
+  const int before = *at;
+  *at += value;
+  return before;
+}
+
 using cudaStream_t = void*;

@@ -10,7 +10,8 @@
 # Every call queues work on `stream` (a cudaStream_t as an integer, as torch's `.cuda_stream` and CuPy's `.ptr` give
 # it) of the device that X, or the output, lies on, and returns without waiting for it. `allocate(bytes)` gives memory
 # on that device for the length of the call: an object with `__cuda_array_interface__`, from an allocator that is
-# ordered by the stream (torch's and CuPy's are). It is called once per call, whatever the number of rows.
+# ordered by the stream (torch's and CuPy's are). It is called once per call, by `nearest` twice, whatever the number of
+# rows.
 #
 # `bad_row` (1,) int64 is what `_core` returns: after the call has run, the first row that is not finite, or whose
 # scores are out of range, or whose label is none; the number of rows if there is no such row. Outputs are then
@@ -59,6 +60,11 @@ class Model:
     @property
     def n_directions(self) -> int:
         """Directions of the subspace that screening uses; 0 where it would not pay."""
+
+class NearestModel:
+    """What `nearest` needs beside a packed model's copy, on the same device; it keeps its memory as a model does."""
+
+    def __init__(self, model: _core.Model, gram: _core.Gram | None, **launch: Unpack[_Launch]) -> None: ...
 
 def log_densities(
     model: Model,
@@ -125,6 +131,23 @@ def ld_grad(
     sources: _Device,  # (n,) int64
     targets: _Device,  # (n,) int64
     **how: Unpack[_LdGrad],
+) -> None: ...
+def nearest(
+    model: Model,
+    parts: NearestModel,  # that of the same model
+    X: _Device,
+    *,
+    labels: _Device,  # (n,) int64, in [0, G)
+    rtol: float,
+    out: tuple[_Device, _Device, _Device, _Device],  # an attack's result, as of ld_grad; written over
+    sources: _Device,  # (n,) int64
+    targets: _Device,  # (n,) int64
+    lower_bound: _Device,  # (n,) float64, rounded down to what the precision of X can say
+    certified: _Device,  # (n,) bool
+    bad_row: _Device,  # the attack's; rows are added
+    stream: int,
+    allocate: _Allocate,
+    **classes: Unpack[_core._Classes],
 ) -> None: ...
 def gradient(
     model: Model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +15,35 @@ from mfa_fast import _core
 from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples
 from mfa_fast._device_rows import Columns, rows_at_once, run
-from mfa_fast._kernels import FloatArray, Scorer
+from mfa_fast._kernels import FloatArray, Scorer, gram_of
 
 # The handle of CUDA's per-thread default stream (cudaStreamPerThread).
 _PER_THREAD_STREAM = 2
 
-# Copies of packed models in device memory, each used on the stream that it was made on.
+# Copies of packed models in device memory, and what `nearest` needs beside them, each used on the stream that it was
+# made on.
 _copies: weakref.WeakKeyDictionary[_core.Model, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
 def model_on(device: CudaArrays, model: _core.Model) -> Any:
     """Return the model's copy on a device."""
+    return _on(device, model, "Model", lambda: (model,))
+
+
+def nearest_model_on(device: CudaArrays, model: _core.Model, n_threads: int) -> Any:
+    """Return what `nearest` needs beside the model's copy on a device; threads are for what is made on the host."""
+    return _on(device, model, "NearestModel", lambda: (model, gram_of(model, n_threads)))
+
+
+def _on(device: CudaArrays, model: _core.Model, kind: str, arguments: Callable[[], tuple[Any, ...]]) -> Any:
     copies = _copies.setdefault(model, {})
     # One handle stands for a stream of every thread's own.
-    key = (device.key, device.stream, threading.get_ident() if device.stream == _PER_THREAD_STREAM else None)
+    key = (kind, device.key, device.stream, threading.get_ident() if device.stream == _PER_THREAD_STREAM else None)
     if key not in copies:
         # Two threads that make the same one do no harm.
         with device.active():
-            copies[key] = device.kernels.Model(model, stream=device.stream, allocate=device.allocate)
+            make = getattr(device.kernels, kind)
+            copies[key] = make(*arguments(), stream=device.stream, allocate=device.allocate)
     return copies[key]
 
 
@@ -132,6 +144,43 @@ class CudaScorer(Scorer):
             )
 
         run(samples, call, dict(zip(names, (*out, *pairs), strict=True)), {"labels": labels}, self.owner)
+
+    def nearest(
+        self,
+        samples: Samples,
+        labels: Any,
+        out: tuple[Any, ...],
+        pairs: tuple[Any, Any],
+        certificates: tuple[Any, Any],
+        *,
+        steps: int,
+        rtol: float,
+        n_threads: int,
+        **classes: Any,
+    ) -> None:
+        """Find the nearest adversarial examples of samples of classes `labels`, from where LD-Grad comes to."""
+        kernels, model = self.device.kernels, self._copy
+        parts = nearest_model_on(self.device, self.model, n_threads)
+        names = ("X_adv", "l2", "success", "n_steps", "sources", "targets", "lower_bound", "certified")
+        alone = {"steps": steps, "overshoot": 1e-6, "clip": (None, None), "source": None, "target": None}
+
+        def call(columns: Columns, launch: dict[str, Any]) -> None:
+            common = {
+                "groups": self.groups,
+                "labels": columns["labels"],
+                "screening": self.screening,
+                "out": tuple(columns[name] for name in names[:4]),
+                "sources": columns["sources"],
+                "targets": columns["targets"],
+                **classes,
+                **launch,
+            }
+            kernels.ld_grad(model, columns["X"], **common, **alone)
+            bounds = {"lower_bound": columns["lower_bound"], "certified": columns["certified"]}
+            kernels.nearest(model, parts, columns["X"], **common, rtol=rtol, **bounds)
+
+        outputs = dict(zip(names, (*out, *pairs, *certificates), strict=True))
+        run(samples, call, outputs, {"labels": labels}, self.owner)
 
     def sample(self, target: Samples, *, weights: Array, seed: int, start: int, noise: bool) -> Any:
         """Write samples start, start + 1, ... of a seed, as many as there are rows, and return their components."""

@@ -112,6 +112,17 @@ class PackedCache:
 
 packed_models = PackedCache()
 
+# Inner products by packed model: made when first asked for, kept as long as the model is.
+_grams: weakref.WeakKeyDictionary[_core.Model, _core.Gram | None] = weakref.WeakKeyDictionary()
+
+
+def gram_of(model: _core.Model, n_threads: int) -> _core.Gram | None:
+    """Return a model's inner products, which `nearest` takes; None where its noise is not spherical."""
+    if model not in _grams:
+        # Two threads that make the same one do no harm.
+        _grams[model] = _core.gram(model, n_threads=n_threads)
+    return _grams[model]
+
 
 @dataclass(frozen=True)
 class Scorer:

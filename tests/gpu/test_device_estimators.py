@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.svm import LinearSVC
 
 import emulated_arrays
 import reference as ref
@@ -26,6 +27,8 @@ from tolerances import (
     EM_PARAMETERS_FLOAT32,
     FACTORS,
     LOG_DENSITY,
+    NEAREST_POINT,
+    NEAREST_SUM_BOUND,
     relative_error,
     scaled_error,
 )
@@ -250,6 +253,27 @@ def test_ld_grad(library, dtype, rule, given):
     assert np.allclose(result.security_curve([0.1, 1.0]), on_host.security_curve([0.1, 1.0]))
 
 
+@pytest.mark.parametrize(("rule", "given"), [("max", "none"), ("max", "host"), ("max", "device"), ("sum", "none")])
+def test_nearest(library, dtype, rule, given):
+    X, classifier = _data(dtype, 8), _classifier(rule)
+    y = classifier.predict(X)
+    labels = {"none": None, "host": y, "device": library.from_host(y)}[given]
+    result, expected = attacks.nearest(classifier, library.from_host(X), labels), attacks.nearest(classifier, X, y)
+    X_adv = _back(library, result.X_adv, dtype)
+    assert np.all(classifier.predict(X_adv) != y)
+    assert np.array_equal(_back(library, result.success, np.bool_), expected.success)
+    assert np.array_equal(_back(library, result.certified, np.bool_), expected.certified)
+    l2, lower_bound = _back(library, result.l2, dtype), _back(library, result.lower_bound, dtype)
+    assert relative_error(l2, np.linalg.norm(X_adv.astype(float) - X, axis=1)) <= ATTACK[dtype]
+    assert relative_error(l2, expected.l2) <= NEAREST_POINT[dtype]
+    assert np.all(lower_bound <= l2)
+    assert relative_error(lower_bound, expected.lower_bound) <= (
+        NEAREST_POINT[dtype] if rule == "max" else NEAREST_SUM_BOUND
+    )
+    assert np.all(_back(library, result.n_steps, np.int64) >= 1)
+    assert result.summary() == pytest.approx(expected.summary(), rel=NEAREST_SUM_BOUND)
+
+
 # Models go from one device to another.
 
 
@@ -323,6 +347,14 @@ def test_streamed_classes_and_attacks_are_those_of_arrays_on_the_device(streamin
         _assert_same(streaming, getattr(streamed, ask)(X), streaming.to_host(getattr(resident, ask)(on_device)))
     actual, expected = attacks.ld_grad(streamed, X), attacks.ld_grad(resident, on_device)
     for name in ("X_adv", "l2", "success", "n_steps", "source", "target"):
+        _assert_same(streaming, getattr(actual, name), streaming.to_host(getattr(expected, name)))
+
+
+def test_streamed_nearest_examples_are_those_of_arrays_on_the_device(streaming):
+    X, resident, streamed = _data(n=25), _classifier(), _classifier().set_params(device="cuda")
+    actual, expected = attacks.nearest(streamed, X), attacks.nearest(resident, streaming.from_host(X))
+    for name in ("X_adv", "l2", "success", "n_steps", "source", "target", "lower_bound", "certified"):
+        assert isinstance(getattr(actual, name), np.ndarray)
         _assert_same(streaming, getattr(actual, name), streaming.to_host(getattr(expected, name)))
 
 
@@ -427,8 +459,9 @@ def test_what_is_refused(library):
         model.score_samples(library.from_host(X[:0]))
     with pytest.raises(TypeError, match="must be of float32, float64, bfloat16, uint8; got int64"):
         model.score_samples(library.from_host(X.astype(np.int64)))
-    with pytest.raises(CudaUnavailableError, match="the nearest adversarial example has no CUDA kernel"):
-        attacks.nearest(_classifier(), library.from_host(X))
+    machine = LinearSVC().fit(X, np.arange(75) % 2)
+    with pytest.raises(CudaUnavailableError, match="of a support vector machine has no CUDA kernel"):
+        attacks.nearest(machine, library.from_host(X))
     for ask in (model.impute, model.conditional, MFA(2, 1, missing="marginal").fit):
         with pytest.raises(CudaUnavailableError, match="what takes NaN as a missing value has no CUDA kernel"):
             ask(library.from_host(X))

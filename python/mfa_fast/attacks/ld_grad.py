@@ -95,10 +95,10 @@ def ld_grad(
     check_integer("steps", steps, 0)
     check_real("overshoot", overshoot, min_val=0.0)
     bounds = check_clip(clip)
-    attack: _MixtureAttack | _MachineAttack
+    attack: MixtureAttack | _MachineAttack
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
-        attack = _MixtureAttack(model, samples, n_threads, source, target)
+        attack = MixtureAttack(model, samples, n_threads, source, target)
     else:
         machine = as_machine(model)
         if source is not None or target is not None:
@@ -110,18 +110,24 @@ def ld_grad(
 
     labels = attack.predicted() if y is None else attack.indices(y)
     n, arrays = len(samples), samples.arrays
-    out: _Outputs = (
-        arrays.empty(tuple(samples.data.shape), samples.dtype),
-        arrays.empty((n,), np.float64),
-        arrays.empty((n,), np.bool_),
-        arrays.empty((n,), np.int64),
-    )
-    pairs: _Pairs = (arrays.full((n,), -1, np.int64), arrays.full((n,), -1, np.int64))
+    out, pairs = outputs_for(samples)
     attack.run(pairs, labels=labels, steps=int(steps), overshoot=float(overshoot), clip=bounds, out=out)
     X_adv, l2, success, n_steps = out
     unknown = (arrays.full((n,), np.nan, np.float64), arrays.full((n,), False, np.bool_))
     results = (X_adv, arrays.cast(l2, samples.dtype), success, n_steps, *pairs, *unknown)
     return AttackResult(*(samples.wrap(a) for a in results))
+
+
+def outputs_for(samples: Samples) -> tuple[_Outputs, _Pairs]:
+    """Make X_adv, l2, success and n_steps, and source and target, where the samples are."""
+    n, arrays = len(samples), samples.arrays
+    out = (
+        arrays.empty(tuple(samples.data.shape), samples.dtype),
+        arrays.empty((n,), np.float64),
+        arrays.empty((n,), np.bool_),
+        arrays.empty((n,), np.int64),
+    )
+    return out, (arrays.full((n,), -1, np.int64), arrays.full((n,), -1, np.int64))
 
 
 def own_labels(model: Any, X: Any, samples: Samples) -> Array:
@@ -134,7 +140,7 @@ def own_labels(model: Any, X: Any, samples: Samples) -> Array:
         return np.asarray(model.predict(X if hasattr(X, "columns") else samples.data))
 
 
-class _MixtureAttack:
+class MixtureAttack:
     """LD-Grad on an MFAClassifier."""
 
     def __init__(
@@ -142,8 +148,8 @@ class _MixtureAttack:
         model: MFAClassifier,
         samples: Samples,
         n_threads: int | None,
-        source: int | None,
-        target: int | None,
+        source: int | None = None,
+        target: int | None = None,
     ) -> None:
         self.model = model
         self.scorer = model._scorer(samples)
@@ -165,7 +171,12 @@ class _MixtureAttack:
         return check_integer(name, component, 0, most)
 
     def predicted(self) -> Any:
+        """Return the places of the model's own labels among the classes."""
         return self.model._class_indices(self.samples)
+
+    def beside(self, indices: Any) -> Any:
+        """Return places among the classes where the samples are."""
+        return self.samples.arrays.from_host(indices) if isinstance(indices, np.ndarray) else indices
 
     def indices(self, y: Any) -> Any:
         """Return the places of labels among the classes; of those in CUDA memory there, without waiting for them."""
@@ -183,6 +194,7 @@ class _MixtureAttack:
         return places
 
     def run(self, pairs: _Pairs, *, labels: Any, out: _Outputs, **common: Any) -> None:
+        """Run the kernel."""
         common |= {
             "log_priors": self.log_priors,
             "sum_rule": self.sum_rule,
@@ -190,8 +202,7 @@ class _MixtureAttack:
             "target": self.target,
         }
         if isinstance(self.scorer, CudaScorer):
-            where = self.samples.arrays.from_host(labels) if isinstance(labels, np.ndarray) else labels
-            self.scorer.ld_grad(self.samples, where, out, pairs, **common)
+            self.scorer.ld_grad(self.samples, self.beside(labels), out, pairs, **common)
             return
         bad = _core.ld_grad(
             self.scorer.model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,16 +10,14 @@ from numpy.typing import NDArray
 
 from mfa_fast import _core
 from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
-from mfa_fast._kernels import FloatArray
+from mfa_fast._cuda_kernels import CudaScorer
+from mfa_fast._kernels import FloatArray, gram_of
 from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_integer, check_real
-from mfa_fast.attacks.ld_grad import ld_grad, own_labels
+from mfa_fast.attacks.ld_grad import MixtureAttack, ld_grad, outputs_for, own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
-
-# Inner products by packed model: made when first asked for, kept as long as the model is.
-_grams: weakref.WeakKeyDictionary[_core.Model, _core.Gram | None] = weakref.WeakKeyDictionary()
 
 
 def nearest(
@@ -64,14 +61,15 @@ def nearest(
     result : AttackResult
         `X_adv` in float32 where X is, else float64. `l2` is never above that of `ld_grad` with as many steps, and never
         below `lower_bound`; it is infinite, and `success` False, where no adversarial example was found. If there is
-        none at all, `lower_bound` is infinite too. `n_steps` counts the problems that were solved.
+        none at all, `lower_bound` is infinite too. `n_steps` counts the problems that were solved, of which a device,
+        where pairs are solved another way, takes about one more.
 
     Raises
     ------
     ValueError, TypeError, NotFittedError
         If an argument is not as described; the message names it.
     CudaUnavailableError
-        If X is in CUDA memory, or the model's `device` is "cuda": this has no CUDA kernel.
+        If X is in CUDA memory and the model is a support vector machine, which has no CUDA kernel.
 
     See Also
     --------
@@ -101,14 +99,15 @@ def nearest(
     check_integer("steps", steps, 0)
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
-        require_host(samples.device, "the nearest adversarial example")
+        if samples.device is not None:
+            return _on_device(MixtureAttack(model, samples, n_threads), y, int(steps), float(rtol))
         labels = own_labels(model, X, samples) if y is None else y
         start = ld_grad(model, samples.unwrapped(), labels, steps=steps, n_threads=n_threads)
         l2, lower_bound, certified = _of_mixture(model, samples, labels, start, float(rtol), n_threads)
     else:
         machine = as_machine(model)
         samples = as_samples(X, estimator=machine.first)
-        require_host(samples.device, "the nearest adversarial example")
+        require_host(samples.device, "the nearest adversarial example of a support vector machine")
         labels = own_labels(model, X, samples) if y is None else y
         # The step to a plane is exact but for the overshoot; elsewhere it is to be LD-Grad as it is called.
         overshoot = 0.1 * float(rtol) if isinstance(machine, LinearMachine) else 1e-6
@@ -129,7 +128,7 @@ def _of_mixture(
     lower_bound, certified = np.empty(len(l2)), np.empty(len(l2), np.bool_)
     bad = _core.nearest(
         scorer.model,
-        _gram(scorer.model, threads),
+        gram_of(scorer.model, threads),
         samples.data,
         groups=scorer.groups,
         log_priors=model.log_priors(),
@@ -148,11 +147,31 @@ def _of_mixture(
     return l2, lower_bound, certified
 
 
-def _gram(model: _core.Model, n_threads: int) -> _core.Gram | None:
-    if model not in _grams:
-        # Two threads that make the same one do no harm.
-        _grams[model] = _core.gram(model, n_threads=n_threads)
-    return _grams[model]
+def _on_device(attack: MixtureAttack, y: Any, steps: int, rtol: float) -> AttackResult:
+    """Run LD-Grad and the search on a device."""
+    samples, scorer = attack.samples, attack.scorer
+    assert isinstance(scorer, CudaScorer)
+    n, arrays = len(samples), samples.arrays
+    labels = attack.beside(attack.predicted() if y is None else attack.indices(y))
+    out, pairs = outputs_for(samples)
+    lower_bound, certified = certificates = arrays.empty((n,), np.float64), arrays.empty((n,), np.bool_)
+    scorer.nearest(
+        samples,
+        labels,
+        out,
+        pairs,
+        certificates,
+        steps=steps,
+        rtol=rtol,
+        n_threads=attack.n_threads,
+        log_priors=attack.log_priors,
+        sum_rule=attack.sum_rule,
+    )
+    X_adv, l2, success, n_steps = out
+    # The kernel has rounded the bounds down already.
+    l2, lower_bound = arrays.cast(l2, samples.dtype), arrays.cast(lower_bound, samples.dtype)
+    results = (X_adv, l2, success, n_steps, *pairs, lower_bound, certified)
+    return AttackResult(*(samples.wrap(a) for a in results))
 
 
 def _of_machine(

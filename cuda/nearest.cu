@@ -167,8 +167,10 @@ __device__ Predicted predicted(const ScoreView& scores, const GroupView& classes
   for (std::size_t g = 0; g < classes.count; ++g) {
     core::LogSumExp sum;
     for (std::size_t k = classes.begin(g); k < classes.end(g); ++k) {
-      known = known && !std::isnan(scores.values[scores.at(i, k)]);
-      sum.add(scores.values[scores.at(i, k)]);
+      const std::size_t at = scores.at(i, k);
+      if (scores.known[at] == known_nothing) continue;
+      known = known && !std::isnan(scores.values[at]);
+      sum.add(scores.values[at]);
     }
     best.add(priors[g] + (sum_rule ? sum.value() : sum.max), g);
   }
@@ -292,7 +294,7 @@ void search_rows(const DeviceModel& model, const View& view, const Rows<S>& rows
 
   // Only what was found is scored: what is out of range there is no fault of a row's.
   const Call of_points{stream, call.allocate, place.bad_row};
-  Scorer<T> scorer(model, groups, options.screening, place.bad_row);
+  Scorer<T> scorer(model, groups, options.screening, false, place.bad_row);
   Found found{};
   T* moved = nullptr;
   const Blas* blas = nullptr;

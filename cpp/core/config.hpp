@@ -8,6 +8,14 @@
 #define MFA_HD
 #endif
 
+// The same, but never inlined on a device: what takes much of a thread's own memory, of which every copy would be kept for
+// as many threads as there may be.
+#if defined(__CUDACC__)
+#define MFA_HD_APART __host__ __device__ __noinline__
+#else
+#define MFA_HD_APART
+#endif
+
 #if defined(__GNUC__)
 #define MFA_INLINE inline __attribute__((always_inline))
 #else

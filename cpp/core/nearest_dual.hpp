@@ -15,7 +15,7 @@ inline constexpr std::size_t most_against = 8;
 
 // Computes  x with m x = b, in place of b, for a symmetric positive semidefinite m (n, n), n <= most_against, its diagonal
 //           raised until it is definite; by little enough that a step is long where m is zero.
-MFA_HD inline void solve_semidefinite(std::size_t n, const double* m, double* b) {
+MFA_HD_APART inline void solve_semidefinite(std::size_t n, const double* m, double* b) {
   double trace = 0.0, largest = 0.0;
   for (std::size_t i = 0; i < n; ++i) {
     trace += m[i * n + i];
@@ -55,7 +55,7 @@ class Dual {
   // Computes  the value of the dual at multipliers lam, theory.md (29), and all f_s and their gradients at delta(lam); false
   //           where I + sum lam_s H_s is not positive definite, and nothing holds.
   // Cost      one factorization and one solution.
-  MFA_HD bool evaluate(const double* lam) {
+  MFA_HD_APART bool evaluate(const double* lam) {
     if (!evaluate_value(lam)) return false;
     for (std::size_t s = 0; s < n_; ++s) {
       const double slack = slopes(s, delta_, slopes_ + s * size_);
@@ -69,7 +69,7 @@ class Dual {
   //           valid bound. The Hessian is -J W^-1 J^T, J the gradients of f_s at delta(lam).
   // Shapes    start (n), n <= most_against.
   // Source    Bertsekas 1982 (projected Newton).
-  MFA_HD void maximize(const double* start, double enough) {
+  MFA_HD_APART void maximize(const double* start, double enough) {
     double lam[most_against], next[most_against], slack[most_against], step[most_against];
     double hessian[most_against * most_against];
     std::size_t free[most_against];
@@ -126,7 +126,7 @@ class Dual {
 
   // Computes  the largest (value - rho) / Lam over lam = Lam alpha for fixed shares alpha (n) of sum 1: no displacement with
   //           |delta|^2 / 2 <= rho leaves less of sum_s alpha_s f_s, theory.md (33).
-  MFA_HD void maximize_share(const double* alpha, double rho) {
+  MFA_HD_APART void maximize_share(const double* alpha, double rho) {
     const auto mark = team_.mark();
     double* lam = team_.template take<double>(n_);
     const auto set = [&](double total) {
@@ -173,7 +173,7 @@ class Dual {
 
   // The point delta of the last evaluation. In the hard case, where some f_s is positive although the dual is at its
   // largest, moved along the eigenvector of the vanishing eigenvalue to where the largest f_s is zero.
-  MFA_HD void point(double* local) {
+  MFA_HD_APART void point(double* local) {
     team_.each(size_, [&](std::size_t i) { local[i] = delta_[i]; });
     std::size_t worst = 0;
     for (std::size_t s = 0; s < n_; ++s)
@@ -189,7 +189,7 @@ class Dual {
 
   // Moves a point to a local solution with every f_s = 0, by delta <- J^T (J J^T)^-1 (J delta - f) with J_s the gradient of f_s
   // there; false where that does not converge. For where the dual falls short. n <= most_against.
-  MFA_HD bool settle(double* local) {
+  MFA_HD_APART bool settle(double* local) {
     const auto mark = team_.mark();
     double* j = team_.template take<double>(n_ * size_);
     double m[most_against * most_against], b[most_against];
@@ -226,7 +226,7 @@ class Dual {
 
   // The shortest direction along which every f_s with lam_s > 0 (all where there is none) falls as along its own normal.
   // n <= most_against.
-  MFA_HD void inward(const double* local, double* direction) {
+  MFA_HD_APART void inward(const double* local, double* direction) {
     std::size_t active[most_against];
     std::size_t n = 0;
     for (std::size_t s = 0; s < n_; ++s)

@@ -255,7 +255,7 @@ def test_ld_grad(library, dtype, rule, given):
 
 @pytest.mark.parametrize(("rule", "given"), [("max", "none"), ("max", "host"), ("max", "device"), ("sum", "none")])
 def test_nearest(library, dtype, rule, given):
-    X, classifier = _data(dtype, 8), _classifier(rule)
+    X, classifier = _data(dtype, 8 if rule == "max" else 3), _classifier(rule)
     y = classifier.predict(X)
     labels = {"none": None, "host": y, "device": library.from_host(y)}[given]
     result, expected = attacks.nearest(classifier, library.from_host(X), labels), attacks.nearest(classifier, X, y)

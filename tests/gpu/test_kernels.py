@@ -542,11 +542,11 @@ def test_nearest_where_all_directions_are_the_same(device, noise):
 def test_nearest_takes_the_most_probable_of_many_components(device):
     """Of a class of twelve alike no more than eight enter a bound, which then is a little lower, and true."""
     p = _parameters((14, 6, 1), noise_std=1.0)
-    X = ref.random_samples(p, 6)
+    X = ref.random_samples(p, 4)
     groups, priors = np.array([0, 12, 14]), np.log([0.5, 0.5])
-    labels = np.zeros(6, np.int64)
+    labels = np.zeros(4, np.int64)
     right = _classes_of(ref.weighted_log_prob(X, p), groups, priors, True).argmax(axis=1) == 0
-    assert np.sum(right) >= 3
+    assert np.sum(right) >= 2
     out, expected, _ = _nearest(device, p, X, X, labels, groups=groups, priors=(0.5, 0.5), sum_rule=True)
     there = _classes_of(ref.weighted_log_prob(out["X_adv"], p), groups, priors, True)
     assert np.all(_leaves(there, labels)[right])

@@ -38,7 +38,9 @@ class PairFrame : public core::GramFrame<Alone> {
              lam * (rounding(s, t) + lam * at.largest * square_rounding(s, t));
     };
     core::PairBound bound{lowered(found.lam, found.at), found.lam};
-    attained = found.end == core::DualEnd::root;
+    // Where 1 + lam theta all but vanishes, rounding takes more of the value than it would of a set's.
+    constexpr double certain = 1e-7;
+    attained = found.end == core::DualEnd::root && bound.value >= 0.5 * found.at.square * (1.0 - certain);
     // Where 1 + lam theta vanishes rounding would take all of it; a little before, the value is hardly less.
     if (found.end == core::DualEnd::boundary)
       for (double before = 1e-12; before < 1e-2; before *= 10.0) {

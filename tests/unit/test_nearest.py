@@ -157,6 +157,19 @@ def test_the_hard_case_of_concentric_spheres(rule, d):
     assert result.l2 == pytest.approx([radius, 0.7 * radius], rel=1e-6)
 
 
+@pytest.mark.parametrize(("shape", "row"), [((6, 17, 2), 3), ((2, 40, 12), 2)])
+def test_next_to_the_hard_case_rounding_is_no_gap(shape, row):
+    """Where 1 + lam theta all but vanishes for a pair, its set is solved without eigenvectors."""
+    p, half = ref.random_parameters(*shape, noise_std=1e-3), shape[0] // 2
+    parts = [ref.Parameters(*(a[rows] for a in p)) for rows in (slice(half), slice(half, None))]
+    shares = np.array([part.weights.sum() for part in parts])
+    mixtures = [part._replace(weights=part.weights / share) for part, share in zip(parts, shares, strict=True)]
+    priors = shares * [0.3, 0.7] / np.sum(shares * [0.3, 0.7])
+    X = ref.random_samples(p, 7 if row == 3 else 5)[[row]]
+    result = nearest(_classifier(mixtures, priors), X)
+    assert result.certified.all() and np.all(_gap(result) <= 1e-7)
+
+
 def test_the_hard_case_within_the_subspaces():
     """Concentric ellipses: the nearest points lie along an axis that the gradient has no part in."""
     mixtures = [_single(np.zeros(3), [[2.0, 0, 0]], 0.1), _single(np.zeros(3), [[0, 2.0, 0]], 0.1)]

@@ -71,6 +71,20 @@ def _assert_same(library, actual, expected):
 # What comes out is right, and lies where the samples do.
 
 
+@pytest.mark.parametrize("shape", [(3, 131, 50), (2, 67, 9)])
+def test_numbers_of_factors_that_blocks_take_differently(library, shape):
+    """Of many factors the loadings are read where they lie, and more than eight are taken in parts."""
+    p, q = (ref.random_parameters(*shape, noise_std=0.1, seed=seed) for seed in range(2))
+    classifier = MFAClassifier.from_mixtures([_model(p), _model(q)], classes=(0, 1))
+    X = ref.random_samples(p, 20)
+    y, on_device = classifier.predict(X), library.from_host(X)
+    scores = _back(library, _model(p).score_samples(on_device), np.float64)
+    assert relative_error(scores, ref.score_samples(X, p)) <= LOG_DENSITY[np.dtype(np.float64)]
+    result, expected = (attacks.ld_grad(classifier, *both) for both in ((on_device, library.from_host(y)), (X, y)))
+    assert np.array_equal(_back(library, result.success), expected.success)
+    assert scaled_error(_back(library, result.X_adv), expected.X_adv) <= ATTACK[np.dtype(np.float64)]
+
+
 def test_densities(library, dtype):
     X, model = _data(dtype), _model()
     on_device = library.from_host(X)

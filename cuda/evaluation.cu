@@ -43,19 +43,12 @@ __device__ void start_factors(const ModelView& model, const ScoreView& scores, c
   }
 }
 
-// A block's memory.
-struct Memory {
-  unsigned char* stages;
-  std::size_t stage_bytes;
-  unsigned n_stages;
-};
-
 // Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
 //           features for every 8 Tiles factors. Four threads share a row; the last number that they take is its distance,
 //           which that one returns.
 template <class S, unsigned Tiles>
 __device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool in_line, const ModelView& model,
-                                const double* mean, const Scratch& scratch, const Memory& memory,
+                                const double* mean, const Scratch& scratch, const StageMemory& memory,
                                 double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
   const auto L = static_cast<unsigned>(model.n_factors);
   const std::size_t d = model.n_features;
@@ -74,7 +67,7 @@ __device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool i
   for (unsigned first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
     double products[Tiles][row_matrices][2] = {};
     double squares[1][row_matrices] = {};
-    for_each_stage<S>(memory.stages, memory.stage_bytes, memory.n_stages, d, fetch,
+    for_each_stage<S>(memory, d, fetch,
                       [&](const Stage<S>& stage, std::size_t start) {
                         const double* center = stage.line(0);
                         const double* weights = stage.line(1);
@@ -128,7 +121,7 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
   const bool in_line = rows.has_aligned_fours();
   double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
   const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
-  const Memory memory{block_memory(), stage_bytes, n_stages};
+  const StageMemory memory{block_memory(), stage_bytes, n_stages};
   const int tiles = entries.tile_starts[model.n_components];
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned sharer = threadIdx.x % tile_sharers;

@@ -110,13 +110,6 @@ __device__ void make_gradient(const Stage<T>& stage, const ModelView& model, con
   }
 }
 
-// A block's memory.
-struct Memory {
-  unsigned char* stages;
-  std::size_t stage_bytes;
-  unsigned n_stages;
-};
-
 // Numbers of a row that are summed over its features.
 constexpr unsigned gradient_square = 0, curvature = 1, row_square = 2, first_numbers = 3;
 constexpr unsigned end_square = 0, moved_square = 1, last_numbers = 2;
@@ -126,7 +119,7 @@ using Parts = double (*)[tile_entries][first_width];
 // Computes  a for the thread's row, four threads to each.
 template <class T>
 __device__ double step_length(const Rows<T>& rows, bool in_line, const ModelView& model, const PairTile& tile, double gap,
-                              double overshoot, double* products, const Memory& memory, Parts parts) {
+                              double overshoot, double* products, const StageMemory& memory, Parts parts) {
   const auto L = static_cast<unsigned>(model.n_factors);
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned row = threadIdx.x / tile_sharers;
@@ -136,7 +129,7 @@ __device__ double step_length(const Rows<T>& rows, bool in_line, const ModelView
     double sums[2][row_matrices][2] = {};  // A^T D^-1 g, of both ends
     double squares[first_numbers][row_matrices] = {};
     for_each_stage<T>(
-        memory.stages, memory.stage_bytes, memory.n_stages, model.n_features,
+        memory, model.n_features,
         [&](const Stage<T>& stage, std::size_t start) { fetch(stage, rows, in_line, model, tile, start); },
         [&](const Stage<T>& stage, std::size_t start) {
           TilePart g;
@@ -200,12 +193,12 @@ struct Moved {
 };
 template <class T>
 __device__ Moved move_rows(const Rows<T>& rows, bool in_line, const ModelView& model, const PairTile& tile,
-                           const double* lengths, const StepLimits& limits, T* out, const Memory& memory, Parts parts) {
+                           const double* lengths, const StepLimits& limits, T* out, const StageMemory& memory, Parts parts) {
   const std::size_t d = model.n_features;
   const unsigned warp = threadIdx.x / warp_size;
   double squares[last_numbers][row_matrices] = {};
   for_each_stage<T>(
-      memory.stages, memory.stage_bytes, memory.n_stages, d,
+      memory, d,
       [&](const Stage<T>& stage, std::size_t start) { fetch(stage, rows, in_line, model, tile, start); },
       [&](const Stage<T>& stage, std::size_t start) {
         TilePart g;
@@ -249,7 +242,7 @@ __global__ void __launch_bounds__(tile_block_threads, 2)
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
   const bool in_line = rows.has_aligned_fours();
-  const Memory memory{block_memory(), stage_bytes, n_stages};
+  const StageMemory memory{block_memory(), stage_bytes, n_stages};
   double* products = scratch + blockIdx.x * 2 * tile_entries * L;
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned place = threadIdx.x % warp_size;  // there are as many lanes as entries

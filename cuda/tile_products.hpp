@@ -179,12 +179,19 @@ inline unsigned stages_for(std::size_t stage_bytes) {
   return 2 * stage_bytes > room || 3 * stage_bytes > room ? 2 : most;
 }
 
+// Where a block's stages lie.
+struct StageMemory {
+  unsigned char* memory;
+  std::size_t stage_bytes;
+  unsigned n_stages;
+};
+
 // Calls fetch(stage, start) for all stages of the features, ahead of work(stage, start) for each of them.
 template <class S, class Fetch, class Work>
-__device__ void for_each_stage(unsigned char* memory, std::size_t stage_bytes, unsigned n_stages, std::size_t d,
-                               const Fetch& fetch, const Work& work) {
+__device__ void for_each_stage(const StageMemory& memory, std::size_t d, const Fetch& fetch, const Work& work) {
+  const unsigned n_stages = memory.n_stages;
   const auto last = static_cast<unsigned>((d + stage_features - 1) / stage_features);
-  const auto stage = [&](unsigned s) { return Stage<S>(memory + s % n_stages * stage_bytes); };
+  const auto stage = [&](unsigned s) { return Stage<S>(memory.memory + s % n_stages * memory.stage_bytes); };
   const auto start_one = [&](unsigned s) {
     if (s < last) fetch(stage(s), static_cast<std::size_t>(s) * stage_features);
     commit_copies();

@@ -35,8 +35,8 @@ struct AttackOutput {
 // Cost      per step one scoring pass over the rows that are still in their class, and 20 d L flops in double for each.
 //           Where rows are screened, the noise is spherical and nothing is clipped, coordinates move along with rows: after
 //           the first pass, one is 6 R K (L + 1) flops in TF32 and the evaluation of what may matter.
-// Numerics  screened scores in residual form; others to core::gap_tolerance, near the surface to that of double. Steps are
-//           taken in the samples' precision, and what is scored is what is returned.
+// Numerics  scores to core::gap_tolerance, near the surface to that of double. Steps are taken in the samples' precision, and
+//           what is scored is what is returned.
 // Source    Richardson & Weiss, appendix C.2.
 template <class S>
 void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const double* log_priors,

@@ -115,7 +115,7 @@ __device__ inline unsigned char* block_memory() {
 template <unsigned Bytes>
 __device__ void copy_to_block(void* to, const void* from) {
 #if defined(MFA_CUDA_EMULATION)
-  std::memcpy(to, from, Bytes);
+  emulation::start_copy(to, from, Bytes);
 #else
   constexpr unsigned piece = Bytes < 16 ? Bytes : 16;
   const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
@@ -127,13 +127,17 @@ __device__ void copy_to_block(void* to, const void* from) {
 #endif
 }
 __device__ inline void commit_copies() {
-#if !defined(MFA_CUDA_EMULATION)
+#if defined(MFA_CUDA_EMULATION)
+  emulation::commit_copies();
+#else
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
 template <unsigned Pending>
 __device__ void await_copies() {
-#if !defined(MFA_CUDA_EMULATION)
+#if defined(MFA_CUDA_EMULATION)
+  emulation::await_copies(Pending);
+#else
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 #endif
 }

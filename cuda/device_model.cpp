@@ -195,24 +195,6 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
     }
   }
 
-  // z = Q C'^-T v with v = columns (y - mu_y), of the shadow's rotated factors.
-  std::vector<float> slopes(K * L * R), offsets(K * L);
-  std::vector<double> z(L);
-  for (std::size_t k = 0; k < K; ++k) {
-    const cpu::DifferenceView<double> difference = shadow.difference<double>(k);
-    const auto factors_of = [&](const auto& v) {
-      for (std::size_t l = 0; l < L; ++l) z[l] = v(l);
-      core::solve_lower_transposed(L, shadow.component(k).cholesky, z.data());
-      subspace->to_model_factors(k, z.data());
-    };
-    for (std::size_t r = 0; r < R; ++r) {
-      factors_of([&](std::size_t l) { return difference.columns[l * R + r]; });
-      for (std::size_t l = 0; l < L; ++l) slopes[(k * L + l) * R + r] = static_cast<float>(z[l]);
-    }
-    factors_of([&](std::size_t l) { return shadow.projected_means()[l * K + k]; });
-    for (std::size_t l = 0; l < L; ++l) offsets[k * L + l] = static_cast<float>(z[l]);
-  }
-
   screen_.n_directions = R;
   screen_.component_tiles = tiles;
   screen_.basis_error = norm_bound(model, errors, R, d) + 0x1p-9 * norm_bound(model, smaller, R, d);
@@ -222,8 +204,6 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   upload(screen_.basis, std::move(basis));
   upload(screen_.columns, std::move(columns));
   upload(screen_.column_terms, std::move(column_terms));
-  upload(screen_.factor_slopes, std::move(slopes));
-  upload(screen_.factor_offsets, std::move(offsets));
   upload(screen_.mean_norms, terms.mean_norms, K);
   upload(screen_.model_errors, terms.model_errors, K);
   upload(screen_.means_left, terms.means_left, K);
@@ -233,7 +213,7 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   upload(screen_.log_normalizers, terms.log_normalizers, K);
   if (model.noise() != Noise::spherical) return;
 
-  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K);
+  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), z(L);
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView component = shadow.component(k);
     std::copy_n(component.mean, R, means.data() + k * R);

@@ -61,8 +61,6 @@ struct ScreenView {
   const BasisPart* basis;           // (steps of sixteen features, R / 8, lanes)
   const ColumnPart* columns;        // (K component_tiles, R / 8, lanes): D^-1 A C^-T, D^-1 mu, and zeros
   const ColumnTerms* column_terms;  // (K component_tiles, 8)
-  const float* factor_slopes;       // (K, L, R), and
-  const float* factor_offsets;      // (K, L): what the shadow's coordinates tell of the model's factors
   // core::ScreenTerms.
   const float* mean_norms;          // (K)
   const float* model_errors;        // (K)

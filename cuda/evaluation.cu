@@ -1,6 +1,9 @@
 #include "evaluation.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
 #include "core/gaussian.hpp"
 #include "tile_products.hpp"
@@ -8,216 +11,328 @@
 namespace mfa::cuda {
 namespace {
 
-// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
-constexpr double largest_correction = 1e3;
-constexpr int most_passes = 4;
+constexpr unsigned piece_features = 16;
+constexpr unsigned piece_pairs = piece_features / 2;
+constexpr unsigned piece_stages = 3;
 
-// Factors and gradients (tile_entries, L) of the tile that a block is at.
-struct Scratch {
-  double* z;
-  double* gradient;
+struct alignas(16) Two {
+  double values[2];
 };
 
-// The first factors of row i, of which this thread makes those from `part` on in steps of `parts`.
-__device__ void start_factors(const ModelView& model, const ScoreView& scores, const FactorGuess& guess, std::size_t i,
-                              std::size_t k, unsigned part, unsigned parts, double* z) {
-  const std::size_t L = model.n_factors;
-  if (scores.known[scores.at(i, k)] != known_nothing && scores.factors != nullptr) {
-    if (part != 0) return;
-    const double* from = scores.factors + (i * model.n_components + k) * L;
-    bool finite = true;
-    for (std::size_t l = 0; l < L; ++l) finite = finite && std::isfinite(from[l]);
-    for (std::size_t l = 0; l < L; ++l) z[l] = finite ? from[l] : 0.0;
-    if (scores.known[scores.at(i, k)] == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), z);
-    return;
+// Sixteen features, of a tile's rows and of some lines of numbers that belong to a component. Of a row, each of four lanes
+// has the four features that it copied itself; all have the lines. Two features more or less change a line's banks with its
+// number, so that the lanes' pairs of neighbouring lines lie in different ones.
+template <class S>
+class Piece {
+ public:
+  MFA_HD static std::size_t bytes(std::size_t n_lines) {
+    return tile_entries * piece_features * sizeof(S) + n_lines * piece_features * sizeof(double);
   }
-  for (std::size_t l = part; l < L; l += parts) {
-    float sum = 0.0f;
-    if (guess.coordinates != nullptr) {
-      const std::size_t R = guess.n_directions;
-      const float* slope = guess.slopes + (k * L + l) * R;
-      for (std::size_t r = 0; r < R; ++r) sum += slope[r] * guess.coordinates[i * R + r];
-      sum -= guess.offsets[k * L + l];
+  __device__ explicit Piece(unsigned char* memory)
+      : rows_(reinterpret_cast<Four<S>*>(memory)),
+        lines_(reinterpret_cast<Two*>(memory + tile_entries * piece_features * sizeof(S))) {}
+
+  __device__ Four<S>& four(unsigned m) const {
+    const tensor::Lane own = tensor::lane();
+    return rows_[(m * matrix_rows + own.g) * (piece_features / 4) + own.c];
+  }
+  __device__ Two& pair(unsigned line, unsigned at) const { return lines_[line * piece_pairs + (at ^ (line % 2))]; }
+
+ private:
+  Four<S>* rows_;
+  Two* lines_;
+};
+
+// What a lane copies of a piece, from its four or two features of the first sixteen on: of its rows; of every fourth of the
+// lines that are columns D^-1 A C^-T of some factors; and of one of those that come after them, the mean and the inverse noise
+// where there is one.
+template <class S>
+struct Sources {
+  const S* rows[row_matrices];
+  const double* columns;
+  unsigned n_columns;
+  const double* other;
+};
+constexpr unsigned lines_at_once = warp_size / piece_pairs;
+constexpr unsigned n_others(bool spherical) { return spherical ? 1 : 2; }
+
+template <class S>
+__device__ Sources<S> sources(const Rows<S>& rows, const Tile& members, const ModelView& model, const double* mean) {
+  const unsigned lane = threadIdx.x % warp_size;
+  const unsigned line = lane / piece_pairs;
+  const std::size_t begin = lane % piece_pairs * 2;
+  const std::size_t k = members.component;
+  Sources<S> of_lane{};
+#pragma unroll
+  for (unsigned m = 0; m < row_matrices; ++m)
+    of_lane.rows[m] = rows.row(members.row(m * matrix_rows + tensor::lane().g)) + 4 * tensor::lane().c;
+  of_lane.columns = model.columns + (k * model.n_factors + line) * model.n_features + begin;
+  const double* noise = model.component_inverse_noise(k);
+  const double* center = mean == nullptr ? model.component_mean(k) : mean;
+  of_lane.other = (line == 1 && noise != nullptr ? noise : center) + begin;
+  return of_lane;
+}
+
+// Starts to copy features [start, start + 16) of all rows and lines, all of them there and in line.
+template <class S, unsigned Tiles, bool Spherical>
+__device__ void fetch(const Piece<S>& piece, const Sources<S>& from, std::size_t start, std::size_t d) {
+  const unsigned lane = threadIdx.x % warp_size;
+  const unsigned line = lane / piece_pairs;
+#pragma unroll
+  for (unsigned m = 0; m < row_matrices; ++m) copy_to_block<sizeof(Four<S>)>(&piece.four(m), from.rows[m] + start);
+#pragma unroll
+  for (unsigned first = 0; first < Tiles * tile_columns; first += lines_at_once)
+    if (first + line < from.n_columns)
+      copy_to_block<sizeof(Two)>(&piece.pair(first + line, lane % piece_pairs), from.columns + first * d + start);
+  if (line < n_others(Spherical))
+    copy_to_block<sizeof(Two)>(&piece.pair(from.n_columns + line, lane % piece_pairs), from.other + start);
+}
+
+// Copies those there are of them, wherever they lie; the others are 0.
+template <class S, bool Spherical>
+__device__ void fetch_rest(const Piece<S>& piece, const Sources<S>& from, std::size_t start, std::size_t d) {
+  const unsigned lane = threadIdx.x % warp_size;
+  const unsigned line = lane / piece_pairs;
+  const auto left = [start, d](unsigned own) {
+    return start + own < d ? static_cast<unsigned>(d - start) - own : 0;
+  };
+  const unsigned row_left = left(4 * tensor::lane().c);
+  for (unsigned m = 0; m < row_matrices; ++m) piece.four(m) = load_four(from.rows[m] + start, row_left, false);
+  const unsigned line_left = left(lane % piece_pairs * 2);
+  const auto fetch_line = [&](unsigned to_line, const double* of) {
+    Two& to = piece.pair(to_line, lane % piece_pairs);
+    for (unsigned e = 0; e < 2; ++e) to.values[e] = e < line_left ? of[start + e] : 0.0;
+  };
+  for (unsigned first = 0; first + line < from.n_columns; first += lines_at_once)
+    fetch_line(first + line, from.columns + first * d);
+  if (line < n_others(Spherical)) fetch_line(from.n_columns + line, from.other);
+}
+
+// What a lane has of a warp's sums: r^T columns, and |r|_D^2 or, where all features' noise is the same, |r|^2.
+template <unsigned Tiles>
+struct Sums {
+  double products[Tiles][row_matrices][2] = {};
+  double squares[1][row_matrices] = {};
+};
+
+// Of eight features that are multiplied at once, a lane has two of its four.
+template <class S, unsigned Tiles, bool Spherical>
+__device__ void add_piece(const Piece<S>& piece, unsigned n_columns, Sums<Tiles>& sums) {
+  const tensor::Lane own = tensor::lane();
+  constexpr unsigned steps = 2;
+  double rest[row_matrices][steps][2];
+#pragma unroll
+  for (unsigned m = 0; m < row_matrices; ++m) {
+    const Four<S> x = piece.four(m);
+#pragma unroll
+    for (unsigned f = 0; f < 4; ++f) rest[m][f / 2][f % 2] = to<double>(x.values[f]);
+  }
+#pragma unroll
+  for (unsigned s = 0; s < steps; ++s) {
+    const Two mean = piece.pair(n_columns, 2 * own.c + s);
+    Two weight{};
+    if (!Spherical) weight = piece.pair(n_columns + 1, 2 * own.c + s);
+#pragma unroll
+    for (unsigned m = 0; m < row_matrices; ++m)
+#pragma unroll
+      for (unsigned e = 0; e < 2; ++e) {
+        double& r = rest[m][s][e];
+        r -= mean.values[e];
+        sums.squares[0][m] += Spherical ? r * r : r * r * weight.values[e];
+      }
+#pragma unroll
+    for (unsigned t = 0; t < Tiles; ++t) {
+      const unsigned l = t * tile_columns + own.g;
+      Two column{};
+      if (l < n_columns) column = piece.pair(l, 2 * own.c + s);
+#pragma unroll
+      for (unsigned m = 0; m < row_matrices; m += 2) {
+        const double both[2][2] = {{rest[m][s][0], rest[m][s][1]}, {rest[m + 1][s][0], rest[m + 1][s][1]}};
+        tensor::multiply_add(sums.products[t][m], sums.products[t][m + 1], both, column.values);
+      }
     }
-    z[l] = std::isfinite(sum) ? static_cast<double>(sum) : 0.0;
   }
 }
 
-// Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
-//           features for every 8 Tiles factors. Four threads share a row; the last number that they take is its distance,
-//           which that one returns.
-template <class S, unsigned Tiles>
-__device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool in_line, const ModelView& model,
-                                const double* mean, const Scratch& scratch, const StageMemory& memory,
-                                double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
+// Adds up the pieces that are this warp's, every fourth: the next ones come while one is worked on. What lanes share is the
+// warp's alone, so that no warp waits for another.
+template <class S, unsigned Tiles, bool Spherical>
+__device__ Sums<Tiles> add_pieces(const Sources<S>& from, bool in_line, std::size_t d, unsigned char* warp_memory,
+                                  std::size_t piece_bytes) {
+  constexpr unsigned ahead = piece_stages - 1;
+  constexpr std::size_t stride = tile_block_warps * piece_features;
+  const std::size_t first = threadIdx.x / warp_size * piece_features;
+  const auto steps_to = [first](std::size_t end) {
+    return end > first ? static_cast<unsigned>((end - first + stride - 1) / stride) : 0;
+  };
+  const unsigned whole = in_line ? steps_to(d / piece_features * piece_features) : 0;
+  Sums<Tiles> sums;
+  unsigned char* coming = warp_memory;
+  unsigned char* now = warp_memory;
+  unsigned char* const end = warp_memory + piece_stages * piece_bytes;
+  const auto move_on = [&](unsigned char*& stage) {
+    stage += piece_bytes;
+    if (stage == end) stage = warp_memory;
+  };
+  for (unsigned step = 0; step < whole + ahead; ++step) {
+    if (step >= ahead) {
+      await_copies<ahead - 1>();
+      __syncwarp();  // the others' copies have come as well, and all are done with the piece before
+    }
+    if (step < whole) {
+      fetch<S, Tiles, Spherical>(Piece<S>(coming), from, first + step * stride, d);
+      move_on(coming);
+    }
+    commit_copies();
+    if (step < ahead) continue;
+    add_piece<S, Tiles, Spherical>(Piece<S>(now), from.n_columns, sums);
+    move_on(now);
+  }
+  for (unsigned step = whole; step < steps_to(d); ++step) {
+    __syncwarp();
+    fetch_rest<S, Spherical>(Piece<S>(warp_memory), from, first + step * stride, d);
+    __syncwarp();
+    add_piece<S, Tiles, Spherical>(Piece<S>(warp_memory), from.n_columns, sums);
+  }
+  return sums;
+}
+
+// Blocks take tile after tile. `mean` is one for all, or null for the components' own. keep(i, k, l, v) is called for all
+// factors of every entry, and give(i, k, square, explained) then, with |r|_D^2 and |v|^2.
+template <class S, unsigned Tiles, bool Spherical, class Keep, class Give>
+__device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, const double* mean, const EntryView& entries,
+                               std::size_t piece_bytes, const Keep& keep, const Give& give) {
+  constexpr unsigned width = tile_columns * Tiles;
   const auto L = static_cast<unsigned>(model.n_factors);
   const std::size_t d = model.n_features;
-  const std::size_t k = members.component;
-  const tensor::Lane own = tensor::lane();
-  const double* inverse_noise = model.component_inverse_noise(k);
-  const double scalar = model.inverse_scalars[k];
-  const auto factor = [&](unsigned m, unsigned l) { return scratch.z[(m * matrix_rows + own.g) * L + l]; };
-  const auto fetch = [&](const Stage<S>& stage, std::size_t start) {
-    stage.fetch_rows([&](unsigned r) { return rows.row(members.row(r)); }, in_line, start, d);
-    stage.fetch_lines(0, 1, mean, start, d);
-    if (inverse_noise != nullptr) stage.fetch_lines(1, 1, inverse_noise, start, d);
-    if (L <= most_staged_factors) stage.fetch_lines(2, L, model.component_loadings(k), start, d);
-  };
-  double distance = 0.0;
-  for (unsigned first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
-    double products[Tiles][row_matrices][2] = {};
-    double squares[1][row_matrices] = {};
-    for_each_stage<S>(memory, d, fetch,
-                      [&](const Stage<S>& stage, std::size_t start) {
-                        const double* center = stage.line(0);
-                        const double* weights = stage.line(1);
-                        const Loadings loadings = loadings_in(stage, 2, model.component_loadings(k), L, start, d);
-                        TilePart rest;
-#pragma unroll
-                        for (unsigned f = 0; f < 4; ++f)
-#pragma unroll
-                          for (unsigned m = 0; m < row_matrices; ++m)
-                            rest[m][f] = stage.value(m, f) - center[lane_feature(f)];
-                        subtract_explained(rest, loadings, L, d - start, factor);
-#pragma unroll
-                        for (unsigned f = 0; f < 4; ++f) {
-                          const double weight = inverse_noise == nullptr ? scalar : weights[lane_feature(f)];
-#pragma unroll
-                          for (unsigned m = 0; m < row_matrices; ++m) {
-                            const double weighted = rest[m][f] * weight;
-                            squares[0][m] += rest[m][f] * weighted;
-                            rest[m][f] = weighted;
-                          }
-                        }
-#pragma unroll
-                        for (unsigned t = 0; t < Tiles; ++t)
-                          add_products(products[t], rest, loadings, L, first + t * tile_columns);
-                      });
-    const unsigned warp = threadIdx.x / warp_size;
-    store_products(products, parts[warp]);
-    store_numbers(squares, tile_columns * Tiles, parts[warp]);
-    __syncthreads();
-    const unsigned row = threadIdx.x / tile_sharers;
-    for (unsigned m = threadIdx.x % tile_sharers; m <= tile_columns * Tiles; m += tile_sharers) {
-      double sum = 0.0;
-      for (unsigned w = 0; w < tile_block_warps; ++w) sum += parts[w][row][m];
-      if (m == tile_columns * Tiles) distance = sum;
-      else if (first + m < L) scratch.gradient[row * L + first + m] = sum - scratch.z[row * L + first + m];
-    }
-    __syncthreads();
-  }
-  return distance;
-}
-
-// Blocks take tile after tile. `mean` is one for all, or null for the components' own; give(i, k, q, z) is called for every
-// entry.
-template <class S, unsigned Tiles, class Give>
-__device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, const double* mean, const FactorGuess& guess,
-                               const EntryView& entries, const ScoreView& scores, double* all_scratch,
-                               std::size_t stage_bytes, unsigned n_stages, const Give& give) {
-  __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
-  __shared__ int unsettled;
-  const std::size_t L = model.n_factors;
-  const bool in_line = rows.has_aligned_fours();
-  double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
-  const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
-  const StageMemory memory{block_memory(), stage_bytes, n_stages};
-  const int tiles = entries.tile_starts[model.n_components];
+  const bool in_line = rows.has_aligned_fours() && d % 2 == 0;
+  const unsigned warp = threadIdx.x / warp_size;
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned sharer = threadIdx.x % tile_sharers;
-  constexpr unsigned last_sharer = tile_columns * Tiles % tile_sharers;
+  // The warps' pieces, and in their place the warps' sums.
+  unsigned char* memory = block_memory();
+  auto* parts = reinterpret_cast<double (*)[tile_entries][width + 1]>(memory);
+  const int tiles = entries.tile_starts[model.n_components];
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, model.n_components, tile);
     const std::size_t k = members.component;
-    const std::size_t i = members.row(row);
-    double* z = scratch.z + row * L;
-    start_factors(model, scores, guess, i, k, sharer, tile_sharers, z);
-    __syncthreads();
-    double mahalanobis = 0.0;
-    bool settled = sharer != last_sharer;
-    for (int pass = 0; pass < most_passes; ++pass) {
-      const double* about = mean == nullptr ? model.component_mean(k) : mean;
-      const double distance = residual_pass<S, Tiles>(rows, members, in_line, model, about, scratch, memory, parts);
-      if (threadIdx.x == 0) unsettled = 0;
+    Sources<S> from = sources(rows, members, model, mean);
+    double explained = 0.0, square = 0.0;
+    for (unsigned first = 0; first == 0 || first < L; first += width) {
+      from.n_columns = L - first < width ? L - first : width;
+      const Sums<Tiles> sums =
+          add_pieces<S, Tiles, Spherical>(from, in_line, d, memory + warp * piece_stages * piece_bytes, piece_bytes);
+      from.columns += width * d;
+      __syncthreads();  // all pieces are done with
+      store_products(sums.products, parts[warp]);
+      store_numbers(sums.squares, width, parts[warp]);
       __syncthreads();
-      if (!settled) {  // so that no row depends on the one beside it
-        const double q = distance + core::squared_norm(L, z);
-        const double taken_off =
-            core::complete_residual_form(L, model.component_cholesky(k), z, scratch.gradient + row * L);
-        const double rest = q - taken_off;
-        mahalanobis = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
-        settled = taken_off <= largest_correction * mahalanobis;
-        if (!settled) unsettled = 1;
+      for (unsigned at = sharer; at <= width; at += tile_sharers) {
+        double sum = 0.0;
+        for (unsigned w = 0; w < tile_block_warps; ++w) sum += parts[w][row][at];
+        if (at == width) {
+          square = sum;
+        } else if (first + at < L) {
+          explained += sum * sum;
+          if (row < members.count) keep(members.row(row), k, first + at, sum);
+        }
       }
       __syncthreads();
-      const bool done = unsettled == 0;
-      __syncthreads();
-      if (done) break;
     }
-    if (sharer == last_sharer && row < members.count) give(i, k, mahalanobis, z);
-    __syncthreads();
+    explained = tensor::row_sum(explained);
+    if (Spherical) square *= model.inverse_scalars[k];
+    constexpr unsigned has_square = width % tile_sharers;
+    if (sharer == has_square && row < members.count) give(members.row(row), k, square, explained);
   }
 }
 
-template <class S, unsigned Tiles>
-__global__ void __launch_bounds__(tile_block_threads, 3)
-    evaluation_kernel(Rows<S> rows, ModelView model, FactorGuess guess, EntryView entries, ScoreView scores,
-                      double* scratch, std::size_t stage_bytes, unsigned n_stages) {
+__device__ double difference(double square, double explained) {
+  const double q = square - explained;
+  return q < 0.0 ? 0.0 : q;  // not a number stays what it is
+}
+
+template <class S, unsigned Tiles, bool Spherical>
+__global__ void __launch_bounds__(tile_block_threads, 4)
+    evaluation_kernel(Rows<S> rows, ModelView model, double tolerance, double unit, EntryView entries, ScoreView scores,
+                      int* any_coarse, std::size_t piece_bytes) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  for_each_entry<S, Tiles>(
-      rows, model, nullptr, guess, entries, scores, scratch, stage_bytes, n_stages,
-      [&](std::size_t i, std::size_t k, double q, const double* z) {
+  for_each_entry<S, Tiles, Spherical>(
+      rows, model, nullptr, entries, piece_bytes,
+      [&](std::size_t i, std::size_t k, unsigned l, double v) {
+        if (scores.factors != nullptr) scores.factors[(i * K + k) * L + l] = v;
+      },
+      [&](std::size_t i, std::size_t k, double square, double explained) {
+        const double value = core::log_density(model.log_normalizers[k], difference(square, explained));
+        const double error = core::difference_form_error(square, unit, model.model_errors[k]);
         const std::size_t at = scores.at(i, k);
-        scores.values[at] = core::log_density(model.log_normalizers[k], q);
-        scores.errors[at] = 0.0;  // as good as it gets
-        scores.known[at] = known_z;
-        if (scores.factors == nullptr) return;
-        for (std::size_t l = 0; l < L; ++l) scores.factors[(i * K + k) * L + l] = z[l];
+        scores.values[at] = value;
+        scores.errors[at] = error;
+        scores.known[at] = known_v;
+        if (!(error <= tolerance * std::abs(value))) *any_coarse = 1;
       });
 }
 
-// The distance alone, about a mean that is given.
-template <unsigned Tiles>
-__global__ void __launch_bounds__(tile_block_threads, 3)
+template <unsigned Tiles, bool Spherical>
+__global__ void __launch_bounds__(tile_block_threads, 4)
     distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores,
-                    ScoreView nothing, double* scratch, std::size_t stage_bytes, unsigned n_stages) {
-  for_each_entry<double, Tiles>(rows, model, mean, {}, entries, nothing, scratch, stage_bytes, n_stages,
-                                [&](std::size_t i, std::size_t k, double q, const double*) {
-                                  scores.values[scores.at(i, k)] = q;
-                                });
+                    std::size_t piece_bytes) {
+  for_each_entry<double, Tiles, Spherical>(
+      rows, model, mean, entries, piece_bytes, [](std::size_t, std::size_t, unsigned, double) {},
+      [&](std::size_t i, std::size_t k, double square, double explained) {
+        scores.values[scores.at(i, k)] = difference(square, explained);
+      });
 }
 
-std::size_t line_count(std::size_t n_factors) { return 2 + (n_factors <= most_staged_factors ? n_factors : 0); }
+// Calls launch(tiles, spherical) with both as constants.
+template <class Launch>
+void for_shape(const ModelView& model, const Launch& launch) {
+  const auto with = [&](auto tiles) {
+    if (model.inverse_noise == nullptr) launch(tiles, std::true_type{});
+    else launch(tiles, std::false_type{});
+  };
+  if (model.n_factors > tile_columns) with(std::integral_constant<unsigned, 2>{});
+  else with(std::integral_constant<unsigned, 1>{});
+}
+
+template <class S>
+std::size_t bytes_of_piece(const ModelView& model, unsigned tiles) {
+  return Piece<S>::bytes(std::min(model.n_factors, tiles * tile_columns) +
+                          n_others(model.inverse_noise == nullptr));
+}
+// What a block's pieces take, or its sums.
+std::size_t block_bytes(std::size_t piece_bytes, unsigned tiles) {
+  return tile_block_warps *
+         std::max(piece_stages * piece_bytes, tile_entries * (tiles * tile_columns + 1) * sizeof(double));
+}
 
 }  // namespace
 
-std::size_t evaluation_scratch(std::size_t n_factors) { return resident_blocks() * 2 * tile_entries * n_factors; }
-
 template <class S>
-void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, const FactorGuess& guess,
-              const EntryView& entries, const ScoreView& scores, double* scratch) {
-  const auto kernel = model.n_factors > tile_columns ? evaluation_kernel<S, 2> : evaluation_kernel<S, 1>;
-  const std::size_t bytes = Stage<S>::bytes(line_count(model.n_factors));
-  const unsigned n_stages = stages_for(bytes);
-  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, kernel, rows, model, guess, entries,
-                     scores, scratch, bytes, n_stages);
+void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const EntryView& entries,
+              const ScoreView& scores, int* any_coarse) {
+  // A warp's sums are chains over every fourth feature.
+  const double unit =
+      core::chained_rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features / tile_block_warps);
+  for_shape(model, [&](auto tiles, auto spherical) {
+    const std::size_t bytes = bytes_of_piece<S>(model, tiles);
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes(bytes, tiles),
+                       evaluation_kernel<S, tiles, spherical>, rows, model, tolerance, unit, entries, scores, any_coarse,
+                       bytes);
+  });
 }
 
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
-                       const EntryView& entries, const ScoreView& scores, double* scratch) {
-  const auto kernel = model.n_factors > tile_columns ? distance_kernel<2> : distance_kernel<1>;
-  ScoreView nothing = scores;  // whatever is known is about other rows
-  nothing.factors = nullptr;
-  const std::size_t bytes = Stage<double>::bytes(line_count(model.n_factors));
-  const unsigned n_stages = stages_for(bytes);
-  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, kernel, rows, model, mean, entries,
-                     scores, nothing, scratch, bytes, n_stages);
+                       const EntryView& entries, const ScoreView& scores) {
+  for_shape(model, [&](auto tiles, auto spherical) {
+    const std::size_t bytes = bytes_of_piece<double>(model, tiles);
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes(bytes, tiles),
+                       distance_kernel<tiles, spherical>, rows, model, mean, entries, scores, bytes);
+  });
 }
 
-#define MFA_INSTANTIATE(S)                                                                                \
-  template void evaluate(Stream, const Rows<S>&, const ModelView&, const FactorGuess&, const EntryView&, \
-                         const ScoreView&, double*);
+#define MFA_INSTANTIATE(S)                                                                                        \
+  template void evaluate(Stream, const Rows<S>&, const ModelView&, double, const EntryView&, const ScoreView&, int*);
 MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 

@@ -137,7 +137,7 @@ void Gradients<S>::curve(Stream stream, Scorer<S>& scorer) {
   list_entries(stream, scores.marks, 1, model.n_components, scores.n, scores.stride, scorer.entries());
   const Rows<double> gradients{reinterpret_cast<const char*>(data_),
                                static_cast<std::ptrdiff_t>(model.n_features * sizeof(double)), scores.n};
-  evaluate_distance(stream, gradients, model, zeros_, scorer.entries(), scores, scorer.scratch());
+  evaluate_distance(stream, gradients, model, zeros_, scorer.entries(), scores);
 }
 
 template <class S>

@@ -21,8 +21,8 @@ class Gradients {
   // Numerics  S^-1 (x - mu) = D^-1 (x - mu - A z) in double; a row's terms are added up in the order of the components.
   // Source    Woodbury identity; docs/theory.md, section 3.
   void add_up(Stream stream, const Rows<S>& rows, Scorer<S>& scorer, std::size_t most_terms);
-  // Computes  g^T S_k^-1 g for the same shares, into the scores' values, in residual form about 0.
-  // Cost      two passes of 4 d L flops in double for every share: the factors are looked for from 0.
+  // Computes  g^T S_k^-1 g for the same shares, into the scores' values.
+  // Cost      2 d L flops in double for every share.
   void curve(Stream stream, Scorer<S>& scorer);
 
   double* data() const { return data_; }  // (stride, d)

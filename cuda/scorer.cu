@@ -17,10 +17,10 @@ __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, 
 }
 
 // Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
-// section 1. One thread per row and group.
-__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, ScoreView scores) {
+// section 1; nothing where *any_coarse is 0, which may be null for 1. One thread per row and group.
+__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, const int* any_coarse, ScoreView scores) {
   const auto [i, g] = cell_of_thread(scores);
-  if (g >= groups.count) return;
+  if (g >= groups.count || (any_coarse != nullptr && *any_coarse == 0)) return;
   const double floor = clear_and_find_floor(scores, groups, i, g);
   if (scores.skips(i)) return;
   const std::size_t begin = groups.begin(g);
@@ -74,7 +74,8 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   const ModelView& view = model_.view();
   scores_ = lay_out_scores(arena, view.n_components, view.n_factors, keeps_factors_, stride);
   entries_ = lay_out_entries(arena, view.n_components, stride, view.n_components * stride);
-  scratch_ = arena.take<double>(evaluation_scratch(view.n_factors));
+  scratch_ = arena.take<double>(refinement_scratch(view.n_factors));
+  any_coarse_ = arena.take<int>(1);
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
   if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), follows_, stride);
   else dense_ = lay_out_dense(arena, view, stride);
@@ -88,14 +89,16 @@ void Scorer<S>::begin(Stream stream, const Blas& blas) {
 }
 
 template <class S>
-void Scorer<S>::evaluate_marked(const Rows<S>& rows) {
+void Scorer<S>::list_marked() {
   list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
-  FactorGuess guess;
-  if (screening_) {
-    const ScreenView& screen = model_.screen();
-    guess = {screen.n_directions, screen_.coordinates, screen.factor_slopes, screen.factor_offsets};
-  }
-  evaluate(stream_, rows, model(), guess, entries_, scores_, scratch_);
+}
+
+template <class S>
+void Scorer<S>::evaluate_marked(const Rows<S>& rows, double tolerance) {
+  list_marked();
+  fill_zero(stream_, any_coarse_, sizeof(int));
+  evaluate(stream_, rows, model(), tolerance, entries_, scores_, any_coarse_);
+  refine(stream_, rows, model(), tolerance, any_coarse_, entries_, scores_, scratch_);
 }
 
 template <class S>
@@ -110,7 +113,7 @@ void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
   score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
   launch_tasks(stream_, model().n_components * scores_.n, mark_inexact_kernel, model().n_components, tolerance,
                scores_);
-  evaluate_marked(rows);
+  evaluate_marked(rows, tolerance);
 }
 
 template <class S>
@@ -118,7 +121,7 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
   take(rows, skip);
   if (screening_) {
     screen_rows(stream_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
-    evaluate_survivors(rows);
+    evaluate_survivors(rows, tolerance, skip);
   } else {
     score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
     sharpen(rows, tolerance, skip);
@@ -126,10 +129,10 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
 }
 
 template <class S>
-void Scorer<S>::score_followed_groups(const Rows<S>& rows, const std::uint8_t* skip) {
+void Scorer<S>::score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
   screen_by_coordinates(stream_, model(), model_.screen(), groups_, scores_, screen_);
-  evaluate_survivors(rows);
+  evaluate_survivors(rows, tolerance, skip);
 }
 
 template <class S>
@@ -138,18 +141,24 @@ void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
 }
 
 template <class S>
-void Scorer<S>::evaluate_survivors(const Rows<S>& rows) {
-  evaluate_marked(rows);
+void Scorer<S>::evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+  fill_zero(stream_, any_coarse_, sizeof(int));
+  list_marked();
+  evaluate(stream_, rows, model(), score_tolerance<double>, entries_, scores_, any_coarse_);
   mark_survivors(stream_, groups_, scores_, screen_);
-  evaluate_marked(rows);
+  list_marked();
+  evaluate(stream_, rows, model(), score_tolerance<double>, entries_, scores_, any_coarse_);
+  sharpen(rows, tolerance, skip);
 }
 
 template <class S>
 void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
-  if (screening_) return;  // all that is known is known to all digits
   scores_.skip = skip;
-  launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, scores_);
-  evaluate_marked(rows);
+  // Products of all may be coarse; of what screening leaves that is known.
+  const int* any_coarse = screening_ ? any_coarse_ : nullptr;
+  launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, any_coarse, scores_);
+  list_marked();
+  refine(stream_, rows, model(), 0.0, any_coarse, entries_, scores_, scratch_);
 }
 
 template class Scorer<float>;

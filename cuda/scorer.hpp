@@ -1,5 +1,5 @@
-// Rows scored under the components of a model: by bounds and an evaluation in residual form of what they leave standing, or by
-// matrix products and an evaluation of what these cannot resolve. Scoring, EM and the attacks are made of it, as on the CPU of
+// Rows scored under the components of a model: by bounds and an evaluation of what they leave standing, or by matrix products;
+// and in residual form where that is not good enough. Scoring, EM and the attacks are made of it, as on the CPU of
 // cpp/cpu/block.hpp.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include "device_model.hpp"
 #include "entries.hpp"
 #include "evaluation.hpp"
+#include "refinement.hpp"
 #include "rows.hpp"
 #include "scores.hpp"
 #include "screening.hpp"
@@ -60,14 +61,14 @@ class Scorer {
   //           cpp/cpu/block.hpp says it. Rows that `skip` marks are left alone.
   void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
   // Computes  the same of rows that have been scored before, have moved since, and have been followed.
-  void score_followed_groups(const Rows<S>& rows, const std::uint8_t* skip);
+  void score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
   // Brings what matters to the groups to another tolerance, in rows that `skip` does not mark.
   void sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
   // Follows the rows' steps.
   void follow(const StepView& steps, std::size_t first_row);
-  // Computes  what is marked, in residual form; its factors are known to all digits then.
-  void evaluate_marked(const Rows<S>& rows);
-  double* scratch() const { return scratch_; }  // evaluation_scratch() numbers
+  // Computes  what is marked, to tolerance * |value|.
+  void evaluate_marked(const Rows<S>& rows, double tolerance);
+  double* scratch() const { return scratch_; }  // refinement_scratch() numbers
 
   const ScoreView& scores() const { return scores_; }
   const EntryView& entries() const { return entries_; }
@@ -76,8 +77,9 @@ class Scorer {
 
  private:
   void take(const Rows<S>& rows, const std::uint8_t* skip);
+  void list_marked();
   // From the candidates of screening.
-  void evaluate_survivors(const Rows<S>& rows);
+  void evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
 
   const DeviceModel& model_;
   Groups host_groups_;
@@ -93,6 +95,8 @@ class Scorer {
   DenseSpace dense_{};
   GroupView groups_{};
   double* scratch_ = nullptr;
+  // Whether something that was evaluated is not sharp: not right to score_tolerance<double>.
+  int* any_coarse_ = nullptr;
 };
 
 // Memory that one call may take at once, but for what its least number of rows needs. Tests have few rows, and are to go

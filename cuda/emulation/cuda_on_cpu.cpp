@@ -5,8 +5,10 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 mfa::emulation::Index threadIdx, blockIdx, blockDim, gridDim;
@@ -30,6 +32,17 @@ struct Fiber {
   bool idle = true;
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  unsigned bytes;
+};
+// What a thread has begun to copy: some since its last commit, and the groups before that.
+struct Copies {
+  std::vector<Copy> open;
+  std::deque<std::vector<Copy>> groups;
+};
+
 struct Warp {
   unsigned started = 0, waiting = 0, finished = 0;
   std::uint64_t places[2][warp_size];
@@ -43,6 +56,7 @@ struct Block {
   unsigned threads = 0, started = 0, finished = 0, waiting = 0;
   std::vector<Warp> warps;
   std::vector<unsigned> exchanges;  // of every thread
+  std::vector<Copies> copies;       // the same
   std::vector<std::unique_ptr<Fiber>> fibers;
   Fiber* current = nullptr;
   std::vector<unsigned char> memory;
@@ -125,6 +139,7 @@ void run_block() {
   block.started = block.finished = block.waiting = 0;
   block.warps.assign(block.threads / warp_size, Warp{});
   block.exchanges.assign(block.threads, 0);
+  block.copies.assign(block.threads, {});
   for (const auto& fiber : block.fibers) fiber->waits = Waits::no;
   while (block.finished < block.threads) {
     bool moved = false;
@@ -147,6 +162,21 @@ void run_block() {
 }
 
 }  // namespace
+
+void start_copy(void* to, const void* from, unsigned bytes) {
+  block.copies[block.current->thread].open.push_back({to, from, bytes});
+}
+
+void commit_copies() {
+  Copies& own = block.copies[block.current->thread];
+  own.groups.push_back(std::move(own.open));
+  own.open.clear();
+}
+
+void await_copies(unsigned pending) {
+  for (auto& groups = block.copies[block.current->thread].groups; groups.size() > pending; groups.pop_front())
+    for (const Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+}
 
 void wait_for_block() {
   ++block.waiting;

@@ -1,7 +1,7 @@
 // What the kernels use of CUDA, made of ordinary C++, so that the very same sources run, and are tested, where there is no
 // device. The threads of a block are fibers: one runs until it waits at a barrier, then the next does; blocks run one
-// after the other. Every other kernel takes both last to first, so that one that depends on an order is found out. For test
-// builds only.
+// after the other. Every other kernel takes both last to first, so that one that depends on an order is found out. Copies to a
+// block's memory are made when they are waited for, and not before. For test builds only.
 #pragma once
 
 #include <algorithm>
@@ -28,6 +28,10 @@ struct Index {
 // Runs body() once for every thread of every block, under a lock: there is one device. A block has so many bytes of memory.
 void run_grid(std::size_t blocks, unsigned threads, std::size_t bytes, const std::function<void()>& body);
 unsigned char* block_memory();
+
+void start_copy(void* to, const void* from, unsigned bytes);
+void commit_copies();
+void await_copies(unsigned pending);
 
 void wait_for_block();
 void wait_for_warp();

@@ -1,0 +1,182 @@
+#include "refinement.hpp"
+
+#include <cmath>
+
+#include "core/gaussian.hpp"
+#include "tile_products.hpp"
+
+namespace mfa::cuda {
+namespace {
+
+// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
+constexpr double largest_correction = 1e3;
+constexpr int most_passes = 4;
+
+// Factors and gradients (tile_entries, L) of the tile that a block is at.
+struct Scratch {
+  double* z;
+  double* gradient;
+};
+
+// The first factors of row i: what is known of them, or 0.
+__device__ void start_factors(const ModelView& model, const ScoreView& scores, std::size_t i, std::size_t k, double* z) {
+  const std::size_t L = model.n_factors;
+  const std::uint8_t known = scores.factors == nullptr ? std::uint8_t{known_nothing} : scores.known[scores.at(i, k)];
+  const double* from = scores.factors + (i * model.n_components + k) * L;
+  bool finite = known != known_nothing;
+  for (std::size_t l = 0; l < L && finite; ++l) finite = std::isfinite(from[l]);
+  for (std::size_t l = 0; l < L; ++l) z[l] = finite ? from[l] : 0.0;
+  if (finite && known == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), z);
+}
+
+// Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
+//           features for every 8 Tiles factors. Four threads share a row; the last number that they take is its distance,
+//           which that one returns.
+template <class S, unsigned Tiles>
+__device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool in_line, const ModelView& model,
+                                const Scratch& scratch, const StageMemory& memory,
+                                double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
+  const auto L = static_cast<unsigned>(model.n_factors);
+  const std::size_t d = model.n_features;
+  const std::size_t k = members.component;
+  const tensor::Lane own = tensor::lane();
+  const double* inverse_noise = model.component_inverse_noise(k);
+  const double scalar = model.inverse_scalars[k];
+  const auto factor = [&](unsigned m, unsigned l) { return scratch.z[(m * matrix_rows + own.g) * L + l]; };
+  const auto fetch = [&](const Stage<S>& stage, std::size_t start) {
+    stage.fetch_rows([&](unsigned r) { return rows.row(members.row(r)); }, in_line, start, d);
+    stage.fetch_lines(0, 1, model.component_mean(k), start, d);
+    if (inverse_noise != nullptr) stage.fetch_lines(1, 1, inverse_noise, start, d);
+    if (L <= most_staged_factors) stage.fetch_lines(2, L, model.component_loadings(k), start, d);
+  };
+  double distance = 0.0;
+  for (unsigned first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
+    double products[Tiles][row_matrices][2] = {};
+    double squares[1][row_matrices] = {};
+    for_each_stage<S>(memory, d, fetch,
+                      [&](const Stage<S>& stage, std::size_t start) {
+                        const double* center = stage.line(0);
+                        const double* weights = stage.line(1);
+                        const Loadings loadings = loadings_in(stage, 2, model.component_loadings(k), L, start, d);
+                        TilePart rest;
+#pragma unroll
+                        for (unsigned f = 0; f < 4; ++f)
+#pragma unroll
+                          for (unsigned m = 0; m < row_matrices; ++m)
+                            rest[m][f] = stage.value(m, f) - center[lane_feature(f)];
+                        subtract_explained(rest, loadings, L, d - start, factor);
+#pragma unroll
+                        for (unsigned f = 0; f < 4; ++f) {
+                          const double weight = inverse_noise == nullptr ? scalar : weights[lane_feature(f)];
+#pragma unroll
+                          for (unsigned m = 0; m < row_matrices; ++m) {
+                            const double weighted = rest[m][f] * weight;
+                            squares[0][m] += rest[m][f] * weighted;
+                            rest[m][f] = weighted;
+                          }
+                        }
+#pragma unroll
+                        for (unsigned t = 0; t < Tiles; ++t)
+                          add_products(products[t], rest, loadings, L, first + t * tile_columns);
+                      });
+    const unsigned warp = threadIdx.x / warp_size;
+    store_products(products, parts[warp]);
+    store_numbers(squares, tile_columns * Tiles, parts[warp]);
+    __syncthreads();
+    const unsigned row = threadIdx.x / tile_sharers;
+    for (unsigned m = threadIdx.x % tile_sharers; m <= tile_columns * Tiles; m += tile_sharers) {
+      double sum = 0.0;
+      for (unsigned w = 0; w < tile_block_warps; ++w) sum += parts[w][row][m];
+      if (m == tile_columns * Tiles) distance = sum;
+      else if (first + m < L) scratch.gradient[row * L + first + m] = sum - scratch.z[row * L + first + m];
+    }
+    __syncthreads();
+  }
+  return distance;
+}
+
+// Blocks take tile after tile; those of which nothing is coarse are passed by.
+template <class S, unsigned Tiles>
+__global__ void __launch_bounds__(tile_block_threads, 3)
+    refinement_kernel(Rows<S> rows, ModelView model, double tolerance, const int* any_coarse, EntryView entries,
+                      ScoreView scores, double* all_scratch, std::size_t stage_bytes, unsigned n_stages) {
+  __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
+  __shared__ int unsettled;
+  if (any_coarse != nullptr && *any_coarse == 0) return;
+  const std::size_t K = model.n_components;
+  const std::size_t L = model.n_factors;
+  const bool in_line = rows.has_aligned_fours();
+  double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
+  const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
+  const StageMemory memory{block_memory(), stage_bytes, n_stages};
+  const int tiles = entries.tile_starts[K];
+  const unsigned row = threadIdx.x / tile_sharers;
+  constexpr unsigned last_sharer = tile_columns * Tiles % tile_sharers;
+  // Whether any thread says so, for all of them.
+  const auto any = [&](bool says) {
+    if (threadIdx.x == 0) unsettled = 0;
+    __syncthreads();
+    if (says) unsettled = 1;
+    __syncthreads();
+    const bool found = unsettled == 1;
+    __syncthreads();
+    return found;
+  };
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+    const Tile members = tile_at(entries, K, tile);
+    const std::size_t k = members.component;
+    const std::size_t i = members.row(row);
+    const std::size_t at = scores.at(i, k);
+    const bool gives = threadIdx.x % tile_sharers == last_sharer && row < members.count &&
+                       !(scores.errors[at] <= tolerance * std::abs(scores.values[at]));
+    if (!any(gives)) continue;
+    double* z = scratch.z + row * L;
+    if (threadIdx.x % tile_sharers == last_sharer) start_factors(model, scores, i, k, z);
+    __syncthreads();
+    double mahalanobis = 0.0;
+    bool settled = !gives;
+    for (int pass = 0; pass < most_passes; ++pass) {
+      const double distance =
+          residual_pass<S, Tiles>(rows, members, in_line, model, scratch, memory, parts);
+      if (!settled) {  // so that no row depends on the one beside it
+        const double q = distance + core::squared_norm(L, z);
+        const double taken_off =
+            core::complete_residual_form(L, model.component_cholesky(k), z, scratch.gradient + row * L);
+        const double rest = q - taken_off;
+        mahalanobis = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
+        settled = taken_off <= largest_correction * mahalanobis;
+      }
+      if (!any(!settled)) break;
+    }
+    if (!gives) continue;
+    scores.values[at] = core::log_density(model.log_normalizers[k], mahalanobis);
+    scores.errors[at] = 0.0;  // as good as it gets
+    if (scores.factors == nullptr) continue;
+    scores.known[at] = known_z;
+    for (std::size_t l = 0; l < L; ++l) scores.factors[(i * K + k) * L + l] = z[l];
+  }
+}
+
+std::size_t line_count(std::size_t n_factors) { return 2 + (n_factors <= most_staged_factors ? n_factors : 0); }
+
+}  // namespace
+
+std::size_t refinement_scratch(std::size_t n_factors) { return resident_blocks() * 2 * tile_entries * n_factors; }
+
+template <class S>
+void refine(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const int* any_coarse,
+            const EntryView& entries, const ScoreView& scores, double* scratch) {
+  const auto kernel = model.n_factors > tile_columns ? refinement_kernel<S, 2> : refinement_kernel<S, 1>;
+  const std::size_t bytes = Stage<S>::bytes(line_count(model.n_factors));
+  const unsigned n_stages = stages_for(bytes);
+  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, kernel, rows, model, tolerance,
+                     any_coarse, entries, scores, scratch, bytes, n_stages);
+}
+
+#define MFA_INSTANTIATE(S)                                                                                        \
+  template void refine(Stream, const Rows<S>&, const ModelView&, double, const int*, const EntryView&, \
+                       const ScoreView&, double*);
+MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
+#undef MFA_INSTANTIATE
+
+}  // namespace mfa::cuda

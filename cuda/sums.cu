@@ -8,12 +8,13 @@ namespace {
 // A block's warps have the same members, and each a slab of their numbers.
 constexpr unsigned slab_numbers = 32;
 constexpr unsigned most_slabs = 13;
-// Members whose factors a block keeps at hand, and those that a warp multiplies at once, four to a matrix.
+// Members whose factors a block keeps at hand, and those that a warp asks for at once: four of a lane, each the summand of half
+// a matrix.
 constexpr unsigned members_at_once = 128;
-constexpr unsigned matrix_members = 4;
+constexpr unsigned half_members = 4;
 constexpr unsigned matrix_columns = 8;
-constexpr unsigned step_matrices = 4;
-constexpr unsigned step_members = matrix_members * step_matrices;
+constexpr unsigned step_halves = 4;
+constexpr unsigned step_members = half_members * step_halves;
 static_assert(members_at_once % step_members == 0);
 // Numbers that a thread asks for at once when it brings them to hand.
 constexpr unsigned tasks_at_once = 3;
@@ -56,8 +57,8 @@ struct AtHand {
   double weighted[members_at_once][n_columns + 4];
 };
 
-// What a lane has of the sums of a slab: products with columns 8 t + g of its numbers 8 c + f and 8 c + 4 + f; and, of a
-// quarter of the members, weighted squares of numbers 4 g + f, and weights.
+// What a lane has of the sums of a slab: products of its numbers 4 g + f with columns 8 t + 2 c and the one after; and, of a
+// quarter of the members, weighted squares of the same numbers, and weights.
 template <unsigned Tiles>
 struct SlabSums {
   double products[Tiles][4][2] = {};
@@ -71,25 +72,33 @@ __device__ void add_slab(const AtHand<Tiles>& at_hand, unsigned count, const Fou
                          SlabSums<Tiles>& sums) {
   const tensor::Lane own = tensor::lane();
   for (unsigned first = 0; first < count; first += step_members) {
-    decltype(load(std::size_t{})) values[step_matrices];
+    decltype(load(std::size_t{})) values[step_halves];
 #pragma unroll
-    for (unsigned q = 0; q < step_matrices; ++q)
-      values[q] = load(static_cast<std::size_t>(at_hand.rows[first + q * matrix_members + own.c]));
+    for (unsigned q = 0; q < step_halves; ++q)
+      values[q] = load(static_cast<std::size_t>(at_hand.rows[first + q * half_members + own.c]));
     __syncwarp();  // or a compiler that saves registers asks for one after the other
 #pragma unroll
-    for (unsigned q = 0; q < step_matrices; ++q) {
-      const unsigned member = first + q * matrix_members + own.c;
-      const double share = at_hand.shares[member];
-      sums.weight += share;
-      double weighted[Tiles];
+    for (unsigned q = 0; q < step_halves; q += 2) {
+      double offsets[4][2], weighted[Tiles][2];
 #pragma unroll
-      for (unsigned t = 0; t < Tiles; ++t) weighted[t] = at_hand.weighted[member][t * matrix_columns + own.g];
+      for (unsigned half = 0; half < 2; ++half) {
+        const unsigned member = first + (q + half) * half_members + own.c;
+        const double share = at_hand.shares[member];
+        sums.weight += share;
 #pragma unroll
-      for (unsigned f = 0; f < 4; ++f) {
-        const double offset = to<double>(values[q].values[f]) - center.values[f];
-        sums.squares[f] += share * offset * offset;
+        for (unsigned t = 0; t < Tiles; ++t) weighted[t][half] = at_hand.weighted[member][t * matrix_columns + own.g];
 #pragma unroll
-        for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(sums.products[t][f], weighted[t], offset);
+        for (unsigned f = 0; f < 4; ++f) {
+          offsets[f][half] = to<double>(values[q + half].values[f]) - center.values[f];
+          sums.squares[f] += share * offsets[f][half] * offsets[f][half];
+        }
+      }
+#pragma unroll
+      for (unsigned f = 0; f < 4; f += 2) {
+        const double both[2][2] = {{offsets[f][0], offsets[f][1]}, {offsets[f + 1][0], offsets[f + 1][1]}};
+#pragma unroll
+        for (unsigned t = 0; t < Tiles; ++t)
+          tensor::multiply_add(sums.products[t][f], sums.products[t][f + 1], both, weighted[t]);
       }
     }
   }
@@ -157,13 +166,13 @@ __device__ void give(const Split& split, const double* covariances, std::size_t 
   Four<double> squares;
 #pragma unroll
   for (unsigned f = 0; f < 4; ++f) squares.values[f] = tensor::row_sum(sums.squares[f]);
-  if (first_column == 0 && own.c == 0) put(L + 1, slab * slab_numbers + 4 * own.g, squares);
+  const unsigned number = slab * slab_numbers + 4 * own.g;
+  if (first_column == 0 && own.c == 0) put(L + 1, number, squares);
 #pragma unroll
   for (unsigned t = 0; t < Tiles; ++t) {
-    const unsigned l = first_column + t * matrix_columns + own.g;
-    if (l > L) continue;
     for (unsigned e = 0; e < 2; ++e) {
-      const unsigned number = slab * slab_numbers + 4 * (2 * own.c + e);
+      const unsigned l = first_column + t * matrix_columns + 2 * own.c + e;
+      if (l > L) continue;
       Four<double> four;
       for (unsigned f = 0; f < 4; ++f) {
         four.values[f] = sums.products[t][f][e];

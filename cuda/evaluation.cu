@@ -19,33 +19,38 @@ struct alignas(16) Two {
   double values[2];
 };
 
-// Sixteen features, of a tile's rows and of some lines of numbers that belong to a component. Of a row, each of four lanes
-// has the four features that it copied itself; all have the lines. Two features more or less change a line's banks with its
-// number, so that the lanes' pairs of neighbouring lines lie in different ones.
-template <class S>
+// Sixteen features of a tile's rows, of a component's mean, of its inverse noise where features differ in it, and of some of
+// its columns D^-1 A C^-T. Of a row, each of four lanes has the four features that it copied itself; all have the other lines.
+// Two features more or less change a line's banks with its number, so that the lanes' pairs of neighbouring lines lie in
+// different ones.
+template <class S, unsigned Tiles, bool Spherical>
 class Piece {
  public:
-  MFA_HD static std::size_t bytes(std::size_t n_lines) {
-    return tile_entries * piece_features * sizeof(S) + n_lines * piece_features * sizeof(double);
-  }
-  __device__ explicit Piece(unsigned char* memory)
-      : rows_(reinterpret_cast<Four<S>*>(memory)),
-        lines_(reinterpret_cast<Two*>(memory + tile_entries * piece_features * sizeof(S))) {}
+  static constexpr unsigned columns_line = Spherical ? 1 : 2;  // after the mean's and the noise's
+  static constexpr unsigned n_columns = Tiles * tile_columns;
+  static constexpr std::size_t row_bytes = tile_entries * piece_features * sizeof(S);
+  static constexpr std::size_t bytes = row_bytes + (columns_line + n_columns) * piece_features * sizeof(double);
 
-  __device__ Four<S>& four(unsigned m) const {
-    const tensor::Lane own = tensor::lane();
-    return rows_[(m * matrix_rows + own.g) * (piece_features / 4) + own.c];
-  }
+  __device__ explicit Piece(unsigned char* memory)
+      : rows_(reinterpret_cast<Four<S>*>(memory)), lines_(reinterpret_cast<Two*>(memory + row_bytes)) {}
+
+  // Four features of row 8 m + g.
+  __device__ Four<S>& four(unsigned m) const { return rows_[m * warp_size + threadIdx.x % warp_size]; }
   __device__ Two& pair(unsigned line, unsigned at) const { return lines_[line * piece_pairs + (at ^ (line % 2))]; }
+  __device__ Two& mean(unsigned at) const { return pair(0, at); }
+  __device__ Two& inverse_noise(unsigned at) const { return pair(1, at); }
+  __device__ Two& column(unsigned l, unsigned at) const { return pair(columns_line + l, at); }
 
  private:
   Four<S>* rows_;
   Two* lines_;
 };
 
-// What a lane copies of a piece, from its four or two features of the first sixteen on: of its rows; of every fourth of the
-// lines that are columns D^-1 A C^-T of some factors; and of one of those that come after them, the mean and the inverse noise
-// where there is one.
+// Lines that the lanes of a warp copy at once.
+constexpr unsigned lines_at_once = warp_size / piece_pairs;
+
+// What a lane copies of a piece, from its four or two features of the first sixteen on: of its rows, of every fourth column,
+// and of one of the lines before them.
 template <class S>
 struct Sources {
   const S* rows[row_matrices];
@@ -53,8 +58,6 @@ struct Sources {
   unsigned n_columns;
   const double* other;
 };
-constexpr unsigned lines_at_once = warp_size / piece_pairs;
-constexpr unsigned n_others(bool spherical) { return spherical ? 1 : 2; }
 
 template <class S>
 __device__ Sources<S> sources(const Rows<S>& rows, const Tile& members, const ModelView& model, const double* mean) {
@@ -62,50 +65,51 @@ __device__ Sources<S> sources(const Rows<S>& rows, const Tile& members, const Mo
   const unsigned line = lane / piece_pairs;
   const std::size_t begin = lane % piece_pairs * 2;
   const std::size_t k = members.component;
+  const double* noise = model.component_inverse_noise(k);
+  const double* center = mean == nullptr ? model.component_mean(k) : mean;
   Sources<S> of_lane{};
 #pragma unroll
   for (unsigned m = 0; m < row_matrices; ++m)
     of_lane.rows[m] = rows.row(members.row(m * matrix_rows + tensor::lane().g)) + 4 * tensor::lane().c;
   of_lane.columns = model.columns + (k * model.n_factors + line) * model.n_features + begin;
-  const double* noise = model.component_inverse_noise(k);
-  const double* center = mean == nullptr ? model.component_mean(k) : mean;
   of_lane.other = (line == 1 && noise != nullptr ? noise : center) + begin;
   return of_lane;
 }
 
-// Starts to copy features [start, start + 16) of all rows and lines, all of them there and in line.
+// Starts to copy sixteen features, all of them there and in line.
 template <class S, unsigned Tiles, bool Spherical>
-__device__ void fetch(const Piece<S>& piece, const Sources<S>& from, std::size_t start, std::size_t d) {
+__device__ void fetch(const Piece<S, Tiles, Spherical>& piece, const Sources<S>& from, std::size_t d) {
   const unsigned lane = threadIdx.x % warp_size;
   const unsigned line = lane / piece_pairs;
+  const unsigned at = lane % piece_pairs;
 #pragma unroll
-  for (unsigned m = 0; m < row_matrices; ++m) copy_to_block<sizeof(Four<S>)>(&piece.four(m), from.rows[m] + start);
+  for (unsigned m = 0; m < row_matrices; ++m) copy_to_block<sizeof(Four<S>)>(&piece.four(m), from.rows[m]);
+  if (line < piece.columns_line) copy_to_block<sizeof(Two)>(&piece.pair(line, at), from.other);
 #pragma unroll
-  for (unsigned first = 0; first < Tiles * tile_columns; first += lines_at_once)
+  for (unsigned first = 0; first < piece.n_columns; first += lines_at_once)
     if (first + line < from.n_columns)
-      copy_to_block<sizeof(Two)>(&piece.pair(first + line, lane % piece_pairs), from.columns + first * d + start);
-  if (line < n_others(Spherical))
-    copy_to_block<sizeof(Two)>(&piece.pair(from.n_columns + line, lane % piece_pairs), from.other + start);
+      copy_to_block<sizeof(Two)>(&piece.column(first + line, at), from.columns + first * d);
 }
 
 // Copies those there are of them, wherever they lie; the others are 0.
-template <class S, bool Spherical>
-__device__ void fetch_rest(const Piece<S>& piece, const Sources<S>& from, std::size_t start, std::size_t d) {
+template <class S, unsigned Tiles, bool Spherical>
+__device__ void fetch_rest(const Piece<S, Tiles, Spherical>& piece, const Sources<S>& from, std::size_t start,
+                           std::size_t d) {
   const unsigned lane = threadIdx.x % warp_size;
   const unsigned line = lane / piece_pairs;
+  const unsigned at = lane % piece_pairs;
   const auto left = [start, d](unsigned own) {
     return start + own < d ? static_cast<unsigned>(d - start) - own : 0;
   };
   const unsigned row_left = left(4 * tensor::lane().c);
   for (unsigned m = 0; m < row_matrices; ++m) piece.four(m) = load_four(from.rows[m] + start, row_left, false);
-  const unsigned line_left = left(lane % piece_pairs * 2);
-  const auto fetch_line = [&](unsigned to_line, const double* of) {
-    Two& to = piece.pair(to_line, lane % piece_pairs);
+  const unsigned line_left = left(2 * at);
+  const auto copy = [&](Two& to, const double* of) {
     for (unsigned e = 0; e < 2; ++e) to.values[e] = e < line_left ? of[start + e] : 0.0;
   };
+  if (line < piece.columns_line) copy(piece.pair(line, at), from.other);
   for (unsigned first = 0; first + line < from.n_columns; first += lines_at_once)
-    fetch_line(first + line, from.columns + first * d);
-  if (line < n_others(Spherical)) fetch_line(from.n_columns + line, from.other);
+    copy(piece.column(first + line, at), from.columns + first * d);
 }
 
 // What a lane has of a warp's sums: r^T columns, and |r|_D^2 or, where all features' noise is the same, |r|^2.
@@ -115,9 +119,10 @@ struct Sums {
   double squares[1][row_matrices] = {};
 };
 
-// Of eight features that are multiplied at once, a lane has two of its four.
+// Of eight features that are multiplied at once, a lane has two of its four. Columns that there are none of are multiplied all
+// the same, whatever stands in their place: their products are no one's.
 template <class S, unsigned Tiles, bool Spherical>
-__device__ void add_piece(const Piece<S>& piece, unsigned n_columns, Sums<Tiles>& sums) {
+__device__ void add_piece(const Piece<S, Tiles, Spherical>& piece, Sums<Tiles>& sums) {
   const tensor::Lane own = tensor::lane();
   constexpr unsigned steps = 2;
   double rest[row_matrices][steps][2];
@@ -129,9 +134,10 @@ __device__ void add_piece(const Piece<S>& piece, unsigned n_columns, Sums<Tiles>
   }
 #pragma unroll
   for (unsigned s = 0; s < steps; ++s) {
-    const Two mean = piece.pair(n_columns, 2 * own.c + s);
+    const unsigned at = 2 * own.c + s;
+    const Two mean = piece.mean(at);
     Two weight{};
-    if (!Spherical) weight = piece.pair(n_columns + 1, 2 * own.c + s);
+    if constexpr (!Spherical) weight = piece.inverse_noise(at);
 #pragma unroll
     for (unsigned m = 0; m < row_matrices; ++m)
 #pragma unroll
@@ -142,9 +148,7 @@ __device__ void add_piece(const Piece<S>& piece, unsigned n_columns, Sums<Tiles>
       }
 #pragma unroll
     for (unsigned t = 0; t < Tiles; ++t) {
-      const unsigned l = t * tile_columns + own.g;
-      Two column{};
-      if (l < n_columns) column = piece.pair(l, 2 * own.c + s);
+      const Two column = piece.column(t * tile_columns + own.g, at);
 #pragma unroll
       for (unsigned m = 0; m < row_matrices; m += 2) {
         const double both[2][2] = {{rest[m][s][0], rest[m][s][1]}, {rest[m + 1][s][0], rest[m + 1][s][1]}};
@@ -157,8 +161,8 @@ __device__ void add_piece(const Piece<S>& piece, unsigned n_columns, Sums<Tiles>
 // Adds up the pieces that are this warp's, every fourth: the next ones come while one is worked on. What lanes share is the
 // warp's alone, so that no warp waits for another.
 template <class S, unsigned Tiles, bool Spherical>
-__device__ Sums<Tiles> add_pieces(const Sources<S>& from, bool in_line, std::size_t d, unsigned char* warp_memory,
-                                  std::size_t piece_bytes) {
+__device__ Sums<Tiles> add_pieces(const Sources<S>& from, bool in_line, std::size_t d, unsigned char* warp_memory) {
+  using Part = Piece<S, Tiles, Spherical>;
   constexpr unsigned ahead = piece_stages - 1;
   constexpr std::size_t stride = tile_block_warps * piece_features;
   const std::size_t first = threadIdx.x / warp_size * piece_features;
@@ -167,11 +171,19 @@ __device__ Sums<Tiles> add_pieces(const Sources<S>& from, bool in_line, std::siz
   };
   const unsigned whole = in_line ? steps_to(d / piece_features * piece_features) : 0;
   Sums<Tiles> sums;
+  Sources<S> next = from;
+  const auto advance = [&next](std::size_t features) {
+#pragma unroll
+    for (unsigned m = 0; m < row_matrices; ++m) next.rows[m] += features;
+    next.columns += features;
+    next.other += features;
+  };
+  advance(first);
   unsigned char* coming = warp_memory;
   unsigned char* now = warp_memory;
-  unsigned char* const end = warp_memory + piece_stages * piece_bytes;
+  unsigned char* const end = warp_memory + piece_stages * Part::bytes;
   const auto move_on = [&](unsigned char*& stage) {
-    stage += piece_bytes;
+    stage += Part::bytes;
     if (stage == end) stage = warp_memory;
   };
   for (unsigned step = 0; step < whole + ahead; ++step) {
@@ -180,19 +192,20 @@ __device__ Sums<Tiles> add_pieces(const Sources<S>& from, bool in_line, std::siz
       __syncwarp();  // the others' copies have come as well, and all are done with the piece before
     }
     if (step < whole) {
-      fetch<S, Tiles, Spherical>(Piece<S>(coming), from, first + step * stride, d);
+      fetch(Part(coming), next, d);
+      advance(stride);
       move_on(coming);
     }
     commit_copies();
     if (step < ahead) continue;
-    add_piece<S, Tiles, Spherical>(Piece<S>(now), from.n_columns, sums);
+    add_piece(Part(now), sums);
     move_on(now);
   }
   for (unsigned step = whole; step < steps_to(d); ++step) {
     __syncwarp();
-    fetch_rest<S, Spherical>(Piece<S>(warp_memory), from, first + step * stride, d);
+    fetch_rest(Part(warp_memory), from, first + step * stride, d);
     __syncwarp();
-    add_piece<S, Tiles, Spherical>(Piece<S>(warp_memory), from.n_columns, sums);
+    add_piece(Part(warp_memory), sums);
   }
   return sums;
 }
@@ -201,7 +214,7 @@ __device__ Sums<Tiles> add_pieces(const Sources<S>& from, bool in_line, std::siz
 // factors of every entry, and give(i, k, square, explained) then, with |r|_D^2 and |v|^2.
 template <class S, unsigned Tiles, bool Spherical, class Keep, class Give>
 __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, const double* mean, const EntryView& entries,
-                               std::size_t piece_bytes, const Keep& keep, const Give& give) {
+                               const Keep& keep, const Give& give) {
   constexpr unsigned width = tile_columns * Tiles;
   const auto L = static_cast<unsigned>(model.n_factors);
   const std::size_t d = model.n_features;
@@ -220,8 +233,8 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
     double explained = 0.0, square = 0.0;
     for (unsigned first = 0; first == 0 || first < L; first += width) {
       from.n_columns = L - first < width ? L - first : width;
-      const Sums<Tiles> sums =
-          add_pieces<S, Tiles, Spherical>(from, in_line, d, memory + warp * piece_stages * piece_bytes, piece_bytes);
+      const Sums<Tiles> sums = add_pieces<S, Tiles, Spherical>(
+          from, in_line, d, memory + warp * piece_stages * Piece<S, Tiles, Spherical>::bytes);
       from.columns += width * d;
       __syncthreads();  // all pieces are done with
       store_products(sums.products, parts[warp]);
@@ -254,11 +267,11 @@ __device__ double difference(double square, double explained) {
 template <class S, unsigned Tiles, bool Spherical>
 __global__ void __launch_bounds__(tile_block_threads, 4)
     evaluation_kernel(Rows<S> rows, ModelView model, double tolerance, double unit, EntryView entries, ScoreView scores,
-                      int* any_coarse, std::size_t piece_bytes) {
+                      int* any_coarse) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
   for_each_entry<S, Tiles, Spherical>(
-      rows, model, nullptr, entries, piece_bytes,
+      rows, model, nullptr, entries,
       [&](std::size_t i, std::size_t k, unsigned l, double v) {
         if (scores.factors != nullptr) scores.factors[(i * K + k) * L + l] = v;
       },
@@ -275,10 +288,9 @@ __global__ void __launch_bounds__(tile_block_threads, 4)
 
 template <unsigned Tiles, bool Spherical>
 __global__ void __launch_bounds__(tile_block_threads, 4)
-    distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores,
-                    std::size_t piece_bytes) {
+    distance_kernel(Rows<double> rows, ModelView model, const double* mean, EntryView entries, ScoreView scores) {
   for_each_entry<double, Tiles, Spherical>(
-      rows, model, mean, entries, piece_bytes, [](std::size_t, std::size_t, unsigned, double) {},
+      rows, model, mean, entries, [](std::size_t, std::size_t, unsigned, double) {},
       [&](std::size_t i, std::size_t k, double square, double explained) {
         scores.values[scores.at(i, k)] = difference(square, explained);
       });
@@ -295,16 +307,10 @@ void for_shape(const ModelView& model, const Launch& launch) {
   else with(std::integral_constant<unsigned, 1>{});
 }
 
-template <class S>
-std::size_t bytes_of_piece(const ModelView& model, unsigned tiles) {
-  return Piece<S>::bytes(std::min(model.n_factors, tiles * tile_columns) +
-                          n_others(model.inverse_noise == nullptr));
-}
 // What a block's pieces take, or its sums.
-std::size_t block_bytes(std::size_t piece_bytes, unsigned tiles) {
-  return tile_block_warps *
-         std::max(piece_stages * piece_bytes, tile_entries * (tiles * tile_columns + 1) * sizeof(double));
-}
+template <class S, unsigned Tiles, bool Spherical>
+constexpr std::size_t block_bytes = tile_block_warps * std::max(piece_stages * Piece<S, Tiles, Spherical>::bytes,
+                                                                tile_entries * (Tiles * tile_columns + 1) * sizeof(double));
 
 }  // namespace
 
@@ -315,19 +321,16 @@ void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, double
   const double unit =
       core::chained_rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features / tile_block_warps);
   for_shape(model, [&](auto tiles, auto spherical) {
-    const std::size_t bytes = bytes_of_piece<S>(model, tiles);
-    launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes(bytes, tiles),
-                       evaluation_kernel<S, tiles, spherical>, rows, model, tolerance, unit, entries, scores, any_coarse,
-                       bytes);
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes<S, tiles, spherical>,
+                       evaluation_kernel<S, tiles, spherical>, rows, model, tolerance, unit, entries, scores, any_coarse);
   });
 }
 
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
                        const EntryView& entries, const ScoreView& scores) {
   for_shape(model, [&](auto tiles, auto spherical) {
-    const std::size_t bytes = bytes_of_piece<double>(model, tiles);
-    launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes(bytes, tiles),
-                       distance_kernel<tiles, spherical>, rows, model, mean, entries, scores, bytes);
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes<double, tiles, spherical>,
+                       distance_kernel<tiles, spherical>, rows, model, mean, entries, scores);
   });
 }
 

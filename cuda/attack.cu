@@ -251,7 +251,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   Attack attack{};
   double* priors = nullptr;
   const auto lay_out = [&](Arena& arena, std::size_t stride) {
-    if (in_pairs) pair_steps.lay_out(arena, K, stride);
+    if (in_pairs) pair_steps.lay_out(arena, model.view(), stride);
     else gradients.lay_out(arena, model.view(), stride);
     attack = {arena.take<std::uint8_t>(stride),
               arena.take<std::uint8_t>(stride),

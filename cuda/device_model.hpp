@@ -32,6 +32,7 @@ struct ModelView {
   MFA_HD const double* component_inverse_noise(std::size_t k) const {
     return inverse_noise == nullptr ? nullptr : inverse_noise + k * n_features;
   }
+  MFA_HD const double* component_columns(std::size_t k) const { return columns + k * n_factors * n_features; }
   MFA_HD const double* component_cholesky(std::size_t k) const { return cholesky + k * n_factors * n_factors; }
 };
 

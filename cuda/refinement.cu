@@ -29,56 +29,48 @@ __device__ void start_factors(const ModelView& model, const ScoreView& scores, s
   if (finite && known == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), z);
 }
 
+// Lines of a piece beside the loadings: the mean; the inverse noise, in whose place the mean stands where features do not
+// differ in it.
+constexpr unsigned n_singles = 2;
+
 // Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
 //           features for every 8 Tiles factors. Four threads share a row; the last number that they take is its distance,
 //           which that one returns.
-template <class S, unsigned Tiles>
-__device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool in_line, const ModelView& model,
-                                const Scratch& scratch, const StageMemory& memory,
-                                double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
+template <class S, unsigned Tiles, bool Copied>
+__device__ double residual_pass(const Rows<S>& rows, const Tile& members, const ModelView& model, const Scratch& scratch,
+                                const PieceMemory& memory, double (*parts)[tile_entries][tile_columns * Tiles + 1]) {
   const auto L = static_cast<unsigned>(model.n_factors);
   const std::size_t d = model.n_features;
   const std::size_t k = members.component;
-  const tensor::Lane own = tensor::lane();
-  const double* inverse_noise = model.component_inverse_noise(k);
+  const bool spherical = model.inverse_noise == nullptr;
   const double scalar = model.inverse_scalars[k];
-  const auto factor = [&](unsigned m, unsigned l) { return scratch.z[(m * matrix_rows + own.g) * L + l]; };
-  const auto fetch = [&](const Stage<S>& stage, std::size_t start) {
-    stage.fetch_rows([&](unsigned r) { return rows.row(members.row(r)); }, in_line, start, d);
-    stage.fetch_lines(0, 1, model.component_mean(k), start, d);
-    if (inverse_noise != nullptr) stage.fetch_lines(1, 1, inverse_noise, start, d);
-    if (L <= most_staged_factors) stage.fetch_lines(2, L, model.component_loadings(k), start, d);
+  const double* mean = model.component_mean(k);
+  const double* singles[n_singles] = {mean, spherical ? mean : model.component_inverse_noise(k)};
+  const Run runs[1] = {{model.component_loadings(k), copied_lines(L)}};
+  const Sources<S, n_singles, 1> from = sources(rows, members, d, singles, runs, line_places(L));
+  const auto minus_factor = [&](unsigned m, unsigned l) {
+    return -scratch.z[(m * matrix_rows + tensor::lane().g) * L + l];
   };
   double distance = 0.0;
   for (unsigned first = 0; first == 0 || first < L; first += tile_columns * Tiles) {
     double products[Tiles][row_matrices][2] = {};
     double squares[1][row_matrices] = {};
-    for_each_stage<S>(memory, d, fetch,
-                      [&](const Stage<S>& stage, std::size_t start) {
-                        const double* center = stage.line(0);
-                        const double* weights = stage.line(1);
-                        const Loadings loadings = loadings_in(stage, 2, model.component_loadings(k), L, start, d);
-                        TilePart rest;
+    for_each_piece(from, lies_in_line(rows, d), memory, [&](const Piece<S>& piece, std::size_t start) {
+      const auto loadings = factor_lines<Copied>(piece, from, 0, model.component_loadings(k), L, start);
+      const LinePart center = read_line(piece, from.single_line(0));
+      const LinePart weights = read_line(piece, from.single_line(1));
+      TilePart rest;
+      read_rows(piece, rest);
+      for_tile_part([&](unsigned m, unsigned h, unsigned e) { rest[m][h][e] -= center.values[h][e]; });
+      add_explained(rest, loadings, minus_factor);
+      for_tile_part([&](unsigned m, unsigned h, unsigned e) {
+        const double weighted = rest[m][h][e] * (spherical ? scalar : weights.values[h][e]);
+        squares[0][m] += rest[m][h][e] * weighted;
+        rest[m][h][e] = weighted;
+      });
 #pragma unroll
-                        for (unsigned f = 0; f < 4; ++f)
-#pragma unroll
-                          for (unsigned m = 0; m < row_matrices; ++m)
-                            rest[m][f] = stage.value(m, f) - center[lane_feature(f)];
-                        subtract_explained(rest, loadings, L, d - start, factor);
-#pragma unroll
-                        for (unsigned f = 0; f < 4; ++f) {
-                          const double weight = inverse_noise == nullptr ? scalar : weights[lane_feature(f)];
-#pragma unroll
-                          for (unsigned m = 0; m < row_matrices; ++m) {
-                            const double weighted = rest[m][f] * weight;
-                            squares[0][m] += rest[m][f] * weighted;
-                            rest[m][f] = weighted;
-                          }
-                        }
-#pragma unroll
-                        for (unsigned t = 0; t < Tiles; ++t)
-                          add_products(products[t], rest, loadings, L, first + t * tile_columns);
-                      });
+      for (unsigned t = 0; t < Tiles; ++t) add_products(products[t], rest, loadings, first + t * tile_columns);
+    });
     const unsigned warp = threadIdx.x / warp_size;
     store_products(products, parts[warp]);
     store_numbers(squares, tile_columns * Tiles, parts[warp]);
@@ -96,19 +88,17 @@ __device__ double residual_pass(const Rows<S>& rows, const Tile& members, bool i
 }
 
 // Blocks take tile after tile; those of which nothing is coarse are passed by.
-template <class S, unsigned Tiles>
+template <class S, unsigned Tiles, bool Copied>
 __global__ void __launch_bounds__(tile_block_threads, 3)
     refinement_kernel(Rows<S> rows, ModelView model, double tolerance, const int* any_coarse, EntryView entries,
-                      ScoreView scores, double* all_scratch, std::size_t stage_bytes, unsigned n_stages) {
+                      ScoreView scores, double* all_scratch, PieceMemory memory) {
   __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
   __shared__ int unsettled;
   if (any_coarse != nullptr && *any_coarse == 0) return;
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const bool in_line = rows.has_aligned_fours();
   double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
   const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
-  const StageMemory memory{block_memory(), stage_bytes, n_stages};
   const int tiles = entries.tile_starts[K];
   const unsigned row = threadIdx.x / tile_sharers;
   constexpr unsigned last_sharer = tile_columns * Tiles % tile_sharers;
@@ -136,8 +126,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
     double mahalanobis = 0.0;
     bool settled = !gives;
     for (int pass = 0; pass < most_passes; ++pass) {
-      const double distance =
-          residual_pass<S, Tiles>(rows, members, in_line, model, scratch, memory, parts);
+      const double distance = residual_pass<S, Tiles, Copied>(rows, members, model, scratch, memory, parts);
       if (!settled) {  // so that no row depends on the one beside it
         const double q = distance + core::squared_norm(L, z);
         const double taken_off =
@@ -157,8 +146,6 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
   }
 }
 
-std::size_t line_count(std::size_t n_factors) { return 2 + (n_factors <= most_staged_factors ? n_factors : 0); }
-
 }  // namespace
 
 std::size_t refinement_scratch(std::size_t n_factors) { return resident_blocks() * 2 * tile_entries * n_factors; }
@@ -166,11 +153,12 @@ std::size_t refinement_scratch(std::size_t n_factors) { return resident_blocks()
 template <class S>
 void refine(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const int* any_coarse,
             const EntryView& entries, const ScoreView& scores, double* scratch) {
-  const auto kernel = model.n_factors > tile_columns ? refinement_kernel<S, 2> : refinement_kernel<S, 1>;
-  const std::size_t bytes = Stage<S>::bytes(line_count(model.n_factors));
-  const unsigned n_stages = stages_for(bytes);
-  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, kernel, rows, model, tolerance,
-                     any_coarse, entries, scores, scratch, bytes, n_stages);
+  const auto kernel = model.n_factors <= tile_columns          ? refinement_kernel<S, 1, true>
+                      : model.n_factors <= most_copied_factors ? refinement_kernel<S, 2, true>
+                                                               : refinement_kernel<S, 2, false>;
+  const PieceMemory memory = memory_for(Piece<S>::bytes(n_singles + line_places(model.n_factors)));
+  launch_with_memory(stream, resident_blocks(), tile_block_threads, memory.bytes(), kernel, rows, model, tolerance,
+                     any_coarse, entries, scores, scratch, memory);
 }
 
 #define MFA_INSTANTIATE(S)                                                                                        \

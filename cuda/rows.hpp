@@ -84,6 +84,17 @@ MFA_HD Four<T> load_four(const T* from, unsigned left, bool aligned) {
   return four;
 }
 
+// Stores those of four numbers that there is room for.
+template <class T>
+MFA_HD void store_four(const Four<T>& four, T* to, unsigned left, bool aligned) {
+  if (aligned && left >= 4) {
+    *reinterpret_cast<Four<T>*>(to) = four;
+    return;
+  }
+  for (unsigned e = 0; e < 4; ++e)
+    if (e < left) to[e] = four.values[e];
+}
+
 template <class A, class S>
 MFA_HD A to(S value) {
   if constexpr (std::is_same_v<S, Bfloat16>) return static_cast<A>(static_cast<float>(value));

@@ -103,11 +103,11 @@ __global__ void fill_places_kernel(EntryView entries, std::size_t n_components, 
   }
 }
 
-// Computes  sums += z A: sums[m][h][e] of row 8 m + g and the lane's feature 2 h + e.
+// Computes  part += z A.
 // Shapes    factors: the tile's; loadings (L, d) from the feature on that the lane brings to the first of two matrices, from
 //           which that for the second lies `apart`.
 // Cost      2 L flops for every number, on tensor cores.
-__device__ void add_explained(double (&sums)[row_matrices][2][2], const double* factors, const double* loadings,
+__device__ void add_explained(TilePart& part, const double* factors, const double* loadings,
                               std::uint32_t apart, std::uint32_t L, std::uint32_t d) {
   const tensor::Lane own = tensor::lane();
   factors += own.c * tile_entries + own.g;
@@ -130,7 +130,7 @@ __device__ void add_explained(double (&sums)[row_matrices][2][2], const double* 
 #pragma unroll
         for (unsigned p = 0; p < 2; ++p) left[i][p] = factors[4 * p * tile_entries + (m + i) * matrix_rows];
 #pragma unroll
-      for (unsigned h = 0; h < 2; ++h) tensor::multiply_add(sums[m][h], sums[m + 1][h], left, right[h]);
+      for (unsigned h = 0; h < 2; ++h) tensor::multiply_add(part[m][h], part[m + 1][h], left, right[h]);
     }
   }
 }
@@ -168,34 +168,28 @@ __global__ void __launch_bounds__(sample_threads, sample_blocks<T>)
     const Four<double> mean = load_four(model.component_mean(k) + j, left, Whole);
     Four<double> std{};
     if constexpr (Noise) std = load_four(noise_std + k * d + j, left, Whole);
-    double sums[row_matrices][2][2];
+    TilePart x;
 #pragma unroll
     for (unsigned m = 0; m < row_matrices; ++m) {
       Four<T> normal{};
       if constexpr (Noise) normal = noise_of<T>(keys, start + rows[m], pack);
 #pragma unroll
       for (unsigned f = 0; f < 4; ++f)
-        sums[m][f / 2][f % 2] = mean.values[f] + std.values[f] * static_cast<double>(normal.values[f]);
+        x[m][f / 2][f % 2] = mean.values[f] + std.values[f] * static_cast<double>(normal.values[f]);
     }
 
     // Columns 2 c and 2 c + 1 of the products are to be the lane's own features.
     const std::uint32_t wanted = 4 * pack_of(own.g / 2) + own.g % 2;
     const std::uint32_t brought = Whole || wanted < d ? wanted : d - 1;
-    add_explained(sums, factors, loadings + brought, Whole || brought + 2 < d ? 2 : 0, L, d);
+    add_explained(x, factors, loadings + brought, Whole || brought + 2 < d ? 2 : 0, L, d);
 
 #pragma unroll
     for (unsigned m = 0; m < row_matrices; ++m) {
       Four<T> made;
 #pragma unroll
-      for (unsigned f = 0; f < 4; ++f) made.values[f] = static_cast<T>(sums[m][f / 2][f % 2]);
+      for (unsigned f = 0; f < 4; ++f) made.values[f] = static_cast<T>(x[m][f / 2][f % 2]);
       T* to = reinterpret_cast<T*>(reinterpret_cast<char*>(out + j) + std::uint64_t{rows[m]} * row_bytes);
-      if constexpr (Whole) {
-        *reinterpret_cast<Four<T>*>(to) = made;
-      } else {
-#pragma unroll
-        for (std::uint32_t f = 0; f < 4; ++f)
-          if (f < left) to[f] = made.values[f];
-      }
+      store_four(made, to, left, Whole);
     }
   }
 }
@@ -235,7 +229,7 @@ void compose(const DeviceModel& model, const Space& space, std::size_t n, const 
   const auto kernel = [&](auto noise) {
     return whole ? compose_kernel<T, true, noise.value> : compose_kernel<T, false, noise.value>;
   };
-  const std::size_t warps = tiles * ceil_div(d, warp_steps * warp_features);
+  const std::size_t warps = tiles * ceil_div(d, warp_steps * piece_features);
   launch(stream, ceil_div(warps, sample_threads / warp_size), sample_threads,
          noise_std == nullptr ? kernel(std::false_type{}) : kernel(std::true_type{}), model.view(),
          space.entries.tile_starts + K, space.places, static_cast<std::uint32_t>(d),

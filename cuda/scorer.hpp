@@ -68,7 +68,6 @@ class Scorer {
   void follow(const StepView& steps, std::size_t first_row);
   // Computes  what is marked, to tolerance * |value|.
   void evaluate_marked(const Rows<S>& rows, double tolerance);
-  double* scratch() const { return scratch_; }  // refinement_scratch() numbers
 
   const ScoreView& scores() const { return scores_; }
   const EntryView& entries() const { return entries_; }

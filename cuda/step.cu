@@ -31,83 +31,95 @@ __global__ void rows_of_places_kernel(std::size_t n_components, EntryView by_tar
     entries.rows[entry] = by_target.rows[entries.rows[entry]];
 }
 
-// Rows of one pair, and where this lane's factors of them are.
+// Rows of one pair.
 struct PairTile {
   Tile members;
   std::size_t components[2];  // source, target
-  const double* z[2][row_matrices];
+};
+__device__ double sign_of(unsigned end) { return end == 0 ? -1.0 : 1.0; }
+
+// What the columns of both ends are multiplied by to be added to g: (2 L, factor_stride), rows beside each other and in other
+// banks than those of the next factors.
+constexpr unsigned factor_stride = tile_entries + 4;
+std::size_t factor_count(std::size_t n_factors) { return 2 * n_factors * factor_stride; }
+
+// Factors v = C^T z, signed.
+__device__ void bring_factors(const ModelView& model, const ScoreView& scores, const PairTile& tile, double* factors) {
+  const auto L = static_cast<unsigned>(model.n_factors);
+  for (unsigned task = threadIdx.x; task < 2 * L * tile_entries; task += blockDim.x) {
+    const unsigned row = task % tile_entries;
+    const unsigned l = task / tile_entries % L;
+    const unsigned end = task / tile_entries / L;
+    const std::size_t k = tile.components[end];
+    const double* z = scores.factors + (tile.members.row(row) * model.n_components + k) * L;
+    const double* cholesky = model.component_cholesky(k);
+    double v = 0.0;
+    for (unsigned j = l; j < L; ++j) v += cholesky[j * L + l] * z[j];
+    factors[task / tile_entries * factor_stride + row] = -sign_of(end) * v;
+  }
+}
+
+// Lines of a piece beside the columns of both ends: their means, the centre and, where features differ in it, their inverse
+// noise.
+constexpr unsigned center_line = 2;
+constexpr unsigned mean_line(unsigned end) { return end; }
+constexpr unsigned weight_line(unsigned end) { return 3 + end; }
+constexpr unsigned n_singles(bool spherical) { return spherical ? 3 : 5; }
+constexpr unsigned n_runs = 2;
+
+template <class T, bool Spherical>
+using PairSources = Sources<T, n_singles(Spherical), n_runs>;
+template <class T, bool Spherical>
+__device__ PairSources<T, Spherical> pair_sources(const Rows<T>& rows, const ModelView& model, const PairTile& tile) {
+  const auto [source, target] = tile.components;
+  const double* singles[n_singles(Spherical)] = {model.component_mean(source), model.component_mean(target), model.center};
+  if constexpr (!Spherical) {
+    singles[weight_line(0)] = model.component_inverse_noise(source);
+    singles[weight_line(1)] = model.component_inverse_noise(target);
+  }
+  const unsigned copied = copied_lines(model.n_factors);
+  const Run columns[n_runs] = {{model.component_columns(source), copied}, {model.component_columns(target), copied}};
+  return sources(rows, tile.members, model.n_features, singles, columns, line_places(model.n_factors));
+}
+
+// Of a piece: rows, and what is made of them.
+template <class T, bool Spherical, bool Copied>
+struct PairPiece {
+  const Piece<T>& piece;
+  const PairSources<T, Spherical>& from;
+  const ModelView& model;
+  const PairTile& tile;
+  std::size_t start;
+
+  __device__ LinePart line(unsigned single) const { return read_line(piece, from.single_line(single)); }
+  // D^-1 of an end.
+  __device__ LinePart weights(unsigned end) const {
+    if constexpr (!Spherical) return line(weight_line(end));
+    const double scalar = model.inverse_scalars[tile.components[end]];
+    return {{{scalar, scalar}, {scalar, scalar}}};
+  }
+  __device__ FactorLines<T, Copied> columns(unsigned end) const {
+    return factor_lines<Copied>(piece, from, end, model.component_columns(tile.components[end]), model.n_factors, start);
+  }
 };
 
-__device__ PairTile pair_tile(const ScoreView& scores, const Tile& members, std::size_t target, std::size_t K,
-                              std::size_t L) {
-  PairTile tile{members, {members.component, target}, {}};
-#pragma unroll
-  for (unsigned m = 0; m < row_matrices; ++m) {
-    const std::size_t i = members.row(m * matrix_rows + tensor::lane().g);
-    for (unsigned e = 0; e < 2; ++e) tile.z[e][m] = scores.factors + (i * K + tile.components[e]) * L;
-  }
-  return tile;
-}
-
-// Lines of a stage: of each end its mean and, where there is one, its inverse noise; then the centre, and both loadings.
-__device__ unsigned mean_line(unsigned e) { return 2 * e; }
-__device__ unsigned weight_line(unsigned e) { return 2 * e + 1; }
-constexpr unsigned center_line = 4;
-__device__ unsigned loadings_line(unsigned e, std::size_t L) { return 5 + e * static_cast<unsigned>(L); }
-std::size_t line_count(std::size_t L) { return 5 + (L <= most_staged_factors ? 2 * L : 0); }
-
-template <class T>
-__device__ void fetch(const Stage<T>& stage, const Rows<T>& rows, bool in_line, const ModelView& model,
-                      const PairTile& tile, std::size_t start) {
-  const std::size_t L = model.n_factors;
-  const std::size_t d = model.n_features;
-  stage.fetch_rows([&](unsigned r) { return rows.row(tile.members.row(r)); }, in_line, start, d);
-  for (unsigned e = 0; e < 2; ++e) {
-    const std::size_t k = tile.components[e];
-    const double* inverse_noise = model.component_inverse_noise(k);
-    stage.fetch_lines(mean_line(e), 1, model.component_mean(k), start, d);
-    if (inverse_noise != nullptr) stage.fetch_lines(weight_line(e), 1, inverse_noise, start, d);
-    if (L <= most_staged_factors)
-      stage.fetch_lines(loadings_line(e, L), static_cast<unsigned>(L), model.component_loadings(k), start, d);
-  }
-  stage.fetch_lines(center_line, 1, model.center, start, d);
-}
-
-template <class T>
-__device__ double weight(const Stage<T>& stage, const ModelView& model, const PairTile& tile, unsigned e, unsigned f) {
-  return model.inverse_noise == nullptr ? model.inverse_scalars[tile.components[e]]
-                                        : stage.line(weight_line(e))[lane_feature(f)];
-}
-
-template <class T>
-__device__ Loadings loadings_of(const Stage<T>& stage, const ModelView& model, const PairTile& tile, unsigned e,
-                                std::size_t start) {
-  const std::size_t L = model.n_factors;
-  return loadings_in(stage, loadings_line(e, L), model.component_loadings(tile.components[e]), L, start,
-                     model.n_features);
-}
-
-// g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s), in the lane's part of a stage.
-template <class T>
-__device__ void make_gradient(const Stage<T>& stage, const ModelView& model, const PairTile& tile, std::size_t start,
+// g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s), with S^-1 r = D^-1 r - columns v. Of sixteen digits as many are lost as D^-1 r is
+// longer than what is left of it.
+template <class T, bool Spherical, bool Copied>
+__device__ void make_gradient(const PairPiece<T, Spherical, Copied>& now, const double* factors, const TilePart& x,
                               TilePart& g) {
+  const LinePart source = now.line(mean_line(0)), target = now.line(mean_line(1));
+  const LinePart by_source = now.weights(0), by_target = now.weights(1);
+  for_tile_part([&](unsigned m, unsigned h, unsigned e) {
+    g[m][h][e] = by_target.values[h][e] * (x[m][h][e] - target.values[h][e]) -
+                 by_source.values[h][e] * (x[m][h][e] - source.values[h][e]);
+  });
+  const auto L = static_cast<unsigned>(now.model.n_factors);
 #pragma unroll
-  for (unsigned e = 0; e < 2; ++e) {
-    const double* mean = stage.line(mean_line(e));
-    TilePart rest;
-#pragma unroll
-    for (unsigned f = 0; f < 4; ++f)
-#pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m) rest[m][f] = stage.value(m, f) - mean[lane_feature(f)];
-    subtract_explained(rest, loadings_of(stage, model, tile, e, start), static_cast<unsigned>(model.n_factors),
-                       model.n_features - start, [&](unsigned m, unsigned l) { return tile.z[e][m][l]; });
-#pragma unroll
-    for (unsigned f = 0; f < 4; ++f) {
-      const double by = weight(stage, model, tile, e, f);
-#pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m) g[m][f] = e == 0 ? -rest[m][f] * by : g[m][f] + rest[m][f] * by;
-    }
-  }
+  for (unsigned end = 0; end < 2; ++end)
+    add_explained(g, now.columns(end), [&](unsigned m, unsigned l) {
+      return factors[(end * L + l) * factor_stride + tensor::lane().g + m * matrix_rows];
+    });
 }
 
 // Numbers of a row that are summed over its features.
@@ -117,67 +129,53 @@ constexpr unsigned first_width = 2 * tile_columns + first_numbers;
 using Parts = double (*)[tile_entries][first_width];
 
 // Computes  a for the thread's row, four threads to each.
-template <class T>
-__device__ double step_length(const Rows<T>& rows, bool in_line, const ModelView& model, const PairTile& tile, double gap,
-                              double overshoot, double* products, const StageMemory& memory, Parts parts) {
+template <class T, bool Spherical, bool Copied>
+__device__ double step_length(const PairSources<T, Spherical>& from, bool in_line, const ModelView& model,
+                              const PairTile& tile, double gap, double overshoot, const double* factors,
+                              const PieceMemory& memory, Parts parts) {
   const auto L = static_cast<unsigned>(model.n_factors);
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned sharer = threadIdx.x % tile_sharers;
-  double numbers[first_numbers] = {};
+  double numbers[first_numbers] = {}, explained = 0.0;
   for (unsigned first = 0; first == 0 || first < L; first += tile_columns) {
-    double sums[2][row_matrices][2] = {};  // A^T D^-1 g, of both ends
+    double sums[2][row_matrices][2] = {};  // columns^T g, of both ends
     double squares[first_numbers][row_matrices] = {};
-    for_each_stage<T>(
-        memory, model.n_features,
-        [&](const Stage<T>& stage, std::size_t start) { fetch(stage, rows, in_line, model, tile, start); },
-        [&](const Stage<T>& stage, std::size_t start) {
-          TilePart g;
-          make_gradient(stage, model, tile, start, g);
-#pragma unroll
-          for (unsigned f = 0; f < 4; ++f)
-#pragma unroll
-            for (unsigned m = 0; m < row_matrices; ++m) {
-              squares[gradient_square][m] += g[m][f] * g[m][f];
-              squares[row_square][m] += stage.value(m, f) * stage.value(m, f);
-            }
-#pragma unroll
-          for (unsigned e = 0; e < 2; ++e) {
-            TilePart weighted;
-#pragma unroll
-            for (unsigned f = 0; f < 4; ++f) {
-              const double by = weight(stage, model, tile, e, f);
-#pragma unroll
-              for (unsigned m = 0; m < row_matrices; ++m) {
-                weighted[m][f] = g[m][f] * by;
-                squares[curvature][m] += (e == 0 ? -0.5 : 0.5) * weighted[m][f] * g[m][f];
-              }
-            }
-            add_products(sums[e], weighted, loadings_of(stage, model, tile, e, start), L, first);
-          }
+    for_each_piece(from, in_line, memory, [&](const Piece<T>& piece, std::size_t start) {
+      const PairPiece<T, Spherical, Copied> now{piece, from, model, tile, start};
+      TilePart x, g;
+      read_rows(piece, x);
+      make_gradient(now, factors, x, g);
+      for_tile_part([&](unsigned m, unsigned h, unsigned e) {
+        squares[gradient_square][m] += g[m][h][e] * g[m][h][e];
+        squares[row_square][m] += x[m][h][e] * x[m][h][e];
+      });
+      if constexpr (!Spherical) {
+        const LinePart source = now.weights(0), target = now.weights(1);
+        for_tile_part([&](unsigned m, unsigned h, unsigned e) {
+          squares[curvature][m] += 0.5 * (target.values[h][e] - source.values[h][e]) * g[m][h][e] * g[m][h][e];
         });
+      }
+#pragma unroll
+      for (unsigned end = 0; end < 2; ++end) add_products(sums[end], g, now.columns(end), first);
+    });
     store_products(sums, parts[warp]);
     store_numbers(squares, 2 * tile_columns, parts[warp]);
     __syncthreads();
     for (unsigned at = sharer; at < first_width; at += tile_sharers) {
       double sum = 0.0;
       for (unsigned w = 0; w < tile_block_warps; ++w) sum += parts[w][row][at];
-      const unsigned l = first + at % tile_columns;
       if (at >= 2 * tile_columns) numbers[at - 2 * tile_columns] = sum;
-      else if (l < L) products[(at / tile_columns * tile_entries + row) * L + l] = sum;
+      else explained += 0.5 * sign_of(at / tile_columns) * sum * sum;
     }
     __syncthreads();
   }
-  // g^T S^-1 g = g^T D^-1 g - |C^-1 A^T D^-1 g|^2
-  double explained = 0.0;
-  if (sharer < 2) {
-    double* b = products + (sharer * tile_entries + row) * L;
-    core::solve_lower(L, model.component_cholesky(tile.components[sharer]), b);
-    explained = (sharer == 0 ? 0.5 : -0.5) * core::squared_norm(L, b);
-  }
+  // g^T S^-1 g = g^T D^-1 g - |columns^T g|^2
   const auto of_row = [&](unsigned number) { return tensor::row_sum(numbers[number]); };
   const double b = of_row(gradient_square);
-  const double c = of_row(curvature) + tensor::row_sum(explained);
+  const auto scalar = [&](unsigned end) { return model.inverse_scalars[tile.components[end]]; };
+  const double of_noise = Spherical ? 0.5 * (scalar(1) - scalar(0)) * b : of_row(curvature);
+  const double c = of_noise - tensor::row_sum(explained);
   const double x_norm = std::sqrt(of_row(row_square));
   if (!(b > 0.0) || !std::isfinite(gap)) return 0.0;  // the two are one and the same, or one has weight 0
   const double norm = std::sqrt(b);
@@ -191,38 +189,43 @@ __device__ double step_length(const Rows<T>& rows, bool in_line, const ModelView
 struct Moved {
   double square, distance;
 };
-template <class T>
-__device__ Moved move_rows(const Rows<T>& rows, bool in_line, const ModelView& model, const PairTile& tile,
-                           const double* lengths, const StepLimits& limits, T* out, const StageMemory& memory, Parts parts) {
+template <class T, bool Spherical, bool Copied>
+__device__ Moved move_rows(const PairSources<T, Spherical>& from, bool in_line, const ModelView& model, const PairTile& tile,
+                           const double* factors, const double* lengths, const StepLimits& limits, T* out,
+                           const PieceMemory& memory, Parts parts) {
   const std::size_t d = model.n_features;
   const unsigned warp = threadIdx.x / warp_size;
+  const Rows<T> to{reinterpret_cast<const char*>(out), static_cast<std::ptrdiff_t>(d * sizeof(T)), 0};
+  const bool to_line = to.has_aligned_fours();
   double squares[last_numbers][row_matrices] = {};
-  for_each_stage<T>(
-      memory, d,
-      [&](const Stage<T>& stage, std::size_t start) { fetch(stage, rows, in_line, model, tile, start); },
-      [&](const Stage<T>& stage, std::size_t start) {
-        TilePart g;
-        make_gradient(stage, model, tile, start, g);
-        const double* center = stage.line(center_line);
+  for_each_piece(from, in_line, memory, [&](const Piece<T>& piece, std::size_t start) {
+    const PairPiece<T, Spherical, Copied> now{piece, from, model, tile, start};
+    TilePart x, g;
+    read_rows(piece, x);
+    make_gradient(now, factors, x, g);
+    const LinePart center = now.line(center_line);
+    const std::size_t j = start + 4 * tensor::lane().c;
+    const auto left = static_cast<unsigned>(j < d ? d - j : 0);
 #pragma unroll
-        for (unsigned m = 0; m < row_matrices; ++m) {
-          const unsigned r = m * matrix_rows + tensor::lane().g;
-          const double length = lengths[r];
+    for (unsigned m = 0; m < row_matrices; ++m) {
+      const unsigned r = m * matrix_rows + tensor::lane().g;
+      const double length = lengths[r];
+      Four<T> moved;
 #pragma unroll
-          for (unsigned f = 0; f < 4; ++f) {
-            const std::size_t j = start + warp * warp_features + lane_feature(f);
-            const double before = stage.value(m, f);
-            const double there = before - length * g[m][f];
-            const double above = there < limits.low ? limits.low : there;
-            const auto moved = static_cast<T>(length == 0.0 ? before : above > limits.high ? limits.high : above);
-            const auto after = static_cast<double>(moved);
-            if (j >= d) continue;
-            squares[end_square][m] += (after - center[lane_feature(f)]) * (after - center[lane_feature(f)]);
-            squares[moved_square][m] += (after - before) * (after - before);
-            if (r < tile.members.count) out[tile.members.row(r) * d + j] = moved;
-          }
-        }
-      });
+      for (unsigned f = 0; f < 4; ++f) {
+        const double before = x[m][f / 2][f % 2];
+        const double there = before - length * g[m][f / 2][f % 2];
+        const double above = there < limits.low ? limits.low : there;
+        moved.values[f] = static_cast<T>(length == 0.0 ? before : above > limits.high ? limits.high : above);
+        if (f >= left) continue;
+        const auto after = static_cast<double>(moved.values[f]);
+        const double from_center = after - center.values[f / 2][f % 2];
+        squares[end_square][m] += from_center * from_center;
+        squares[moved_square][m] += (after - before) * (after - before);
+      }
+      if (r < tile.members.count) store_four(moved, out + tile.members.row(r) * d + j, left, to_line);
+    }
+  });
   store_numbers(squares, 0, parts[warp]);
   __syncthreads();
   double sums[last_numbers] = {};
@@ -233,17 +236,19 @@ __device__ Moved move_rows(const Rows<T>& rows, bool in_line, const ModelView& m
 }
 
 // Blocks take tile after tile of rows of one source, sorted by their targets.
-template <class T>
-__global__ void __launch_bounds__(tile_block_threads, 2)
+template <class T, bool Spherical, bool Copied>
+__global__ void __launch_bounds__(tile_block_threads, 3)
     step_kernel(Rows<T> rows, ModelView model, PairView pairs, EntryView entries, ScoreView scores, StepLimits limits,
-                StepView steps, StepOutput<T> out, double* scratch, std::size_t stage_bytes, unsigned n_stages) {
+                StepView steps, StepOutput<T> out, double* scratch, PieceMemory memory) {
   __shared__ double parts[tile_block_warps][tile_entries][first_width];
   __shared__ double lengths[tile_entries];
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
-  const bool in_line = rows.has_aligned_fours();
-  const StageMemory memory{block_memory(), stage_bytes, n_stages};
-  double* products = scratch + blockIdx.x * 2 * tile_entries * L;
+  const bool in_line = lies_in_line(rows, model.n_features);
+  // Beside the pieces, or where that is too much in the scratch.
+  double* factors = nullptr;
+  if constexpr (Copied) factors = reinterpret_cast<double*>(block_memory() + memory.bytes());
+  else factors = scratch + blockIdx.x * 2 * L * factor_stride;
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned place = threadIdx.x % warp_size;  // there are as many lanes as entries
   const int tiles = entries.tile_starts[K];
@@ -256,14 +261,18 @@ __global__ void __launch_bounds__(tile_block_threads, 2)
           __popc(__ballot_sync(all_lanes, place >= begin && place < all.count && target_of_place == target)));
       const Tile members{all.component, all.rows + begin, count};
       begin += count;
-      const PairTile tile = pair_tile(scores, members, static_cast<std::size_t>(target), K, L);
+      const PairTile tile{members, {members.component, static_cast<std::size_t>(target)}};
+      bring_factors(model, scores, tile, factors);
+      __syncthreads();
+      const PairSources<T, Spherical> from = pair_sources<T, Spherical>(rows, model, tile);
       const std::size_t i = members.row(row);
-      const double a =
-          step_length(rows, in_line, model, tile, pairs.gaps[i], limits.overshoot, products, memory, parts);
+      const double a = step_length<T, Spherical, Copied>(from, in_line, model, tile, pairs.gaps[i], limits.overshoot, factors, memory,
+                                                 parts);
       const bool first_of_row = threadIdx.x % tile_sharers == 0;
       if (first_of_row) lengths[row] = a;
       __syncthreads();
-      const Moved moved = move_rows(rows, in_line, model, tile, lengths, limits, out.x, memory, parts);
+      const Moved moved =
+          move_rows<T, Spherical, Copied>(from, in_line, model, tile, factors, lengths, limits, out.x, memory, parts);
       if (!first_of_row || row >= count) continue;
       steps.lengths[i] = a;
       steps.norms[i] = moved.square;
@@ -275,8 +284,10 @@ __global__ void __launch_bounds__(tile_block_threads, 2)
 
 }  // namespace
 
-void PairSteps::lay_out(Arena& arena, std::size_t n_components, std::size_t stride) {
-  by_target_ = lay_out_entries(arena, n_components, stride, stride);
+void PairSteps::lay_out(Arena& arena, const ModelView& model, std::size_t stride) {
+  by_target_ = lay_out_entries(arena, model.n_components, stride, stride);
+  const bool beside = copied_lines(model.n_factors) == model.n_factors;
+  scratch_ = beside ? nullptr : arena.take<double>(resident_blocks() * factor_count(model.n_factors));
 }
 
 template <class T>
@@ -298,10 +309,16 @@ void PairSteps::step(Stream stream, const Rows<T>& rows, const Scorer<T>& scorer
   launch_tasks(stream, scores.n, rows_of_places_kernel, K, by_target_, entries);
   fill_zero(stream, steps.lengths, scores.n * sizeof(double));
   const StepOutput<T> own{out.x + rows.first * model.n_features, out.l2 + rows.first, out.n_steps + rows.first};
-  const std::size_t bytes = Stage<T>::bytes(line_count(model.n_factors));
-  const unsigned n_stages = stages_for(bytes);
-  launch_with_memory(stream, resident_blocks(), tile_block_threads, n_stages * bytes, step_kernel<T>, rows, model, pairs,
-                     entries, scores, limits, steps, own, scorer.scratch(), bytes, n_stages);
+  const bool spherical = model.inverse_noise == nullptr;
+  const PieceMemory memory = memory_for(Piece<T>::bytes(n_singles(spherical) + n_runs * line_places(model.n_factors)));
+  const std::size_t beside = scratch_ == nullptr ? factor_count(model.n_factors) * sizeof(double) : 0;
+  const auto launch_one = [&](auto kernel) {
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, memory.bytes() + beside, kernel, rows, model, pairs,
+                       entries, scores, limits, steps, own, scratch_, memory);
+  };
+  const bool copied = scratch_ == nullptr;
+  if (spherical) launch_one(copied ? step_kernel<T, true, true> : step_kernel<T, true, false>);
+  else launch_one(copied ? step_kernel<T, false, true> : step_kernel<T, false, false>);
 }
 
 #define MFA_INSTANTIATE(T)                                                                                      \

@@ -31,22 +31,23 @@ struct StepOutput {
 // Rows sorted by their pair, so that those of one pair are moved together.
 class PairSteps {
  public:
-  void lay_out(Arena& arena, std::size_t n_components, std::size_t stride);
+  void lay_out(Arena& arena, const ModelView& model, std::size_t stride);
 
   // Computes  x <- clip(x - a g), g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s) with the a that closes the gap, and beyond that
   //           point by the overshoot, theory.md (14), (15); a and |x - center|^2 into `steps`, where rows that stay have 0.
   // Shapes    rows (n, d), which may be where the output is; pairs and steps of the same rows, the output of the call's.
   //           The factors z of both components are known.
-  // Cost      two reads of the rows, the second mostly from a cache, and one write; 20 d L flops a row in double on tensor
-  //           cores.
+  // Cost      two reads of the rows, the second mostly from a cache, and one write; 12 d L flops a row in double on tensor
+  //           cores, and for more than eight factors 8 d L for every eight.
   // Numerics  g is never kept: it is made twice, in double.
-  // Source    Richardson & Weiss, appendix C.2; g^T S^-1 g by Woodbury's identity.
+  // Source    Richardson & Weiss, appendix C.2; S^-1 by Woodbury's identity.
   template <class T>
   void step(Stream stream, const Rows<T>& rows, const Scorer<T>& scorer, const PairView& pairs, const StepLimits& limits,
             const StepView& steps, const StepOutput<T>& out);
 
  private:
   EntryView by_target_{};
+  double* scratch_ = nullptr;  // of blocks, where there are more factors than fit in their memory
 };
 
 }  // namespace mfa::cuda

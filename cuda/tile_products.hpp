@@ -1,151 +1,121 @@
-// What blocks do with the rows of a tile and the loadings of a component, in double on tensor cores (tensor.hpp). The features
-// come to a block's memory in stages, some of which are on their way while one is worked on; each warp has sixteen of a
-// stage's.
+// What warps do with a tile's part of a piece (pieces.hpp), in double on tensor cores (tensor.hpp).
 #pragma once
 
-#include "device_model.hpp"
-#include "rows.hpp"
-#include "tensor.hpp"
-#include "tiles.hpp"
+#include "pieces.hpp"
 
 namespace mfa::cuda {
 
-inline constexpr unsigned tile_block_warps = 4;
-inline constexpr unsigned tile_block_threads = tile_block_warps * warp_size;
-inline constexpr unsigned matrix_rows = 8;
-inline constexpr unsigned row_matrices = tile_entries / matrix_rows;
-inline constexpr unsigned warp_features = 16;
-inline constexpr unsigned stage_features = tile_block_warps * warp_features;
 // Threads that share what is to be done once for a row.
 inline constexpr unsigned tile_sharers = tile_block_threads / tile_entries;
 
-// A lane's part of its warp's features: of rows 8 m + g features 2 c, 2 c + 1, 8 + 2 c and 9 + 2 c.
-using TilePart = double[row_matrices][4];
-__device__ inline unsigned lane_feature(unsigned f) { return f / 2 * 8 + 2 * tensor::lane().c + f % 2; }
+// A lane's numbers of a piece: of rows 8 m + g features 4 c + 2 h + e.
+using TilePart = double[row_matrices][2][2];
+// Where features 4 c + 2 h and the next are in a line.
+__device__ inline unsigned lane_pair(unsigned h) { return 2 * tensor::lane().c + h; }
 
-// Where a warp's features begin in a stage.
-__device__ inline unsigned warp_begin() { return threadIdx.x / warp_size * warp_features; }
-
-// Lines of a stage are longer than it, so that the lanes' parts of neighbouring lines lie in different banks.
-template <class T>
-inline constexpr unsigned line_length = stage_features + 32 / sizeof(T);
-
-// One stage of rows, lying where they are copied to, and of what belongs to a component: lines of numbers in double.
-template <class S>
-class Stage {
- public:
-  static std::size_t bytes(std::size_t n_lines) {
-    return tile_entries * line_length<S> * sizeof(S) + n_lines * line_length<double> * sizeof(double);
-  }
-  __device__ explicit Stage(unsigned char* memory)
-      : rows_(reinterpret_cast<S*>(memory)), lines_(reinterpret_cast<double*>(rows_ + tile_entries * line_length<S>)) {}
-
-  // Starts to copy features [start, start + stage_features) of the rows; those from d on are 0.
-  template <class Row>
-  __device__ void fetch_rows(const Row& row, bool in_line, std::size_t start, std::size_t d) const {
-    constexpr unsigned fours = stage_features / 4;
-    const unsigned at = threadIdx.x % fours * 4;
-    const auto left = static_cast<unsigned>(start + at < d ? d - start - at : 0);
-    for (unsigned r = threadIdx.x / fours; r < tile_entries; r += tile_block_threads / fours) {
-      auto* to = reinterpret_cast<Four<S>*>(rows_ + r * line_length<S> + at);
-      const S* from = row(r) + (left > 0 ? start + at : 0);
-      if (in_line && left >= 4) copy_to_block<sizeof(Four<S>)>(to, from);
-      else *to = load_four(from, left, false);
-    }
-  }
-  // The same of lines first, ..., first + count - 1, which are d apart.
-  __device__ void fetch_lines(unsigned first, unsigned count, const double* from, std::size_t start, std::size_t d) const {
-    const bool pairs = d % 2 == 0;
-    const auto there = static_cast<unsigned>(d - start < stage_features ? d - start : stage_features);
-    constexpr unsigned in_line = stage_features / 2;
-    for (unsigned pair = threadIdx.x; pair < count * in_line; pair += tile_block_threads) {
-      const unsigned at = pair % in_line * 2;
-      double* to = lines_ + (first + pair / in_line) * line_length<double> + at;
-      const double* of = from + pair / in_line * d + start + at;
-      if (pairs && at < there) {
-        copy_to_block<2 * sizeof(double)>(to, of);
-      } else {
-        for (unsigned e = 0; e < 2; ++e) to[e] = at + e < there ? of[e] : 0.0;
-      }
-    }
-  }
-
-  __device__ double value(unsigned m, unsigned f) const {
-    return mfa::cuda::to<double>(
-        rows_[(m * matrix_rows + tensor::lane().g) * line_length<S> + warp_begin() + lane_feature(f)]);
-  }
-  // This warp's features of a line.
-  __device__ const double* line(unsigned at) const { return lines_ + at * line_length<double> + warp_begin(); }
-
- private:
-  S* rows_;
-  double* lines_;
-};
-
-// A warp's features of a component's loadings: in a stage, or, where there are too many, where they lie.
-struct Loadings {
-  const double* data;
-  std::size_t stride;
-
-  __device__ double at(unsigned l, unsigned feature) const { return data[l * stride + feature]; }
-};
-inline constexpr std::size_t most_staged_factors = 48;
-template <class S>
-__device__ Loadings loadings_in(const Stage<S>& stage, unsigned first_line, const double* loadings, std::size_t L,
-                                std::size_t start, std::size_t d) {
-  if (L <= most_staged_factors) return {stage.line(first_line), line_length<double>};
-  return {loadings + start + warp_begin(), d};
-}
-
-// Computes  part -= z A: factor(m, l) is z_l of the lane's row 8 m + g. What is not one of the `left` features that a stage
-//           still has is 0.
-// Cost      2 L flops for every number.
-template <class Factor>
-__device__ void subtract_explained(TilePart& part, const Loadings& loadings, unsigned L, std::size_t left,
-                                   const Factor& factor) {
-  const tensor::Lane own = tensor::lane();
-  double sums[2][row_matrices][2] = {};
-  for (unsigned first = 0; first < L; first += 8) {
-    double loading[2][2], z[row_matrices][2];
-#pragma unroll
-    for (unsigned p = 0; p < 2; ++p) {
-      const unsigned l = first + 4 * p + own.c;
-#pragma unroll
-      for (unsigned half = 0; half < 2; ++half) loading[half][p] = l < L ? loadings.at(l, 8 * half + own.g) : 0.0;
-#pragma unroll
-      for (unsigned m = 0; m < row_matrices; ++m) z[m][p] = l < L ? factor(m, l) : 0.0;
-    }
-#pragma unroll
-    for (unsigned m = 0; m < row_matrices; m += 2) {
-      const double both[2][2] = {{z[m][0], z[m][1]}, {z[m + 1][0], z[m + 1][1]}};
-#pragma unroll
-      for (unsigned half = 0; half < 2; ++half)
-        tensor::multiply_add(sums[half][m], sums[half][m + 1], both, loading[half]);
-    }
-  }
+// Calls visit(m, h, e) for all of them.
+template <class Visit>
+__device__ void for_tile_part(const Visit& visit) {
 #pragma unroll
   for (unsigned m = 0; m < row_matrices; ++m)
 #pragma unroll
-    for (unsigned f = 0; f < 4; ++f)
-      part[m][f] = warp_begin() + lane_feature(f) < left ? part[m][f] - sums[f / 2][m][f % 2] : 0.0;
+    for (unsigned h = 0; h < 2; ++h)
+#pragma unroll
+      for (unsigned e = 0; e < 2; ++e) visit(m, h, e);
 }
 
-// Computes  products += part A^T, of factors [first, first + 8).
-// Cost      2 flops for every number and factor.
-__device__ inline void add_products(double (&products)[row_matrices][2], const TilePart& part, const Loadings& loadings,
-                                    unsigned L, unsigned first) {
-  const unsigned l = first + tensor::lane().g;
+template <class S>
+__device__ void read_rows(const Piece<S>& piece, TilePart& x) {
 #pragma unroll
-  for (unsigned f = 0; f < 4; f += 2) {
-    double loading[2];
+  for (unsigned m = 0; m < row_matrices; ++m) {
+    const Four<S> four = piece.four(m);
 #pragma unroll
-    for (unsigned p = 0; p < 2; ++p) loading[p] = l < L ? loadings.at(l, lane_feature(f + p)) : 0.0;
+    for (unsigned f = 0; f < 4; ++f) x[m][f / 2][f % 2] = to<double>(four.values[f]);
+  }
+}
+
+// A lane's numbers of a line.
+struct LinePart {
+  double values[2][2];
+};
+template <class S>
+__device__ LinePart read_line(const Piece<S>& piece, unsigned line) {
+  const Two first = piece.pair(line, lane_pair(0)), second = piece.pair(line, lane_pair(1));
+  return {{{first.values[0], first.values[1]}, {second.values[0], second.values[1]}}};
+}
+
+// Some lines of a component, its loadings or its columns: in a piece or, where they are too many to be Copied, where they lie,
+// from the piece's first feature on. Lines that there are none of, and features, are 0.
+template <class S, bool Copied>
+struct FactorLines {
+  Piece<S> piece;
+  unsigned first, count;
+  const double* lines;       // that are not copied:
+  std::size_t stride, left;  // features from one to the next, and of each
+
+  __device__ double number(unsigned l, unsigned feature) const {
+    if constexpr (Copied) return l < count ? piece.number(first + l, feature) : 0.0;
+    else return l < count && feature < left ? lines[l * stride + feature] : 0.0;
+  }
+  __device__ Two pair(unsigned l, unsigned at) const {
+    if constexpr (Copied) return l < count ? piece.pair(first + l, at) : Two{};
+    else return {{number(l, 2 * at), number(l, 2 * at + 1)}};
+  }
+};
+inline constexpr std::size_t most_copied_factors = 48;
+// Of L lines, those that are copied to pieces, and the places for them.
+MFA_HD constexpr unsigned copied_lines(std::size_t L) { return L <= most_copied_factors ? static_cast<unsigned>(L) : 0; }
+MFA_HD constexpr unsigned line_places(std::size_t L) {
+  return (copied_lines(L) + lines_at_once - 1) / lines_at_once * lines_at_once;
+}
+
+// Run r of a piece that begins with a feature.
+template <bool Copied, class S, unsigned Singles, unsigned Runs>
+__device__ FactorLines<S, Copied> factor_lines(const Piece<S>& piece, const Sources<S, Singles, Runs>& from, unsigned r,
+                                               const double* lines, std::size_t L, std::size_t start) {
+  return {piece, from.run_line(r), static_cast<unsigned>(L), lines + start, from.n_features, from.n_features - start};
+}
+
+// Computes  part += a lines: factor(m, l) is a_l of the lane's row 8 m + g.
+// Cost      2 flops for every number and line.
+template <class S, bool Copied, class Factor>
+__device__ void add_explained(TilePart& part, const FactorLines<S, Copied>& lines, const Factor& factor) {
+  const tensor::Lane own = tensor::lane();
+  for (unsigned first = 0; first < lines.count; first += 8) {
+    double line[2][2], a[row_matrices][2];
+#pragma unroll
+    for (unsigned p = 0; p < 2; ++p) {
+      const unsigned l = first + 4 * p + own.c;
+      // The lane's column of the product is the feature that another has in its sums.
+#pragma unroll
+      for (unsigned h = 0; h < 2; ++h) line[h][p] = lines.number(l, own.g / 2 * 4 + 2 * h + own.g % 2);
+#pragma unroll
+      for (unsigned m = 0; m < row_matrices; ++m) a[m][p] = l < lines.count ? factor(m, l) : 0.0;
+    }
 #pragma unroll
     for (unsigned m = 0; m < row_matrices; m += 2) {
-      const double both[2][2] = {{part[m][f], part[m][f + 1]}, {part[m + 1][f], part[m + 1][f + 1]}};
-      tensor::multiply_add(products[m], products[m + 1], both, loading);
+      const double both[2][2] = {{a[m][0], a[m][1]}, {a[m + 1][0], a[m + 1][1]}};
+#pragma unroll
+      for (unsigned h = 0; h < 2; ++h) tensor::multiply_add(part[m][h], part[m + 1][h], both, line[h]);
     }
   }
+}
+
+// Computes  products += part line^T, for eight lines, of which the lane has pairs lane_pair(h) of line g.
+// Cost      2 flops for every number and line.
+__device__ inline void add_products(double (&products)[row_matrices][2], const TilePart& part, unsigned h,
+                                    const double (&line)[2]) {
+#pragma unroll
+  for (unsigned m = 0; m < row_matrices; m += 2) {
+    const double both[2][2] = {{part[m][h][0], part[m][h][1]}, {part[m + 1][h][0], part[m + 1][h][1]}};
+    tensor::multiply_add(products[m], products[m + 1], both, line);
+  }
+}
+template <class S, bool Copied>
+__device__ void add_products(double (&products)[row_matrices][2], const TilePart& part, const FactorLines<S, Copied>& lines,
+                             unsigned first) {
+#pragma unroll
+  for (unsigned h = 0; h < 2; ++h) add_products(products, part, h, lines.pair(first + tensor::lane().g, lane_pair(h)).values);
 }
 
 // A warp's sums over its features, put where the block can add them up: parts (tile_entries, Width).
@@ -172,39 +142,11 @@ __device__ void store_numbers(const double (&numbers)[Numbers][row_matrices], un
     }
 }
 
-// Stages that are in a block's memory at once, as many as there is room for, but two at least.
-inline unsigned stages_for(std::size_t stage_bytes) {
+// Memory for pieces of so many lines: three of them to a warp where there is room.
+inline PieceMemory memory_for(std::size_t piece_bytes) {
   constexpr std::size_t room = std::size_t{100} << 10;
-  constexpr unsigned most = 3;
-  return 2 * stage_bytes > room || 3 * stage_bytes > room ? 2 : most;
-}
-
-// Where a block's stages lie.
-struct StageMemory {
-  unsigned char* memory;
-  std::size_t stage_bytes;
-  unsigned n_stages;
-};
-
-// Calls fetch(stage, start) for all stages of the features, ahead of work(stage, start) for each of them.
-template <class S, class Fetch, class Work>
-__device__ void for_each_stage(const StageMemory& memory, std::size_t d, const Fetch& fetch, const Work& work) {
-  const unsigned n_stages = memory.n_stages;
-  const auto last = static_cast<unsigned>((d + stage_features - 1) / stage_features);
-  const auto stage = [&](unsigned s) { return Stage<S>(memory.memory + s % n_stages * memory.stage_bytes); };
-  const auto start_one = [&](unsigned s) {
-    if (s < last) fetch(stage(s), static_cast<std::size_t>(s) * stage_features);
-    commit_copies();
-  };
-  for (unsigned s = 0; s + 1 < n_stages; ++s) start_one(s);
-  for (unsigned s = 0; s < last; ++s) {
-    if (n_stages == 2) await_copies<0>();
-    else await_copies<1>();
-    __syncthreads();  // the stage has come, and the one before it is done with
-    start_one(s + n_stages - 1);
-    work(stage(s), static_cast<std::size_t>(s) * stage_features);
-  }
-  __syncthreads();
+  const PieceMemory three{piece_bytes, 3};
+  return three.bytes() <= room ? three : PieceMemory{piece_bytes, 2};
 }
 
 }  // namespace mfa::cuda

@@ -111,8 +111,9 @@ __device__ inline unsigned char* block_memory() {
 }
 
 // Copies `Bytes` (4, 8 or a multiple of 16, aligned like that) to shared memory while the block goes on. Those of a thread
-// since its last commit_copies() make up a group; await_copies<n>() waits until no more than its n newest are under way.
-template <unsigned Bytes>
+// since its last commit_copies() make up a group; await_copies<n>() waits until no more than its n newest are under way. What
+// is copied Once stays out of the processor's own cache.
+template <unsigned Bytes, bool Once = false>
 __device__ void copy_to_block(void* to, const void* from) {
 #if defined(MFA_CUDA_EMULATION)
   emulation::start_copy(to, from, Bytes);
@@ -120,10 +121,13 @@ __device__ void copy_to_block(void* to, const void* from) {
   constexpr unsigned piece = Bytes < 16 ? Bytes : 16;
   const auto at = static_cast<unsigned>(__cvta_generic_to_shared(to));
 #pragma unroll
-  for (unsigned done = 0; done < Bytes; done += piece)
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at + done), "l"(static_cast<const char*>(from) + done),
-                 "n"(piece)
-                 : "memory");
+  for (unsigned done = 0; done < Bytes; done += piece) {
+    const auto* of = static_cast<const char*>(from) + done;
+    if constexpr (Once && piece == 16)
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at + done), "l"(of) : "memory");
+    else
+      asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at + done), "l"(of), "n"(piece) : "memory");
+  }
 #endif
 }
 __device__ inline void commit_copies() {

@@ -204,13 +204,11 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   upload(screen_.basis, std::move(basis));
   upload(screen_.columns, std::move(columns));
   upload(screen_.column_terms, std::move(column_terms));
-  upload(screen_.mean_norms, terms.mean_norms, K);
-  upload(screen_.model_errors, terms.model_errors, K);
-  upload(screen_.means_left, terms.means_left, K);
-  upload(screen_.spreads, terms.spreads, K);
-  upload(screen_.inverse_noise_roots, terms.inverse_noise_roots, K);
-  upload(screen_.inverse_weights, terms.inverse_weights, K);
-  upload(screen_.log_normalizers, terms.log_normalizers, K);
+  std::vector<ComponentTerms> component_terms(K);
+  for (std::size_t k = 0; k < K; ++k)
+    component_terms[k] = {terms.mean_norms[k],          terms.model_errors[k],    terms.means_left[k],     terms.spreads[k],
+                          terms.inverse_noise_roots[k], terms.inverse_weights[k], terms.log_normalizers[k]};
+  upload(screen_.terms, std::move(component_terms));
   if (model.noise() != Noise::spherical) return;
 
   std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), z(L);

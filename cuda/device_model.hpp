@@ -45,8 +45,14 @@ struct alignas(16) ColumnPart {
   float high[2], low[2];
 };
 // Of one column of a shadow: what is taken off its product, and beta_l.
-struct ColumnTerms {
+struct alignas(8) ColumnTerms {
   float projected_mean, spread;
+};
+// Of one component, what core/screening.hpp makes a bound of.
+struct alignas(16) ComponentTerms {
+  float mean_norm, model_error;                                    // of the shadow
+  float mean_left, spread, inverse_noise_root, inverse_weight;     // core::Leftover
+  float log_normalizer;
 };
 inline constexpr std::size_t basis_features = 16, tile_directions = 8, tile_columns = 8, tensor_depth = 8;
 inline constexpr std::size_t most_directions = 128;
@@ -62,14 +68,7 @@ struct ScreenView {
   const BasisPart* basis;           // (steps of sixteen features, R / 8, lanes)
   const ColumnPart* columns;        // (K component_tiles, R / 8, lanes): D^-1 A C^-T, D^-1 mu, and zeros
   const ColumnTerms* column_terms;  // (K component_tiles, 8)
-  // core::ScreenTerms.
-  const float* mean_norms;          // (K)
-  const float* model_errors;        // (K)
-  const float* means_left;          // (K)
-  const float* spreads;             // (K)
-  const float* inverse_noise_roots; // (K)
-  const float* inverse_weights;     // (K)
-  const float* log_normalizers;     // (K)
+  const ComponentTerms* terms;      // (K)
   // What a step moves coordinates by, core::moved_coordinate_error; null where the noise is not spherical.
   const double* means = nullptr;    // (K, R), about the centre
   const double* loadings = nullptr; // (K, L, R), of the model's own factors

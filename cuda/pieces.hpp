@@ -122,7 +122,7 @@ __device__ void for_own_lines(const Sources<S, Singles, Runs>& from, const Copy&
 template <class S, unsigned Singles, unsigned Runs>
 __device__ void fetch(const Piece<S>& piece, const Sources<S, Singles, Runs>& from) {
 #pragma unroll
-  for (unsigned m = 0; m < row_matrices; ++m) copy_to_block<sizeof(Four<S>)>(&piece.four(m), from.rows[m]);
+  for (unsigned m = 0; m < row_matrices; ++m) copy_to_block<sizeof(Four<S>), true>(&piece.four(m), from.rows[m]);
   for_own_lines(from, [&](unsigned line, const double* of) {
     copy_to_block<sizeof(Two)>(&piece.pair(line, threadIdx.x % piece_pairs), of);
   });

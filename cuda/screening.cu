@@ -10,36 +10,30 @@
 namespace mfa::cuda {
 namespace {
 
-// What a warp makes: the coordinates of sixteen rows in some directions. Where there are more directions, several blocks
-// have the same rows.
+// What a warp makes: the coordinates of sixteen rows in some directions, eight tiles of them at most. Where there are more,
+// several blocks have the same rows.
 constexpr unsigned coordinate_warps = 8;
 constexpr unsigned coordinate_threads = coordinate_warps * warp_size;
 constexpr unsigned warp_rows = 16;
 constexpr unsigned block_rows = coordinate_warps * warp_rows;
-constexpr unsigned block_tiles = 8;
-constexpr unsigned block_directions = block_tiles * tile_directions;
-// Features that a block copies at once, a few such stages ahead; and that are summed on tensor cores before the sums go on
-// by ordinary additions.
+constexpr unsigned most_block_tiles = 8;
+// Features that a warp copies at once, some such slices ahead; and the steps of sixteen that are summed on tensor cores before
+// the sums go on by ordinary additions.
 constexpr unsigned slice_features = 32;
 constexpr unsigned slice_steps = slice_features / basis_features;
-constexpr unsigned slice_fours = slice_features / 4;
-constexpr unsigned stages = 3;
-constexpr unsigned run_stages = 2;
+constexpr unsigned slices_at_once = 3;
+constexpr unsigned run_steps = 4;
 
+// Of rows g and g + 8, features 4 c to 4 c + 3 of every sixteen: what a lane multiplies, it has copied itself.
 template <class S>
-struct CoordinateStage {
-  Four<S> rows[block_rows][slice_fours];
-  BasisPart basis[slice_steps][block_tiles][warp_size];
-
-  // Rows beside each other begin in different banks.
-  __device__ Four<S>& four(unsigned row, unsigned at) { return rows[row][at ^ (row % 2 * 4)]; }
+struct Slice {
+  Four<S> fours[slice_steps][2][warp_size];
 };
 
 template <class S>
-__device__ float centered(S value, float center, float scale) {
-  if constexpr (std::is_same_v<S, double>)
-    return static_cast<float>((value - static_cast<double>(center)) * static_cast<double>(scale));
-  else return (to<float>(value) - center) * scale;
+__device__ float centered(S value, float center) {
+  if constexpr (std::is_same_v<S, double>) return static_cast<float>(value - static_cast<double>(center));
+  else return to<float>(value) - center;
 }
 
 // Rows in eight bits, and what that leaves of them in eight more.
@@ -60,117 +54,131 @@ __device__ Split split(const float (&x)[2][4]) {
   return out;
 }
 
-template <class S>
-__global__ void __launch_bounds__(coordinate_threads, sizeof(S) < 8 ? 2 : 1)
-    coordinates_kernel(Rows<S> rows, ScreenView screen, std::size_t d, ScoreView scores, float* coordinates,
-                       std::int64_t* bad_row) {
-  auto* stage = reinterpret_cast<CoordinateStage<S>*>(block_memory());
-  const auto R = static_cast<unsigned>(screen.n_directions);
-  const auto width = static_cast<unsigned>(d);
-  const unsigned shares = (R + block_directions - 1) / block_directions;
-  const unsigned share = blockIdx.x % shares;
-  const unsigned all_tiles = R / tile_directions;
-  const unsigned tiles = all_tiles - share * block_tiles < block_tiles ? all_tiles - share * block_tiles : block_tiles;
-  const std::size_t first = static_cast<std::size_t>(blockIdx.x / shares) * block_rows;
-  const bool in_line = rows.has_aligned_fours();
-  const auto left = [width](unsigned j) { return j < width ? width - j : 0; };
-  const auto is_read = [&](unsigned row) { return first + row < scores.n && !scores.skips(first + row); };
+// The products of a warp: of a run of steps, and of those before.
+template <unsigned Tiles>
+struct CoordinateSums {
+  tensor::Sums run[Tiles] = {}, sums[Tiles] = {};
 
-  const auto fetch = [&](unsigned s) {
-    CoordinateStage<S>& to = stage[s % stages];
-    const unsigned at = threadIdx.x % slice_fours;
-    const unsigned j = s * slice_features + 4 * at;
-    for (unsigned row = threadIdx.x / slice_fours; row < block_rows; row += coordinate_threads / slice_fours) {
-      const bool reads = is_read(row) && j < width;
-      const S* from = rows.row(first + (reads ? row : 0)) + (reads ? j : 0);
-      if (reads && in_line && left(j) >= 4) copy_to_block<sizeof(Four<S>)>(&to.four(row, at), from);
-      else to.four(row, at) = load_four(from, reads ? left(j) : 0, false);
-    }
-    for (unsigned part = threadIdx.x; part < slice_steps * block_tiles * warp_size; part += coordinate_threads) {
-      const unsigned step = part / (block_tiles * warp_size);
-      const unsigned tile = part / warp_size % block_tiles;
-      if (tile >= tiles || s * slice_features + step * basis_features >= width) continue;
-      const BasisPart* from =
-          screen.basis + ((s * slice_steps + step) * all_tiles + share * block_tiles + tile) * warp_size + part % warp_size;
-      copy_to_block<sizeof(BasisPart)>(&to.basis[step][tile][part % warp_size], from);
-    }
-  };
-
-  const tensor::Lane own = tensor::lane();
-  const unsigned lane = threadIdx.x % warp_size;
-  const unsigned warp_row = threadIdx.x / warp_size * warp_rows;
-  const bool reads[2] = {is_read(warp_row + own.g), is_read(warp_row + own.g + 8)};
-  double squares[2] = {};
-  tensor::Sums sums[block_tiles] = {}, run[block_tiles] = {};
-  const unsigned last = (width + slice_features - 1) / slice_features;
-  for (unsigned s = 0; s + 1 < stages; ++s) {
-    if (s < last) fetch(s);
-    commit_copies();
+  __device__ void add(const Split& x, const BasisPart* directions) {
+    BasisPart own[Tiles];
+#pragma unroll
+    for (unsigned t = 0; t < Tiles; ++t) own[t] = directions[t * warp_size];
+#pragma unroll
+    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(run[t], x.low, own[t].high);
+#pragma unroll
+    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(run[t], x.high, own[t].low);
+#pragma unroll
+    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(run[t], x.high, own[t].high);
   }
-  for (unsigned s = 0; s < last; ++s) {
-    await_copies<stages - 2>();
-    __syncthreads();  // all have come, and the oldest are done with
-    if (s + stages - 1 < last) fetch(s + stages - 1);
-    commit_copies();
-    CoordinateStage<S>& now = stage[s % stages];
+  __device__ void end_run() {
 #pragma unroll
-    for (unsigned step = 0; step < slice_steps; ++step) {
-      const unsigned begin = s * slice_features + step * basis_features;
-      if (begin >= width) continue;
-      const unsigned j = begin + 4 * own.c;
-      const Four<float> center = load_four(screen.center + j, left(j), width % 4 == 0);
-      Four<float> scale{{1.0f, 1.0f, 1.0f, 1.0f}};
-      if (screen.scale != nullptr) scale = load_four(screen.scale + j, left(j), width % 4 == 0);
-      float x[2][4];
-#pragma unroll
-      for (unsigned r = 0; r < 2; ++r) {
-        const Four<S> values = now.four(warp_row + own.g + 8 * r, step * 4 + own.c);
-#pragma unroll
-        for (unsigned f = 0; f < 4; ++f) {
-          x[r][f] = reads[r] && j + f < width ? centered(values.values[f], center.values[f], scale.values[f]) : 0.0f;
-          squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
-        }
-      }
-      const Split parts = split(x);
-      constexpr unsigned at_once = 4;
-#pragma unroll
-      for (unsigned some = 0; some < block_tiles; some += at_once) {
-        if (some >= tiles) continue;
-        BasisPart directions[at_once];
-#pragma unroll
-        for (unsigned t = 0; t < at_once; ++t)
-          if (some + t < tiles) directions[t] = now.basis[step][some + t][lane];
-#pragma unroll
-        for (unsigned t = 0; t < at_once; ++t)
-          if (some + t < tiles) tensor::multiply_add(run[some + t], parts.low, directions[t].high);
-#pragma unroll
-        for (unsigned t = 0; t < at_once; ++t)
-          if (some + t < tiles) tensor::multiply_add(run[some + t], parts.high, directions[t].low);
-#pragma unroll
-        for (unsigned t = 0; t < at_once; ++t)
-          if (some + t < tiles) tensor::multiply_add(run[some + t], parts.high, directions[t].high);
-      }
-    }
-    if (s % run_stages + 1 != run_stages && s + 1 != last) continue;
-#pragma unroll
-    for (unsigned t = 0; t < block_tiles; ++t)
+    for (unsigned t = 0; t < Tiles; ++t)
 #pragma unroll
       for (unsigned e = 0; e < 4; ++e) {
         sums[t][e] += run[t][e];
         run[t][e] = 0.0f;
       }
   }
+};
+
+// Warps need nothing of each other; directions they find in the processor's cache, as all read the same.
+template <class S, unsigned Tiles>
+__global__ void __launch_bounds__(coordinate_threads, 2)
+    coordinates_kernel(Rows<S> rows, ScreenView screen, std::size_t d, ScoreView scores, float* coordinates,
+                       std::int64_t* bad_row) {
+  constexpr unsigned ahead = slices_at_once - 1;
+  const unsigned warp = threadIdx.x / warp_size;
+  const unsigned lane = threadIdx.x % warp_size;
+  const tensor::Lane own = tensor::lane();
+  auto* slices = reinterpret_cast<Slice<S>*>(block_memory()) + warp * slices_at_once;
+  const auto R = static_cast<unsigned>(screen.n_directions);
+  const unsigned all_tiles = R / tile_directions;
+  const unsigned shares = (all_tiles + Tiles - 1) / Tiles;
+  const unsigned share = blockIdx.x % shares;
+  // Of the last share some tiles may be the one's before as well.
+  const unsigned first_tile = share * Tiles < all_tiles - Tiles ? share * Tiles : all_tiles - Tiles;
+  const std::size_t first = static_cast<std::size_t>(blockIdx.x / shares) * block_rows + warp * warp_rows + own.g;
+  const auto is_read = [&](std::size_t i) { return i < scores.n && !scores.skips(i); };
+  const bool reads[2] = {is_read(first), is_read(first + 8)};
+  const S* from[2];
 #pragma unroll
   for (unsigned r = 0; r < 2; ++r) {
-    const std::size_t i = first + warp_row + own.g + 8 * r;
+    from[r] = rows.row(reads[r] ? first + 8 * r : 0) + 4 * own.c;
+    if (reads[r]) continue;
+    for (unsigned s = 0; s < slices_at_once; ++s)
+      for (auto& step : slices[s].fours) step[r][lane] = {};
+  }
+
+  double squares[2] = {};
+  CoordinateSums<Tiles> products;
+  const BasisPart* const basis = screen.basis + first_tile * warp_size + lane;
+  const auto add_step = [&](std::size_t step, const Four<S> (&values)[2], unsigned left) {
+    const std::size_t j = step * basis_features + 4 * own.c;
+    const Four<float> center = load_four(screen.center + j, left, true);
+    float x[2][4];
+#pragma unroll
+    for (unsigned r = 0; r < 2; ++r)
+#pragma unroll
+      for (unsigned f = 0; f < 4; ++f) x[r][f] = f < left ? centered(values[r].values[f], center.values[f]) : 0.0f;
+    if (screen.scale != nullptr) {
+      const Four<float> scale = load_four(screen.scale + j, left, true);
+#pragma unroll
+      for (unsigned r = 0; r < 2; ++r)
+#pragma unroll
+        for (unsigned f = 0; f < 4; ++f) x[r][f] *= scale.values[f];
+    }
+#pragma unroll
+    for (unsigned r = 0; r < 2; ++r)
+#pragma unroll
+      for (unsigned f = 0; f < 4; ++f) squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
+    products.add(split(x), basis + step * all_tiles * warp_size);
+  };
+
+  const std::size_t whole = rows.has_aligned_fours() ? d / slice_features : 0;
+  unsigned coming = 0, now = 0;
+  const auto move_on = [](unsigned& slice) { slice = slice + 1 == slices_at_once ? 0 : slice + 1; };
+  for (std::size_t s = 0; s < whole + ahead; ++s) {
+    if (s >= ahead) await_copies<ahead - 1>();
+    if (s < whole) {
+#pragma unroll
+      for (unsigned step = 0; step < slice_steps; ++step)
+#pragma unroll
+        for (unsigned r = 0; r < 2; ++r)
+          if (reads[r])
+            copy_to_block<sizeof(Four<S>), true>(&slices[coming].fours[step][r][lane],
+                                                 from[r] + s * slice_features + step * basis_features);
+      move_on(coming);
+    }
+    commit_copies();
+    if (s < ahead) continue;
+#pragma unroll
+    for (unsigned step = 0; step < slice_steps; ++step) {
+      const auto& fours = slices[now].fours[step];
+      add_step((s - ahead) * slice_steps + step, {fours[0][lane], fours[1][lane]}, 4);
+    }
+    move_on(now);
+    if ((s - ahead + 1) * slice_steps % run_steps == 0) products.end_run();
+  }
+  for (std::size_t step = whole * slice_steps; step * basis_features < d; ++step) {
+    const std::size_t j = step * basis_features + 4 * own.c;
+    const unsigned left = j >= d ? 0 : d - j < 4 ? static_cast<unsigned>(d - j) : 4;
+    const auto values = [&](unsigned r) {
+      return load_four(from[r] + step * basis_features, reads[r] ? left : 0, rows.has_aligned_fours());
+    };
+    add_step(step, {values(0), values(1)}, left);
+    if ((step + 1) % run_steps == 0) products.end_run();
+  }
+  products.end_run();
+#pragma unroll
+  for (unsigned r = 0; r < 2; ++r) {
+    const std::size_t i = first + 8 * r;
     const double norm = tensor::row_sum(squares[r]);
     if (i >= scores.n) continue;
 #pragma unroll
-    for (unsigned t = 0; t < block_tiles; ++t) {
-      if (t >= tiles) continue;
-      float* to = coordinates + i * R + (share * block_tiles + t) * tile_directions + 2 * own.c;
-      to[0] = sums[t][2 * r];
-      to[1] = sums[t][2 * r + 1];
+    for (unsigned t = 0; t < Tiles; ++t) {
+      float* to = coordinates + i * R + (first_tile + t) * tile_directions + 2 * own.c;
+      to[0] = products.sums[t][2 * r];
+      to[1] = products.sums[t][2 * r + 1];
     }
     if (share != 0 || own.c != 0) continue;
     scores.norms[i] = norm;
@@ -282,37 +290,61 @@ __device__ RowTerms row_terms(const float* coordinates, const ScreenView& screen
           static_cast<float>(core::outside_length(scores.norms[i], y_norm, shift) * (1.0 - margin))};
 }
 
-// What a component's columns add up to in the two rows of a lane: |v|^2, sum_l beta_l v_l^2 and the product with the mean.
+// What a component's columns add up to: |v|^2, sum_l beta_l v_l^2 and the product with the mean. In the two rows of a lane; or
+// in one, of all of its lanes' columns or of some.
 struct Products {
   float explained[2] = {}, moved[2] = {}, dot[2] = {};
 };
+struct RowProducts {
+  float explained = 0.0f, moved = 0.0f, dot = 0.0f;
+};
 
-// The sum over the lanes of a row, of row g in even lanes and of row g + 8 in odd ones.
-__device__ float own_row_sum(const float (&parts)[2], bool odd) {
-  float sum = odd ? parts[1] : parts[0];
-  sum += __shfl_xor_sync(all_lanes, odd ? parts[0] : parts[1], 1);
-  return sum + __shfl_xor_sync(all_lanes, sum, 2);
+// Of two lanes' columns, row g in even lanes and row g + 8 in odd ones.
+__device__ RowProducts of_two_lanes(const Products& products, bool odd) {
+  const auto sum = [odd](const float (&parts)[2]) {
+    return (odd ? parts[1] : parts[0]) + __shfl_xor_sync(all_lanes, odd ? parts[0] : parts[1], 1);
+  };
+  return {sum(products.explained), sum(products.moved), sum(products.dot)};
+}
+// Of all four lanes' columns: of the first component in the first two lanes of a row, of the second one in the others.
+__device__ RowProducts of_all_lanes(const RowProducts& first, const RowProducts& second, bool has_second) {
+  const auto sum = [has_second](float of_first, float of_second) {
+    return (has_second ? of_second : of_first) + __shfl_xor_sync(all_lanes, has_second ? of_first : of_second, 2);
+  };
+  return {sum(first.explained, second.explained), sum(first.moved, second.moved), sum(first.dot, second.dot)};
 }
 
 struct Bound {
   float upper, guess;
 };
-__device__ Bound bound(const ScreenView& screen, std::size_t n_factors, std::size_t k, const RowTerms& row, float explained,
-                       float moved, float dot) {
+__device__ Bound bound(const ScreenView& screen, std::size_t n_factors, std::size_t k, const RowTerms& row,
+                       const RowProducts& products) {
+  const ComponentTerms terms = screen.terms[k];
   const core::Outside<float> x{row.outside, row.shift};
-  const core::Leftover<float> left{screen.means_left[k], screen.spreads[k], screen.inverse_noise_roots[k],
-                                   screen.inverse_weights[k]};
-  const float norms = row.y_norm * left.inverse_noise_root * left.inverse_noise_root + screen.mean_norms[k];
-  const float c = core::shadow_distance(norms, dot, explained);
+  const core::Leftover<float> left{terms.mean_left, terms.spread, terms.inverse_noise_root, terms.inverse_weight};
+  const float norms = row.y_norm * left.inverse_noise_root * left.inverse_noise_root + terms.mean_norm;
+  const float c = core::shadow_distance(norms, products.dot, products.explained);
   const float error =
-      core::shadow_distance_error(norms, static_cast<float>(n_factors), screen.epsilon, screen.model_errors[k]);
-  const float q = core::mahalanobis_lower_bound(c, moved, error, x, left);
-  return {core::log_density_bound(screen.log_normalizers[k], q),
-          screen.log_normalizers[k] - 0.5f * core::mahalanobis_guess(c, x, left)};
+      core::shadow_distance_error(norms, static_cast<float>(n_factors), screen.epsilon, terms.model_error);
+  const float q = core::mahalanobis_lower_bound(c, products.moved, error, x, left);
+  return {core::log_density_bound(terms.log_normalizer, q),
+          terms.log_normalizer - 0.5f * core::mahalanobis_guess(c, x, left)};
 }
 
-// A warp has sixteen rows; the block goes through all components together, whose columns stand in whole tiles. In every group
-// the highest guess is marked, the lowest component on a tie.
+// The best component of a group so far, the lowest one on a tie.
+struct Best {
+  float guess = -std::numeric_limits<float>::infinity();
+  unsigned component;
+
+  __device__ void add(float other, unsigned k) {
+    if (!(other > guess || (other == guess && k < component))) return;
+    guess = other;
+    component = k;
+  }
+};
+
+// A warp has sixteen rows; the block goes through all components together, whose columns stand in whole tiles. Bounds are made
+// for two components of a group at once, by two lanes of a row each. In every group the highest guess is marked.
 __global__ void __launch_bounds__(bound_threads, 3)
     bounds_kernel(ModelView model, ScreenView screen, std::size_t d, GroupView groups, ScoreView scores,
                   ScreenSpace space) {
@@ -352,17 +384,19 @@ __global__ void __launch_bounds__(bound_threads, 3)
   __syncwarp();
   const tensor::Lane own = tensor::lane();
   const bool odd = own.c % 2 != 0;
+  const bool has_second = own.c / 2 != 0;
   const unsigned r = own.g + (odd ? 8 : 0);
   const RowTerms of_lane = row_terms(y, screen, d, scores, space, first);
   const auto from = static_cast<int>(r);
   const RowTerms row{__shfl_sync(all_lanes, of_lane.y_norm, from), __shfl_sync(all_lanes, of_lane.shift, from),
                      __shfl_sync(all_lanes, of_lane.outside, from)};
   const std::size_t i = first + r;
-  const bool writes = own.c < 2 && i < scores.n;
-
-  unsigned k = 0, tile_of_component = 0, group = 0, best = 0;
-  float best_guess = -std::numeric_limits<float>::infinity();
+  unsigned k = 0, tile_of_component = 0, group = 0;
+  std::size_t group_end = groups.end(0);
+  Best best{.component = 0};
   Products products;
+  RowProducts first_of_two;
+  bool waits = false;  // the first of two components for the second
   for (unsigned start = 0; start < all_tiles; start += tiles_at_once) {
     await_copies<0>();
     __syncthreads();  // all have come, and the others are done with
@@ -392,36 +426,46 @@ __global__ void __launch_bounds__(bound_threads, 3)
 #pragma unroll
     for (unsigned t = 0; t < tiles_at_once; ++t) {
       if (start + t >= all_tiles) continue;
+      const auto* column_terms = reinterpret_cast<const Four<float>*>(
+          screen.column_terms + static_cast<std::size_t>(start + t) * tile_columns + 2 * own.c);
+      const Four<float> of_two = *column_terms;
 #pragma unroll
       for (unsigned e = 0; e < 4; ++e) {
         const unsigned l = tile_of_component * tile_columns + 2 * own.c + e % 2;
-        const ColumnTerms terms =
-            screen.column_terms[static_cast<std::size_t>(start + t) * tile_columns + 2 * own.c + e % 2];
-        const float v = sums[t][e] - terms.projected_mean;
+        const float v = sums[t][e] - of_two.values[e % 2 * 2];
         if (l == L) {
           products.dot[e / 2] += v;
         } else {
           products.explained[e / 2] += v * v;
-          products.moved[e / 2] += v * v * terms.spread;
+          products.moved[e / 2] += v * v * of_two.values[e % 2 * 2 + 1];
         }
       }
       if (++tile_of_component < component_tiles) continue;
-      const float explained = own_row_sum(products.explained, odd);
-      const float moved = own_row_sum(products.moved, odd);
-      const float dot = own_row_sum(products.dot, odd);
-      const Bound known = bound(screen, L, k, row, explained, moved, dot);
-      if (writes) space.upper[scores.at(i, k)] = known.upper;
-      if (known.guess > best_guess) {
-        best_guess = known.guess;
-        best = k;
-      }
-      products = {};
       tile_of_component = 0;
-      if (++k < groups.end(group)) continue;
-      if (writes && !scores.skips(i)) scores.marks[scores.at(i, best)] = 1;
-      ++group;
-      best = k;
-      best_guess = -std::numeric_limits<float>::infinity();
+      const RowProducts of_two_columns = of_two_lanes(products, odd);
+      products = {};
+      const bool ends_group = ++k == group_end;
+      if (!waits && !ends_group) {
+        first_of_two = of_two_columns;
+        waits = true;
+        continue;
+      }
+      const unsigned first_component = waits ? k - 2 : k - 1;
+      const unsigned own_component = first_component + (has_second ? 1 : 0);
+      const RowProducts of_row =
+          waits ? of_all_lanes(first_of_two, of_two_columns, has_second) : of_all_lanes(of_two_columns, {}, has_second);
+      waits = false;
+      if (own_component < k) {
+        const Bound known = bound(screen, L, own_component, row, of_row);
+        if (i < scores.n) space.upper[scores.at(i, own_component)] = known.upper;
+        best.add(known.guess, own_component);
+      }
+      if (!ends_group) continue;
+      const float other_guess = __shfl_xor_sync(all_lanes, best.guess, 2);
+      best.add(other_guess, __shfl_xor_sync(all_lanes, best.component, 2));
+      if (!has_second && i < scores.n && !scores.skips(i)) scores.marks[scores.at(i, best.component)] = 1;
+      best = {.component = k};
+      if (k < model.n_components) group_end = groups.end(++group);
     }
   }
 }
@@ -442,10 +486,18 @@ __global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace
 template <class S>
 void screen_rows(Stream stream, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
                  const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row) {
-  const std::size_t shares = ceil_div(screen.n_directions, block_directions);
-  launch_with_memory(stream, shares * ceil_div(scores.n, block_rows), coordinate_threads,
-                     stages * sizeof(CoordinateStage<S>), coordinates_kernel<S>, rows, screen, model.n_features, scores,
-                     space.coordinates, bad_row);
+  const std::size_t tiles = screen.n_directions / tile_directions;
+  const std::size_t shares = ceil_div(tiles, most_block_tiles);
+  const std::size_t share_tiles = ceil_div(tiles, 2 * shares) * 2;
+  const auto launch_one = [&](auto kernel) {
+    launch_with_memory(stream, shares * ceil_div(scores.n, block_rows), coordinate_threads,
+                       coordinate_warps * slices_at_once * sizeof(Slice<S>), kernel, rows, screen, model.n_features, scores,
+                       space.coordinates, bad_row);
+  };
+  if (share_tiles == 2) launch_one(coordinates_kernel<S, 2>);
+  else if (share_tiles == 4) launch_one(coordinates_kernel<S, 4>);
+  else if (share_tiles == 6) launch_one(coordinates_kernel<S, 6>);
+  else launch_one(coordinates_kernel<S, most_block_tiles>);
   if (space.moving != nullptr)
     launch_tasks(stream, scores.n, start_coordinates_kernel, screen, model.n_features, scores, space);
   screen_by_coordinates(stream, model, screen, groups, scores, space);

@@ -24,9 +24,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 import mfa_fast
 import shapes
-from device_table import summary, table
+from device_table import kernels, summary, table
 from mfa_fast import MFA, attacks
 from mfa_fast.experiments.problems import (
+    BOUNDARY_TOLERANCE,
     SYMMETRIC_NOISE_STD,
     TOLERANCE,
     cast,
@@ -233,6 +234,27 @@ class Bench:
         twice = replace(shape, n_components=2 * shape.n_components)
         self.add("LD-Grad, 3 steps", twice, seconds, passes=seconds / scoring, against_cpu=against_cpu, tolerance=1e-4)
 
+    def nearest(self):
+        """Find the nearest adversarial examples; the error is the part of the mean distance that is not proved."""
+        shape = self.shape("nearest")
+        classifier = self.workbench.classifier(np.float32)
+        X, y = self.drawn(classifier, shape.n_samples)
+        scoring = self.clock.seconds(lambda: classifier.class_log_likelihood(X))
+        seconds = self.clock.seconds(lambda: attacks.nearest(classifier, X, y), 3)
+        found = attacks.nearest(classifier, X, y)
+        first = slice(COMPARED_ROWS)
+        there = attacks.nearest(classifier, X[first].cpu(), y[first].cpu())
+        proved = found.lower_bound.double().mean() / found.l2.double().mean()
+        self.add(
+            "nearest",
+            replace(shape, n_components=2 * shape.n_components),
+            seconds,
+            passes=seconds / scoring,
+            error=float(1 - proved) if bool(found.success.all()) else float("inf"),
+            against_cpu=relative_error(found.l2[first].cpu().numpy(), there.l2.numpy()),
+            tolerance=BOUNDARY_TOLERANCE,
+        )
+
     def sampled(self):
         shape = self.shape("drawn")
         model = cast(random_mixture(shape, 0.1), np.float32)
@@ -258,7 +280,7 @@ class Bench:
         )
 
     def run(self):
-        for task in (self.symmetric, self.fitted, self.attacked, self.sampled):
+        for task in (self.symmetric, self.fitted, self.attacked, self.nearest, self.sampled):
             task()
             if self.clock.device.type == "cuda":
                 mfa_fast.synchronize()
@@ -286,8 +308,8 @@ def main():
         sys.exit(f"bench/device.py: not as accurate as it must be: {', '.join(wrong)}")
     if arguments.json:
         name = "-".join(device.lower().split()) if arguments.json == "auto" else arguments.json
-        content = {"device": device, "torch": torch.__version__, "ceilings": bench.ceilings, "quick": arguments.quick}
-        write_json(name, {**content, "rows": rows})
+        of_run = {"device": device, "torch": torch.__version__, "kernels": kernels(), "quick": arguments.quick}
+        write_json(name, {**of_run, "ceilings": bench.ceilings, "rows": rows})
 
 
 if __name__ == "__main__":

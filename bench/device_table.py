@@ -1,5 +1,10 @@
 """The table of a CUDA device's figures, on the screen and in the documentation."""
 
+import hashlib
+from pathlib import Path
+
+KERNELS = Path(__file__).parents[1] / "cuda"
+
 COLUMNS = (
     ("task", "task", "{}"),
     ("shape", "shape", "{}"),
@@ -31,6 +36,14 @@ def table(rows):
         for line in cells
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def kernels():
+    """Return a digest of the kernels' sources, by which figures are told from those of other kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(KERNELS.glob("*.cu")) + sorted(KERNELS.glob("*.[ch]pp")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def summary(device, measured):

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from device_table import summary, table
+from device_table import kernels, summary, table
 from mfa_fast.experiments.throughput import text_table
 from shapes import DEVICE_TARGETS
 from table import result_path
@@ -43,7 +43,7 @@ example, the part of the mean distance that is not proved.
 
 # Where there is a result of bench/device.sh.
 MEASURED = """{summary}. Made by `bench/device.sh`, which builds, tests and measures on a machine with a CUDA device, \
-in `{path}`.
+in `{path}`.{changed}
 
 Times are medians of whole calls. `bandwidth` counts X once, as a part of what a copy of the same run moves (for
 samples: of what filling memory writes); `product` is the rate of the dense product's arithmetic over that of torch's
@@ -55,6 +55,12 @@ is the last column. Beside them stands what the project set itself: for `passes`
 {table}
 ```
 """
+
+# Where that was with other kernels than there are now.
+CHANGED = """
+
+**The kernels have been changed since.** As they are now they are compiled, and tested as compiled for the CPU; they
+have not been measured yet."""
 
 # Where there is none.
 UNMEASURED = """The CUDA kernels are compiled, not yet run on a GPU. Their sources are tested as compiled for the CPU,
@@ -77,12 +83,15 @@ def on_device():
         result = json.loads(path.read_text())
         if "device" in result:
             line, rows = summary(result["device"], result["ceilings"]), table(result["rows"]).rstrip()
-            found.append(MEASURED.format(summary=line, path=path.relative_to(PAGE.parents[1]), table=rows).rstrip())
+            changed = "" if result.get("kernels") == kernels() else CHANGED
+            path = path.relative_to(PAGE.parents[1])
+            found.append(MEASURED.format(summary=line, path=path, changed=changed, table=rows).rstrip())
     if found:
         return "\n\n".join(found)
     targets = "\n".join(
         f"- {task}: {' and '.join(TARGET_WORDS[name].format(value) for name, value in wanted.items())}"
         for task, wanted in DEVICE_TARGETS.items()
+        if wanted
     )
     return UNMEASURED.format(targets=targets)
 

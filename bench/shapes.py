@@ -55,6 +55,7 @@ DEVICE_SHAPES = {
     "symmetric": Shape("faces-160", 12_288, 160, 10, 200_000),
     "fitted": Shape("mnist-fit", 784, 50, 6, 2_000_000),
     "attacked": Shape("mnist-25", 784, 25, 6, 500_000),
+    "nearest": Shape("mnist-25", 784, 25, 6, 20_000),
     "drawn": Shape("mnist-25", 784, 25, 6, 2_000_000),
 }
 DEVICE_DENSE_BYTES = 1 << 30  # of differences between rows and means, which the dense evaluation holds at a time
@@ -64,6 +65,7 @@ DEVICE_TARGETS = {
     "score, fitted": {"bandwidth": 0.25, "dense": 50.0},
     "EM iteration": {"passes": 2.5},
     "LD-Grad, 3 steps": {"passes": 2.5},
+    "nearest": {},
     "sample": {"bandwidth": 0.50},
 }
 

@@ -36,8 +36,9 @@ struct alignas(thread_marks) Marks {
 // One block per component and segment of rows.
 template <bool Fill>
 __global__ void segment_kernel(const std::uint8_t* marks, std::uint8_t mark, std::size_t n, std::size_t stride,
-                               std::size_t segments, int* counts, int* rows) {
+                               std::size_t segments, const int* if_not_zero, int* counts, int* rows) {
   __shared__ int warp_counts[block_warps];
+  if (if_not_zero != nullptr && *if_not_zero == 0) return;
   const std::size_t k = blockIdx.x / segments;
   const std::size_t first = blockIdx.x % segments * segment_rows + threadIdx.x * thread_marks;
   Marks own{};
@@ -58,8 +59,9 @@ __global__ void segment_kernel(const std::uint8_t* marks, std::uint8_t mark, std
 }
 
 // Counts become where their entries begin. One block.
-__global__ void scan_kernel(std::size_t n_components, std::size_t segments, EntryView list) {
+__global__ void scan_kernel(std::size_t n_components, std::size_t segments, const int* if_not_zero, EntryView list) {
   __shared__ int warp_counts[block_warps];
+  if (if_not_zero != nullptr && *if_not_zero == 0) return;
   const std::size_t all = n_components * segments;
   const std::size_t share = (all + task_threads - 1) / task_threads;
   const std::size_t begin = threadIdx.x * share;
@@ -91,13 +93,13 @@ __global__ void scan_kernel(std::size_t n_components, std::size_t segments, Entr
 }  // namespace
 
 void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, std::size_t n_components, std::size_t n,
-                  std::size_t stride, const EntryView& out) {
+                  std::size_t stride, const EntryView& out, const int* if_not_zero) {
   const std::size_t segments = ceil_div(n, segment_rows);
   launch(stream, n_components * segments, task_threads, segment_kernel<false>, marks, mark, n, stride, segments,
-         out.counts, out.rows);
-  launch(stream, 1, task_threads, scan_kernel, n_components, segments, out);
+         if_not_zero, out.counts, out.rows);
+  launch(stream, 1, task_threads, scan_kernel, n_components, segments, if_not_zero, out);
   launch(stream, n_components * segments, task_threads, segment_kernel<true>, marks, mark, n, stride, segments,
-         out.counts, out.rows);
+         if_not_zero, out.counts, out.rows);
 }
 
 }  // namespace mfa::cuda

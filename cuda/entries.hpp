@@ -29,11 +29,12 @@ inline EntryView lay_out_entries(Arena& arena, std::size_t n_components, std::si
           arena.take<int>(n_components * ceil_div(capacity_rows, segment_rows))};
 }
 
-// Computes  the list of all (i, k) with marks[k, i] equal to `mark`.
+// Computes  the list of all (i, k) with marks[k, i] equal to `mark`. Nothing is done where *if_not_zero is 0, which may be
+//           null for 1.
 // Shapes    marks (K, stride), of which n rows count; the stride is a multiple of thread_marks.
 // Cost      two passes over the marks; integers, so that the order is the same every time.
 void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, std::size_t n_components, std::size_t n,
-                  std::size_t stride, const EntryView& out);
+                  std::size_t stride, const EntryView& out, const int* if_not_zero = nullptr);
 
 #if defined(__CUDACC__) || defined(MFA_CUDA_EMULATION)
 

@@ -89,8 +89,8 @@ void Scorer<S>::begin(Stream stream, const Blas& blas) {
 }
 
 template <class S>
-void Scorer<S>::list_marked() {
-  list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_);
+void Scorer<S>::list_marked(const int* if_not_zero) {
+  list_entries(stream_, scores_.marks, 1, model().n_components, scores_.n, scores_.stride, entries_, if_not_zero);
 }
 
 template <class S>
@@ -157,7 +157,7 @@ void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_
   // Products of all may be coarse; of what screening leaves that is known.
   const int* any_coarse = screening_ ? any_coarse_ : nullptr;
   launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, any_coarse, scores_);
-  list_marked();
+  list_marked(any_coarse);
   refine(stream_, rows, model(), 0.0, any_coarse, entries_, scores_, scratch_);
 }
 

@@ -76,7 +76,7 @@ class Scorer {
 
  private:
   void take(const Rows<S>& rows, const std::uint8_t* skip);
-  void list_marked();
+  void list_marked(const int* if_not_zero = nullptr);
   // From the candidates of screening.
   void evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
 

@@ -247,7 +247,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
   // What a step does to a row's coordinates is known from those of the parameters, unless it is clipped.
   const bool follows = std::isinf(options.clip_low) && std::isinf(options.clip_high) && scorer.follow_rows();
   Gradients<T> gradients;
-  PairSteps pair_steps;
+  PairSteps<T> pair_steps;
   Attack attack{};
   double* priors = nullptr;
   const auto lay_out = [&](Arena& arena, std::size_t stride) {
@@ -296,7 +296,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
       if (in_pairs) {
         const PairView pairs{attack.done, attack.source, attack.target, attack.gap};
         const StepLimits limits{options.overshoot, options.clip_low, options.clip_high};
-        pair_steps.step<T>(stream, now, scorer, pairs, limits, attack.steps, {out.x_adv, out.l2, out.n_steps});
+        pair_steps.step(stream, now, scorer, pairs, limits, attack.steps, {out.x_adv, out.l2, out.n_steps});
       } else {
         gradients.add_up(stream, now, scorer, K);
         gradients.curve(stream, scorer);

@@ -34,6 +34,14 @@ std::size_t resident_blocks() {
   return static_cast<std::size_t>(processors) * blocks_per_processor;
 }
 
+std::size_t room_in_block() {
+  constexpr int declared = 20 << 10;  // or less, by every kernel that asks
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
+  return static_cast<std::size_t>(bytes - declared);
+}
+
 // What is allowed without asking is less than what a kernel and its launch take together.
 void allow_block_memory(const void* kernel, std::size_t bytes) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),

@@ -35,6 +35,8 @@ void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes
 void fill_zero(Stream stream, void* at, std::size_t bytes);
 // Blocks that keep the whole device busy, for kernels whose blocks take task after task.
 std::size_t resident_blocks();
+// Bytes of shared memory that kernels can be launched with, beside what they declare themselves.
+std::size_t room_in_block();
 // Lets a kernel be launched with so much shared memory.
 void allow_block_memory(const void* kernel, std::size_t bytes);
 // Why there is no device to run on; empty where there is one.

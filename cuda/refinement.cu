@@ -46,8 +46,8 @@ __device__ double residual_pass(const Rows<S>& rows, const Tile& members, const 
   const double scalar = model.inverse_scalars[k];
   const double* mean = model.component_mean(k);
   const double* singles[n_singles] = {mean, spherical ? mean : model.component_inverse_noise(k)};
-  const Run runs[1] = {{model.component_loadings(k), copied_lines(L)}};
-  const Sources<S, n_singles, 1> from = sources(rows, members, d, singles, runs, line_places(L));
+  const Run runs[1] = {factor_run<Copied>(model.component_loadings(k), L)};
+  const Sources<S, n_singles, 1> from = sources(rows, members, d, singles, runs, run_places<Copied>(L));
   const auto minus_factor = [&](unsigned m, unsigned l) {
     return -scratch.z[(m * matrix_rows + tensor::lane().g) * L + l];
   };
@@ -153,12 +153,12 @@ std::size_t refinement_scratch(std::size_t n_factors) { return resident_blocks()
 template <class S>
 void refine(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const int* any_coarse,
             const EntryView& entries, const ScoreView& scores, double* scratch) {
-  const auto kernel = model.n_factors <= tile_columns          ? refinement_kernel<S, 1, true>
-                      : model.n_factors <= most_copied_factors ? refinement_kernel<S, 2, true>
-                                                               : refinement_kernel<S, 2, false>;
-  const PieceMemory memory = memory_for(Piece<S>::bytes(n_singles + line_places(model.n_factors)));
-  launch_with_memory(stream, resident_blocks(), tile_block_threads, memory.bytes(), kernel, rows, model, tolerance,
-                     any_coarse, entries, scores, scratch, memory);
+  const auto [pieces, copied] = memory_for<S>(n_singles, 1, model.n_factors, 0);
+  const auto kernel = !copied                            ? refinement_kernel<S, 2, false>
+                      : model.n_factors <= tile_columns ? refinement_kernel<S, 1, true>
+                                                         : refinement_kernel<S, 2, true>;
+  launch_with_memory(stream, resident_blocks(), tile_block_threads, pieces.bytes(), kernel, rows, model, tolerance,
+                     any_coarse, entries, scores, scratch, pieces);
 }
 
 #define MFA_INSTANTIATE(S)                                                                                        \

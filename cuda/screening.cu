@@ -253,8 +253,7 @@ __global__ void move_coordinates_kernel(ModelView model, ScreenView screen, Scor
                                                  std::numeric_limits<float>::epsilon());
 }
 
-constexpr unsigned bound_warps = 8;
-constexpr unsigned bound_threads = bound_warps * warp_size;
+constexpr unsigned most_bound_warps = 8;
 // Tiles of columns that a block copies, and multiplies its rows by, at once.
 constexpr unsigned tiles_at_once = 4;
 constexpr unsigned column_stages = 2;
@@ -262,8 +261,8 @@ constexpr unsigned column_stages = 2;
 // A block's memory: coordinates, in rows that are longer than they need be, so that the lanes' parts of them lie in different
 // banks; and columns.
 constexpr unsigned padding = 8;
-inline std::size_t bound_memory(std::size_t n_directions) {
-  return bound_warps * warp_rows * (n_directions + padding) * sizeof(float) +
+inline std::size_t bound_memory(std::size_t n_directions, unsigned warps) {
+  return warps * warp_rows * (n_directions + padding) * sizeof(float) +
          column_stages * tiles_at_once * n_directions / tensor_depth * warp_size * sizeof(ColumnPart);
 }
 
@@ -345,18 +344,19 @@ struct Best {
 
 // A warp has sixteen rows; the block goes through all components together, whose columns stand in whole tiles. Bounds are made
 // for two components of a group at once, by two lanes of a row each. In every group the highest guess is marked.
-__global__ void __launch_bounds__(bound_threads, 3)
+__global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
     bounds_kernel(ModelView model, ScreenView screen, std::size_t d, GroupView groups, ScoreView scores,
                   ScreenSpace space) {
   __shared__ int any_wanted;
   const auto R = static_cast<unsigned>(screen.n_directions);
   const unsigned steps = R / tensor_depth;
   const unsigned row_length = R + padding;
+  const unsigned warps = blockDim.x / warp_size;
   auto* coordinates = reinterpret_cast<float*>(block_memory());
-  auto* columns = reinterpret_cast<ColumnPart*>(coordinates + bound_warps * warp_rows * row_length);
+  auto* columns = reinterpret_cast<ColumnPart*>(coordinates + warps * warp_rows * row_length);
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned lane = threadIdx.x % warp_size;
-  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * bound_warps + warp) * warp_rows;
+  const std::size_t first = (static_cast<std::size_t>(blockIdx.x) * warps + warp) * warp_rows;
   const std::size_t own_row = first + lane % warp_rows;
   if (threadIdx.x == 0) any_wanted = 0;
   __syncthreads();
@@ -371,7 +371,7 @@ __global__ void __launch_bounds__(bound_threads, 3)
   const auto fetch = [&](unsigned start) {
     ColumnPart* to = columns + start / tiles_at_once % column_stages * stage_parts;
     const unsigned count = (all_tiles - start < tiles_at_once ? all_tiles - start : tiles_at_once) * steps * warp_size;
-    for (unsigned part = threadIdx.x; part < count; part += bound_threads)
+    for (unsigned part = threadIdx.x; part < count; part += blockDim.x)
       copy_to_block<sizeof(ColumnPart)>(to + part, screen.columns + static_cast<std::size_t>(start) * steps * warp_size + part);
   };
   fetch(0);
@@ -507,9 +507,11 @@ void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenVi
                            const ScoreView& scores, const ScreenSpace& space) {
   fill_zero(stream, scores.known, model.n_components * scores.stride);
   fill_zero(stream, scores.marks, model.n_components * scores.stride);
-  launch_with_memory(stream, ceil_div(scores.n, bound_warps * warp_rows), bound_threads,
-                     bound_memory(screen.n_directions), bounds_kernel, model, screen, model.n_features, groups, scores,
-                     space);
+  unsigned warps = most_bound_warps;
+  while (warps > 1 && bound_memory(screen.n_directions, warps) > room_in_block()) warps /= 2;
+  launch_with_memory(stream, ceil_div(scores.n, warps * warp_rows), warps * warp_size,
+                     bound_memory(screen.n_directions, warps), bounds_kernel, model, screen, model.n_features, groups,
+                     scores, space);
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,

@@ -69,7 +69,7 @@ constexpr unsigned n_runs = 2;
 
 template <class T, bool Spherical>
 using PairSources = Sources<T, n_singles(Spherical), n_runs>;
-template <class T, bool Spherical>
+template <class T, bool Spherical, bool Copied>
 __device__ PairSources<T, Spherical> pair_sources(const Rows<T>& rows, const ModelView& model, const PairTile& tile) {
   const auto [source, target] = tile.components;
   const double* singles[n_singles(Spherical)] = {model.component_mean(source), model.component_mean(target), model.center};
@@ -77,9 +77,10 @@ __device__ PairSources<T, Spherical> pair_sources(const Rows<T>& rows, const Mod
     singles[weight_line(0)] = model.component_inverse_noise(source);
     singles[weight_line(1)] = model.component_inverse_noise(target);
   }
-  const unsigned copied = copied_lines(model.n_factors);
-  const Run columns[n_runs] = {{model.component_columns(source), copied}, {model.component_columns(target), copied}};
-  return sources(rows, tile.members, model.n_features, singles, columns, line_places(model.n_factors));
+  const std::size_t L = model.n_factors;
+  const Run columns[n_runs] = {factor_run<Copied>(model.component_columns(source), L),
+                               factor_run<Copied>(model.component_columns(target), L)};
+  return sources(rows, tile.members, model.n_features, singles, columns, run_places<Copied>(L));
 }
 
 // Of a piece: rows, and what is made of them.
@@ -264,7 +265,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
       const PairTile tile{members, {members.component, static_cast<std::size_t>(target)}};
       bring_factors(model, scores, tile, factors);
       __syncthreads();
-      const PairSources<T, Spherical> from = pair_sources<T, Spherical>(rows, model, tile);
+      const PairSources<T, Spherical> from = pair_sources<T, Spherical, Copied>(rows, model, tile);
       const std::size_t i = members.row(row);
       const double a = step_length<T, Spherical, Copied>(from, in_line, model, tile, pairs.gaps[i], limits.overshoot, factors, memory,
                                                  parts);
@@ -284,15 +285,19 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
 
 }  // namespace
 
-void PairSteps::lay_out(Arena& arena, const ModelView& model, std::size_t stride) {
+template <class T>
+void PairSteps<T>::lay_out(Arena& arena, const ModelView& model, std::size_t stride) {
   by_target_ = lay_out_entries(arena, model.n_components, stride, stride);
-  const bool beside = copied_lines(model.n_factors) == model.n_factors;
-  scratch_ = beside ? nullptr : arena.take<double>(resident_blocks() * factor_count(model.n_factors));
+  const std::size_t factors = factor_count(model.n_factors);
+  const std::size_t bytes = factors * sizeof(double);
+  const auto [pieces, copied] = memory_for<T>(n_singles(model.inverse_noise == nullptr), n_runs, model.n_factors, bytes);
+  memory_ = {pieces, copied};
+  scratch_ = copied ? nullptr : arena.take<double>(resident_blocks() * factors);
 }
 
 template <class T>
-void PairSteps::step(Stream stream, const Rows<T>& rows, const Scorer<T>& scorer, const PairView& pairs,
-                     const StepLimits& limits, const StepView& steps, const StepOutput<T>& out) {
+void PairSteps<T>::step(Stream stream, const Rows<T>& rows, const Scorer<T>& scorer, const PairView& pairs,
+                        const StepLimits& limits, const StepView& steps, const StepOutput<T>& out) {
   const ScoreView& scores = scorer.scores();
   const ModelView& model = scorer.model();
   const EntryView& entries = scorer.entries();
@@ -309,23 +314,17 @@ void PairSteps::step(Stream stream, const Rows<T>& rows, const Scorer<T>& scorer
   launch_tasks(stream, scores.n, rows_of_places_kernel, K, by_target_, entries);
   fill_zero(stream, steps.lengths, scores.n * sizeof(double));
   const StepOutput<T> own{out.x + rows.first * model.n_features, out.l2 + rows.first, out.n_steps + rows.first};
-  const bool spherical = model.inverse_noise == nullptr;
-  const PieceMemory memory = memory_for(Piece<T>::bytes(n_singles(spherical) + n_runs * line_places(model.n_factors)));
-  const std::size_t beside = scratch_ == nullptr ? factor_count(model.n_factors) * sizeof(double) : 0;
-  const auto launch_one = [&](auto kernel) {
-    launch_with_memory(stream, resident_blocks(), tile_block_threads, memory.bytes() + beside, kernel, rows, model, pairs,
-                       entries, scores, limits, steps, own, scratch_, memory);
+  const auto [pieces, copied] = memory_;
+  const std::size_t beside = copied ? factor_count(model.n_factors) * sizeof(double) : 0;
+  const auto launch_one = [&, pieces = pieces](auto kernel) {
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, pieces.bytes() + beside, kernel, rows, model, pairs,
+                       entries, scores, limits, steps, own, scratch_, pieces);
   };
-  const bool copied = scratch_ == nullptr;
-  if (spherical) launch_one(copied ? step_kernel<T, true, true> : step_kernel<T, true, false>);
+  if (model.inverse_noise == nullptr) launch_one(copied ? step_kernel<T, true, true> : step_kernel<T, true, false>);
   else launch_one(copied ? step_kernel<T, false, true> : step_kernel<T, false, false>);
 }
 
-#define MFA_INSTANTIATE(T)                                                                                      \
-  template void PairSteps::step(Stream, const Rows<T>&, const Scorer<T>&, const PairView&, const StepLimits&, \
-                                const StepView&, const StepOutput<T>&);
-MFA_INSTANTIATE(float)
-MFA_INSTANTIATE(double)
-#undef MFA_INSTANTIATE
+template class PairSteps<float>;
+template class PairSteps<double>;
 
 }  // namespace mfa::cuda

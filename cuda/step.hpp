@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "scorer.hpp"
+#include "tile_products.hpp"
 
 namespace mfa::cuda {
 
@@ -29,6 +30,7 @@ struct StepOutput {
 };
 
 // Rows sorted by their pair, so that those of one pair are moved together.
+template <class T>
 class PairSteps {
  public:
   void lay_out(Arena& arena, const ModelView& model, std::size_t stride);
@@ -41,12 +43,12 @@ class PairSteps {
   //           cores, and for more than eight factors 8 d L for every eight.
   // Numerics  g is never kept: it is made twice, in double.
   // Source    Richardson & Weiss, appendix C.2; S^-1 by Woodbury's identity.
-  template <class T>
   void step(Stream stream, const Rows<T>& rows, const Scorer<T>& scorer, const PairView& pairs, const StepLimits& limits,
             const StepView& steps, const StepOutput<T>& out);
 
  private:
   EntryView by_target_{};
+  FactorMemory memory_{};
   double* scratch_ = nullptr;  // of blocks, where there are more factors than fit in their memory
 };
 

@@ -62,11 +62,18 @@ struct FactorLines {
     else return {{number(l, 2 * at), number(l, 2 * at + 1)}};
   }
 };
-inline constexpr std::size_t most_copied_factors = 48;
-// Of L lines, those that are copied to pieces, and the places for them.
-MFA_HD constexpr unsigned copied_lines(std::size_t L) { return L <= most_copied_factors ? static_cast<unsigned>(L) : 0; }
+// The places of L lines in a piece.
 MFA_HD constexpr unsigned line_places(std::size_t L) {
-  return (copied_lines(L) + lines_at_once - 1) / lines_at_once * lines_at_once;
+  return (static_cast<unsigned>(L) + lines_at_once - 1) / lines_at_once * lines_at_once;
+}
+// Those that a piece has a run of.
+template <bool Copied>
+__device__ Run factor_run(const double* lines, std::size_t L) {
+  return {lines, Copied ? static_cast<unsigned>(L) : 0};
+}
+template <bool Copied>
+__device__ unsigned run_places(std::size_t L) {
+  return Copied ? line_places(L) : 0;
 }
 
 // Run r of a piece that begins with a feature.
@@ -142,11 +149,22 @@ __device__ void store_numbers(const double (&numbers)[Numbers][row_matrices], un
     }
 }
 
-// Memory for pieces of so many lines: three of them to a warp where there is room.
-inline PieceMemory memory_for(std::size_t piece_bytes) {
-  constexpr std::size_t room = std::size_t{100} << 10;
-  const PieceMemory three{piece_bytes, 3};
-  return three.bytes() <= room ? three : PieceMemory{piece_bytes, 2};
+// Memory for pieces with the lines of `runs` times L factors where a block has room for that, and `beside` bytes more; else for
+// pieces without.
+struct FactorMemory {
+  PieceMemory pieces;
+  bool copied;
+};
+template <class S>
+FactorMemory memory_for(unsigned singles, unsigned runs, std::size_t L, std::size_t beside) {
+  // With more than that the blocks of a processor would be too few.
+  constexpr std::size_t enough = std::size_t{100} << 10;
+  const PieceMemory two{Piece<S>::bytes(singles + runs * line_places(L)), 2};
+  const PieceMemory three{two.piece_bytes, 3};
+  const std::size_t room = room_in_block();
+  if (three.bytes() <= enough && three.bytes() + beside <= room) return {three, true};
+  if (two.bytes() + beside <= room) return {two, true};
+  return {{Piece<S>::bytes(singles), 3}, false};
 }
 
 }  // namespace mfa::cuda

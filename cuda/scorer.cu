@@ -17,7 +17,8 @@ __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, 
 }
 
 // Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
-// section 1; nothing where *any_coarse is 0, which may be null for 1. One thread per row and group.
+// section 1. With any_coarse only in groups of which something is: *any_coarse tells whether there are any, so that what is done
+// to a row does not depend on the others. One thread per row and group.
 __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, const int* any_coarse, ScoreView scores) {
   const auto [i, g] = cell_of_thread(scores);
   if (g >= groups.count || (any_coarse != nullptr && *any_coarse == 0)) return;
@@ -32,6 +33,7 @@ __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, con
   const auto may_be_best = [&](std::size_t at) { return !(scores.values[at] + scores.errors[at] < floor); };
   double largest_error = 0.0, n_terms = 0.0;
   int n_best = 0;
+  bool coarse = any_coarse == nullptr;
   core::LogSumExp sum;
   for (std::size_t k = begin; k < end; ++k) {
     const std::size_t at = scores.at(i, k);
@@ -39,8 +41,10 @@ __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, con
     largest_error = scores.errors[at] > largest_error ? scores.errors[at] : largest_error;
     n_terms += 1.0;
     n_best += may_be_best(at) ? 1 : 0;
+    coarse = coarse || !(scores.errors[at] <= score_tolerance<double> * std::abs(scores.values[at]));
     sum.add(scores.values[at]);
   }
+  if (!coarse) return;
   // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
   // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
   // they are where their shares are small enough.

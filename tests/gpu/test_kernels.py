@@ -191,6 +191,21 @@ def test_a_row_does_not_depend_on_its_neighbours(device):
     assert all(np.array_equal(again[name], value) for name, value in together.items())
 
 
+def test_a_row_beside_one_that_needs_the_residual_form_stays_the_same(device):
+    p = _parameters((20, 256, 3), noise_std=0.1)
+    p.weights[:2] = p.weights[:2].mean()
+    for array in p:
+        array[1] = array[0]  # which of the two is better cannot be told
+    X = ref.random_samples(p, 60).astype(np.float32)
+    far = (p.means[5] + 1e4 * p.loadings[5, 0]).astype(np.float32)
+    model, groups = device.model(p), np.array([0, 20])
+    alone = _reduce(device, model, X, groups, np.float32, exact=False)
+    beside = _reduce(device, model, np.vstack([X, far]), groups, np.float32, exact=False)
+    for name, value in alone.items():
+        assert np.array_equal(beside[name][:60], value), name
+    assert relative_error(beside["log_sum"][60], ref.score_samples(far[None], p)) <= LOG_DENSITY[X.dtype]
+
+
 def _zeros(K, d, L):
     return [np.zeros(shape) for shape in ((K,), (K, L), (K, L, L), (K, L + 1, d), (K, d))]
 

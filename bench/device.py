@@ -8,7 +8,8 @@ once and is a fraction of what a copy of the same run moves, counting bytes read
 filling memory writes); `product` counts the flops of the dense product, 2 n d K (L + 1), as a fraction of the rate of
 torch's largest product in TF32, so it is above 1 where screening spares more than that; `passes` are scoring passes
 over the same rows; `dense` is how many times longer the dense evaluation takes per row. The error is relative, of some
-rows, against long double; `CPU` the same against the kernels of the CPU.
+rows, against long double (of the nearest adversarial example and of samples, what their tasks say); `CPU` the same
+against the kernels of the CPU.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import mfa_fast
 import shapes
-from device_table import kernels, summary, table
+from device_table import kernels_digest, summary, table
 from mfa_fast import MFA, attacks
 from mfa_fast.experiments.problems import (
     BOUNDARY_TOLERANCE,
@@ -256,6 +257,7 @@ class Bench:
         )
 
     def sampled(self):
+        """Draw samples; the error is that of their mean squared distance from their components."""
         shape = self.shape("drawn")
         model = cast(random_mixture(shape, 0.1), np.float32)
         out = torch.empty(shape.n_samples, shape.n_features, device=self.clock.device)
@@ -308,8 +310,15 @@ def main():
         sys.exit(f"bench/device.py: not as accurate as it must be: {', '.join(wrong)}")
     if arguments.json:
         name = "-".join(device.lower().split()) if arguments.json == "auto" else arguments.json
-        of_run = {"device": device, "torch": torch.__version__, "kernels": kernels(), "quick": arguments.quick}
-        write_json(name, {**of_run, "ceilings": bench.ceilings, "rows": rows})
+        content = {
+            "device": device,
+            "torch": torch.__version__,
+            "kernels": kernels_digest(),
+            "quick": arguments.quick,
+            "ceilings": bench.ceilings,
+            "rows": rows,
+        }
+        write_json(name, content)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The table of a CUDA device's figures, on the screen and in the documentation."""
+"""The table of a CUDA device's figures, on the screen and in the documentation, and which kernels they are of."""
 
 import hashlib
 from pathlib import Path
 
-KERNELS = Path(__file__).parents[1] / "cuda"
+SOURCES = [Path(__file__).parents[1] / folder for folder in ("cuda", "cpp/core")]
 
 COLUMNS = (
     ("task", "task", "{}"),
@@ -38,10 +38,10 @@ def table(rows):
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def kernels():
-    """Return a digest of the kernels' sources, by which figures are told from those of other kernels."""
+def kernels_digest():
+    """Return a digest of the sources that kernels are made of, by which figures are told from those of other kernels."""
     digest = hashlib.sha256()
-    for path in sorted(KERNELS.glob("*.cu")) + sorted(KERNELS.glob("*.[ch]pp")):
+    for path in sorted(p for folder in SOURCES for pattern in ("*.cu", "*.[ch]pp") for p in folder.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from device_table import kernels, summary, table
+from device_table import kernels_digest, summary, table
 from mfa_fast.experiments.throughput import text_table
 from shapes import DEVICE_TARGETS
 from table import result_path
@@ -49,18 +49,20 @@ Times are medians of whole calls. `bandwidth` counts X once, as a part of what a
 samples: of what filling memory writes); `product` is the rate of the dense product's arithmetic over that of torch's
 largest product in TF32, above 1 where screening spares more than that; `passes` are scoring passes over the same rows;
 `dense` is how many times longer a dense evaluation in torch takes per row (float32, batched Woodbury), whose own error
-is the last column. Beside them stands what the project set itself: for `passes` the most, for the others the least.
+is the last column. The error of the nearest adversarial example is the part of the mean distance that is not proved;
+that of samples, how far their mean squared distance from their components is from what it should be. Beside them stands
+what the project set itself: for `passes` the most, for the others the least.
 
 ```text
 {table}
 ```
 """
 
-# Where that was with other kernels than there are now.
+# Where the sources were others then.
 CHANGED = """
 
-**The kernels have been changed since.** As they are now they are compiled, and tested as compiled for the CPU; they
-have not been measured yet."""
+**The kernels' sources have been changed since.** As they are now they are compiled, and tested as compiled for the CPU;
+they have not been measured yet."""
 
 # Where there is none.
 UNMEASURED = """The CUDA kernels are compiled, not yet run on a GPU. Their sources are tested as compiled for the CPU,
@@ -83,7 +85,7 @@ def on_device():
         result = json.loads(path.read_text())
         if "device" in result:
             line, rows = summary(result["device"], result["ceilings"]), table(result["rows"]).rstrip()
-            changed = "" if result.get("kernels") == kernels() else CHANGED
+            changed = "" if result.get("kernels") == kernels_digest() else CHANGED
             path = path.relative_to(PAGE.parents[1])
             found.append(MEASURED.format(summary=line, path=path, changed=changed, table=rows).rstrip())
     if found:

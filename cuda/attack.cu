@@ -282,7 +282,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
       Rows<T> now = moved;
       if constexpr (std::is_same_v<S, T>)
         if (step == 0 && !copies) now = part;
-      if (follows && step > 0) scorer.score_followed_groups(now, core::gap_tolerance, attack.done);
+      if (follows && step > 0) scorer.score_groups_by_coordinates(now, core::gap_tolerance, attack.done);
       else scorer.score_groups(now, core::gap_tolerance, attack.done);
       launch_tasks(stream, count, choose_kernel<T>, choice, false, labels, first, scorer.scores(), attack, out);
       scorer.sharpen(now, score_tolerance<double>, attack.settled);

@@ -114,7 +114,7 @@ __device__ inline unsigned char* block_memory() {
 
 // Copies `Bytes` (4, 8 or a multiple of 16, aligned like that) to shared memory while the block goes on. Those of a thread
 // since its last commit_copies() make up a group; await_copies<n>() waits until no more than its n newest are under way. What
-// is copied Once stays out of the processor's own cache.
+// is copied Once stays out of the processor's own cache, in pieces of 16 bytes; smaller ones cannot.
 template <unsigned Bytes, bool Once = false>
 __device__ void copy_to_block(void* to, const void* from) {
 #if defined(MFA_CUDA_EMULATION)

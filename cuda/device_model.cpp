@@ -77,16 +77,12 @@ class DeviceModel::Upload {
   }
 
   void finish(Stream stream, const Allocate& allocate) {
-    const std::size_t bytes = bytes_ + read_beyond;
-    auto* memory = static_cast<char*>(allocate(bytes));
-    fill_zero(stream, memory, bytes);
+    auto* memory = static_cast<char*>(allocate(bytes_));
     for (const auto& copy : copies_) copy(stream, memory);
   }
 
  private:
   static constexpr std::size_t alignment = 256;
-  // Whole stages of features may be read where only a part of one is left, and what is too much multiplied by 0.
-  static constexpr std::size_t read_beyond = 1024;
   std::size_t bytes_ = 0;
   std::vector<std::function<void(Stream, char*)>> copies_;
   std::vector<std::shared_ptr<const void>> kept_;

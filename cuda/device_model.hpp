@@ -45,8 +45,12 @@ struct alignas(16) ColumnPart {
   float high[2], low[2];
 };
 // Of one column of a shadow: what is taken off its product, and beta_l.
-struct alignas(8) ColumnTerms {
+struct ColumnTerms {
   float projected_mean, spread;
+};
+// Of the two columns whose sums a lane has.
+struct alignas(16) TwoColumnTerms {
+  ColumnTerms of[2];
 };
 // Of one component, what core/screening.hpp makes a bound of.
 struct alignas(16) ComponentTerms {

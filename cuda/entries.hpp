@@ -8,7 +8,7 @@
 
 namespace mfa::cuda {
 
-// Entries of one component that are computed together, so that its loadings are read once for all of them.
+// Entries of one component that are computed together, so that its parameters are read once for all of them.
 inline constexpr std::size_t tile_entries = 32;
 // Rows that one block looks through for entries, and a thread.
 inline constexpr std::size_t thread_marks = 16;
@@ -29,8 +29,8 @@ inline EntryView lay_out_entries(Arena& arena, std::size_t n_components, std::si
           arena.take<int>(n_components * ceil_div(capacity_rows, segment_rows))};
 }
 
-// Computes  the list of all (i, k) with marks[k, i] equal to `mark`. Nothing is done where *if_not_zero is 0, which may be
-//           null for 1.
+// Computes  the list of all (i, k) with marks[k, i] equal to `mark`. Nothing is done where if_not_zero is given and
+//           points to 0.
 // Shapes    marks (K, stride), of which n rows count; the stride is a multiple of thread_marks.
 // Cost      two passes over the marks; integers, so that the order is the same every time.
 void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, std::size_t n_components, std::size_t n,

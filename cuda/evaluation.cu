@@ -28,14 +28,14 @@ struct Sums {
 
 // Columns that there are none of are multiplied all the same, whatever stands in their place: their products are no one's.
 template <class S, unsigned Tiles, bool Spherical>
-__device__ void add_piece(const Piece<S>& piece, Sums<Tiles>& sums) {
+__device__ void add_piece(const Piece<S>& piece, const Sources<S, n_singles(Spherical), 1>& from, Sums<Tiles>& sums) {
   TilePart rest;
   read_rows(piece, rest);
 #pragma unroll
   for (unsigned h = 0; h < 2; ++h) {
-    const Two mean = piece.pair(Tiles * tile_columns, lane_pair(h));
+    const Two mean = piece.pair(from.single_line(0), lane_pair(h));
     Two weight{};
-    if constexpr (!Spherical) weight = piece.pair(Tiles * tile_columns + 1, lane_pair(h));
+    if constexpr (!Spherical) weight = piece.pair(from.single_line(1), lane_pair(h));
 #pragma unroll
     for (unsigned m = 0; m < row_matrices; ++m)
 #pragma unroll
@@ -62,7 +62,7 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned sharer = threadIdx.x % tile_sharers;
-  // In the place of the warps' pieces, in the end.
+  // In place of the warps' pieces, once these are done with.
   auto* parts = reinterpret_cast<double (*)[tile_entries][width + 1]>(block_memory());
   const int tiles = entries.tile_starts[model.n_components];
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
@@ -77,7 +77,7 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
       const Sources<S, singles, 1> from = sources(rows, members, d, lines, columns, width);
       Sums<Tiles> sums;
       for_each_piece(from, in_line, piece_memory<S, Tiles, Spherical>(), [&](const Piece<S>& piece, std::size_t) {
-        add_piece<S, Tiles, Spherical>(piece, sums);
+        add_piece<S, Tiles, Spherical>(piece, from, sums);
       });
       __syncthreads();  // all pieces are done with
       store_products(sums.products, parts[warp]);
@@ -97,8 +97,8 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
     }
     explained = tensor::row_sum(explained);
     if constexpr (Spherical) square *= model.inverse_scalars[k];
-    constexpr unsigned has_square = width % tile_sharers;
-    if (sharer == has_square && row < members.count) give(members.row(row), k, square, explained);
+    constexpr unsigned square_sharer = width % tile_sharers;
+    if (sharer == square_sharer && row < members.count) give(members.row(row), k, square, explained);
   }
 }
 
@@ -161,9 +161,9 @@ constexpr std::size_t block_bytes =
 template <class S>
 void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const EntryView& entries,
               const ScoreView& scores, int* any_coarse) {
-  // A warp's sums are chains over every fourth feature.
-  const double unit =
-      core::chained_rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features / tile_block_warps);
+  // A warp's sums are chains over every fourth piece.
+  const std::size_t chain = ceil_div(model.n_features, tile_block_warps * piece_features) * piece_features;
+  const double unit = core::chained_rounding_unit(std::numeric_limits<double>::epsilon(), chain);
   for_shape(model, [&](auto tiles, auto spherical) {
     launch_with_memory(stream, resident_blocks(), tile_block_threads, block_bytes<S, tiles, spherical>,
                        evaluation_kernel<S, tiles, spherical>, rows, model, tolerance, unit, entries, scores, any_coarse);

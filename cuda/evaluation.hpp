@@ -14,13 +14,14 @@ namespace mfa::cuda {
 // Shapes    rows (n, d), entries as listed, results into scores.
 // Cost      2 d (L + 1) flops an entry, 2 d L of them on tensor cores. For every sixteen factors a row is read once, and the
 //           columns of a component once for tile_entries rows.
-// Numerics  each of a block's warps sums the features of every fourth piece of sixteen.
+// Numerics  |r|_D^2 - |v|^2 cancels where r lies near the loadings; (6a) bounds that, and refinement.hpp is for what it does not
+//           resolve. Each of a block's warps sums the features of every fourth piece of sixteen.
 // Source    Woodbury's identity.
 template <class S>
 void evaluate(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const EntryView& entries,
               const ScoreView& scores, int* any_coarse);
 
-// Computes  the listed entries' r^T S_k^-1 r with r = x - mean, into the scores' values, the same way: to (6a), with r.
+// Computes  the listed entries' r^T S_k^-1 r with r = x - mean, into the scores' values, the same way: off by twice (6a) at most.
 // Shapes    rows (n, d), mean (d).
 void evaluate_distance(Stream stream, const Rows<double>& rows, const ModelView& model, const double* mean,
                        const EntryView& entries, const ScoreView& scores);

@@ -44,7 +44,7 @@ __global__ void mark_terms_kernel(std::size_t n_components, ScoreView scores) {
 
 // The listed terms, of which a row has one at most: no two warps write to the same row.
 template <class S>
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(pair_threads)
     add_terms_kernel(Rows<S> rows, ModelView model, EntryView entries, ScoreView scores, double* out) {
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;

@@ -22,7 +22,8 @@ class Gradients {
   // Source    Woodbury identity; docs/theory.md, section 3.
   void add_up(Stream stream, const Rows<S>& rows, Scorer<S>& scorer, std::size_t most_terms);
   // Computes  g^T S_k^-1 g for the same shares, into the scores' values.
-  // Cost      2 d L flops in double for every share.
+  // Cost      2 d (L + 1) flops in double for every share.
+  // Numerics  |g|_D^2 - |v|^2, off by twice (6a) with g for r; all that it enters is the length of a step.
   void curve(Stream stream, Scorer<S>& scorer);
 
   double* data() const { return data_; }  // (stride, d)

@@ -22,8 +22,8 @@ struct alignas(16) Two {
   double values[2];
 };
 
-// Of a row, each of four lanes has the four features that it copied itself, 4 c and the next; all have the lines. The places of
-// a line's pairs change with its number, so that what lanes read of four lines at once lies in different banks.
+// A lane reads only those four features of a row that it copied itself, 4 c to 4 c + 3; of lines it reads what others copied. The
+// places of a line's pairs change with its number, so that what lanes read of four lines at once lies in different banks.
 template <class S>
 class Piece {
  public:
@@ -55,9 +55,9 @@ struct Run {
   unsigned count;
 };
 
-// What a lane copies of pieces, from its four or two features of the first one on: of the tile's rows; of every fourth of the
-// lines of some runs, each of which has so many places in a piece, a multiple of four; and of every fourth of some single lines,
-// which come after them.
+// Where a lane copies from, at the first of its features: of the tile's rows, four features each; of every fourth line of some
+// runs, two, each run with run_places places in a piece, a multiple of four; and of every fourth of some single lines, which
+// come after the runs.
 template <class S, unsigned Singles, unsigned Runs>
 struct Sources {
   const S* rows[row_matrices];
@@ -189,6 +189,7 @@ __device__ void for_each_piece(const Sources<S, Singles, Runs>& from, bool in_li
     work(Piece<S>(now), first + (step - ahead) * stride);
     move_on(now);
   }
+  // What is left, or cannot be copied ahead: one piece at a time, in the place of the first.
   for (unsigned step = whole; step < steps_to(d); ++step) {
     const std::size_t start = first + step * stride;
     __syncwarp();
@@ -198,6 +199,7 @@ __device__ void for_each_piece(const Sources<S, Singles, Runs>& from, bool in_li
   }
 }
 
+// Whether pieces can be copied: rows in fours and lines, which lie n_features apart, in pairs.
 template <class S>
 MFA_HD bool lies_in_line(const Rows<S>& rows, std::size_t n_features) {
   return rows.has_aligned_fours() && n_features % 2 == 0;

@@ -29,8 +29,8 @@ __device__ void start_factors(const ModelView& model, const ScoreView& scores, s
   if (finite && known == known_v) core::solve_lower_transposed(L, model.component_cholesky(k), z);
 }
 
-// Lines of a piece beside the loadings: the mean; the inverse noise, in whose place the mean stands where features do not
-// differ in it.
+// Lines of a piece beside the loadings: the mean and the inverse noise. Where that is one number, the mean is copied again in its
+// place, and not read.
 constexpr unsigned n_singles = 2;
 
 // Computes  half the negative gradient over the factors, and |x - mu - A z|^2_D, of the tile's rows: one pass over the
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
     refinement_kernel(Rows<S> rows, ModelView model, double tolerance, const int* any_coarse, EntryView entries,
                       ScoreView scores, double* all_scratch, PieceMemory memory) {
   __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
-  __shared__ int unsettled;
+  __shared__ int said;
   if (any_coarse != nullptr && *any_coarse == 0) return;
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
@@ -101,14 +101,14 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
   const Scratch scratch{own_scratch, own_scratch + tile_entries * L};
   const int tiles = entries.tile_starts[K];
   const unsigned row = threadIdx.x / tile_sharers;
-  constexpr unsigned last_sharer = tile_columns * Tiles % tile_sharers;
+  constexpr unsigned square_sharer = tile_columns * Tiles % tile_sharers;
   // Whether any thread says so, for all of them.
   const auto any = [&](bool says) {
-    if (threadIdx.x == 0) unsettled = 0;
+    if (threadIdx.x == 0) said = 0;
     __syncthreads();
-    if (says) unsettled = 1;
+    if (says) said = 1;
     __syncthreads();
-    const bool found = unsettled == 1;
+    const bool found = said == 1;
     __syncthreads();
     return found;
   };
@@ -117,11 +117,11 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
     const std::size_t k = members.component;
     const std::size_t i = members.row(row);
     const std::size_t at = scores.at(i, k);
-    const bool gives = threadIdx.x % tile_sharers == last_sharer && row < members.count &&
+    const bool gives = threadIdx.x % tile_sharers == square_sharer && row < members.count &&
                        !(scores.errors[at] <= tolerance * std::abs(scores.values[at]));
     if (!any(gives)) continue;
     double* z = scratch.z + row * L;
-    if (threadIdx.x % tile_sharers == last_sharer) start_factors(model, scores, i, k, z);
+    if (threadIdx.x % tile_sharers == square_sharer) start_factors(model, scores, i, k, z);
     __syncthreads();
     double mahalanobis = 0.0;
     bool settled = !gives;
@@ -161,7 +161,7 @@ void refine(Stream stream, const Rows<S>& rows, const ModelView& model, double t
                      any_coarse, entries, scores, scratch, pieces);
 }
 
-#define MFA_INSTANTIATE(S)                                                                                        \
+#define MFA_INSTANTIATE(S)                                                                             \
   template void refine(Stream, const Rows<S>&, const ModelView&, double, const int*, const EntryView&, \
                        const ScoreView&, double*);
 MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)

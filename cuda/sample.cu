@@ -103,12 +103,13 @@ __global__ void fill_places_kernel(EntryView entries, std::size_t n_components, 
   }
 }
 
-// Computes  part += z A.
+// Computes  part += z A, as add_explained of tile_products.hpp does, from loadings that are read where they lie and factors that
+//           are filled up with zeros.
 // Shapes    factors: the tile's; loadings (L, d) from the feature on that the lane brings to the first of two matrices, from
 //           which that for the second lies `apart`.
 // Cost      2 L flops for every number, on tensor cores.
-__device__ void add_explained(TilePart& part, const double* factors, const double* loadings,
-                              std::uint32_t apart, std::uint32_t L, std::uint32_t d) {
+__device__ void add_explained(TilePart& part, const double* factors, const double* loadings, std::uint32_t apart,
+                              std::uint32_t L, std::uint32_t d) {
   const tensor::Lane own = tensor::lane();
   factors += own.c * tile_entries + own.g;
 #pragma unroll 1

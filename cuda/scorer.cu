@@ -98,10 +98,15 @@ void Scorer<S>::list_marked(const int* if_not_zero) {
 }
 
 template <class S>
-void Scorer<S>::evaluate_marked(const Rows<S>& rows, double tolerance) {
+void Scorer<S>::evaluate_about_means(const Rows<S>& rows, double tolerance) {
   list_marked();
-  fill_zero(stream_, any_coarse_, sizeof(int));
   evaluate(stream_, rows, model(), tolerance, entries_, scores_, any_coarse_);
+}
+
+template <class S>
+void Scorer<S>::evaluate_marked(const Rows<S>& rows, double tolerance) {
+  fill_zero(stream_, any_coarse_, sizeof(int));
+  evaluate_about_means(rows, tolerance);
   refine(stream_, rows, model(), tolerance, any_coarse_, entries_, scores_, scratch_);
 }
 
@@ -124,8 +129,8 @@ template <class S>
 void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
   if (screening_) {
-    screen_rows(stream_, rows, model(), model_.screen(), groups_, scores_, screen_, bad_row_);
-    evaluate_survivors(rows, tolerance, skip);
+    make_coordinates(stream_, rows, model_.screen(), model().n_features, scores_, screen_, bad_row_);
+    score_groups_by_coordinates(rows, tolerance, skip);
   } else {
     score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
     sharpen(rows, tolerance, skip);
@@ -133,7 +138,7 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
 }
 
 template <class S>
-void Scorer<S>::score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
+void Scorer<S>::score_groups_by_coordinates(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
   screen_by_coordinates(stream_, model(), model_.screen(), groups_, scores_, screen_);
   evaluate_survivors(rows, tolerance, skip);
@@ -147,18 +152,16 @@ void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
 template <class S>
 void Scorer<S>::evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   fill_zero(stream_, any_coarse_, sizeof(int));
-  list_marked();
-  evaluate(stream_, rows, model(), score_tolerance<double>, entries_, scores_, any_coarse_);
+  evaluate_about_means(rows, score_tolerance<double>);
   mark_survivors(stream_, groups_, scores_, screen_);
-  list_marked();
-  evaluate(stream_, rows, model(), score_tolerance<double>, entries_, scores_, any_coarse_);
+  evaluate_about_means(rows, score_tolerance<double>);
   sharpen(rows, tolerance, skip);
 }
 
 template <class S>
 void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   scores_.skip = skip;
-  // Products of all may be coarse; of what screening leaves that is known.
+  // Of dense products it is not known whether any is coarse; of what screening left it is.
   const int* any_coarse = screening_ ? any_coarse_ : nullptr;
   launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, any_coarse, scores_);
   list_marked(any_coarse);

@@ -58,11 +58,13 @@ class Scorer {
   // Computes  every component's log-density, to tolerance * |value|.
   void score_all(const Rows<S>& rows, double tolerance);
   // Computes  those that matter to the best component and the log-sum-exp of a group, to the tolerance of that sum, as
-  //           cpp/cpu/block.hpp says it. Rows that `skip` marks are left alone.
+  //           cpp/cpu/block.hpp says it; but with screening nothing of a group is computed in residual form where all that may
+  //           matter to it is right to score_tolerance<double>. Rows that `skip` marks are left alone.
   void score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip = nullptr);
-  // Computes  the same of rows that have been scored before, have moved since, and have been followed.
-  void score_followed_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
-  // Brings what matters to the groups to another tolerance, in rows that `skip` does not mark.
+  // Computes  the same of rows whose coordinates there are, as they have been scored before and followed since.
+  void score_groups_by_coordinates(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
+  // Brings what matters to the groups to another tolerance, no less than score_tolerance<double>, in rows that `skip` does not
+  // mark.
   void sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
   // Follows the rows' steps.
   void follow(const StepView& steps, std::size_t first_row);
@@ -77,6 +79,8 @@ class Scorer {
  private:
   void take(const Rows<S>& rows, const std::uint8_t* skip);
   void list_marked(const int* if_not_zero = nullptr);
+  // What is marked, about the components' means.
+  void evaluate_about_means(const Rows<S>& rows, double tolerance);
   // From the candidates of screening.
   void evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
 
@@ -94,7 +98,7 @@ class Scorer {
   DenseSpace dense_{};
   GroupView groups_{};
   double* scratch_ = nullptr;
-  // Whether something that was evaluated is not sharp: not right to score_tolerance<double>.
+  // Not 0 where something that was evaluated since it was set to 0 is not right to the tolerance that it was evaluated to.
   int* any_coarse_ = nullptr;
 };
 

@@ -1,64 +1,19 @@
 // Which components can matter to a row, from a few coordinates of it (docs/theory.md, section 6).
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
-#include "device_model.hpp"
-#include "rows.hpp"
-#include "scores.hpp"
+#include "coordinates.hpp"
 
 namespace mfa::cuda {
 
-// Chunks of rows are a multiple of it.
-inline constexpr std::size_t coordinate_rows = 64;
-
-struct ScreenSpace {
-  float* coordinates;  // (stride, R)
-  float* upper;        // (K, stride) bounds on values
-  // Where rows move, else null:
-  double* errors;      // (stride) how far off the coordinates may be
-  double* moving;      // (stride, R) coordinates that move along
-};
-
-inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const ScreenView& screen, bool rows_move,
-                                  std::size_t stride) {
-  const std::size_t R = screen.n_directions;
-  return {arena.take<float>(stride * R), arena.take<float>(stride * model.n_components),
-          rows_move ? arena.take<double>(stride) : nullptr, rows_move ? arena.take<double>(stride * R) : nullptr};
-}
-
-// Steps x <- x - a g of rows, g = sum_k share_k S_k^-1 (x - mu_k), with the shares in the scores' errors and the factors z
-// of their components known.
-struct StepView {
-  double* lengths;  // (stride) a; 0 for rows that stay
-  double* norms;    // (stride) |x - center|^2 after the step
-};
-
-// Computes  coordinates y of the rows in the subspace, |x|^2 and upper bounds on all log-densities, (21), (22), (D1);
-//           forgets what was known of the scores, and marks in every group the component of the highest guess, (23).
-// Shapes    rows (n, d), scores and space as laid out. n is at most the stride, which is a multiple of coordinate_rows.
-// Cost      one read of the rows; 6 d R flops on tensor cores in bfloat16, and 6 R K (L + 1) in TF32.
-// Numerics  rows are centred in float (float64 ones in double). Rows and basis are taken as sums of two numbers of eight
-//           bits, coordinates and the shadow's columns as sums of two of eleven; the products of the smaller parts are
-//           left out. That, and what the sums may have lost, is in the bounds, theory.md (D1), (D3).
-// Source    this library.
-template <class S>
-void screen_rows(Stream stream, const Rows<S>& rows, const ModelView& model, const ScreenView& screen,
-                 const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row);
-
-// Computes  the same from coordinates that there are, with their errors and |x|^2.
+// Computes  upper bounds on all log-densities, (21), (22), from coordinates, their errors and |x|^2; forgets what was known of
+//           the scores, and marks in every group the component of the highest guess, (23).
+// Shapes    scores and space as laid out.
 // Cost      6 R K (L + 1) flops in TF32; the rows are not read.
+// Numerics  coordinates and the shadow's columns are taken as sums of two numbers of eleven bits; the product of the smaller
+//           parts is left out. That, and what the sums may have lost, is in the bounds, theory.md (D3).
+// Source    this library.
 void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const GroupView& groups,
                            const ScoreView& scores, const ScreenSpace& space);
-
-// Computes  the coordinates, errors and norms of rows after a step, theory.md (14a), (22a).
-// Shapes    steps (n); space.moving (n, R).
-// Cost      2 R (L + 1) flops in double for every share.
-// Numerics  g is a sum of the parameters' coordinates and the row's, of whose error a part comes back.
-// Source    this library.
-void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
-                      const StepView& steps, const ScreenSpace& space, std::size_t first_row, std::int64_t* bad_row);
 
 // Marks, of the components that have not been evaluated, those that the values known so far leave standing.
 void mark_survivors(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space);

@@ -5,7 +5,6 @@
 
 #include "core/gaussian.hpp"
 #include "core/quadric.hpp"
-#include "tile_products.hpp"
 
 namespace mfa::cuda {
 namespace {
@@ -52,9 +51,7 @@ __device__ void bring_factors(const ModelView& model, const ScoreView& scores, c
     const unsigned end = task / tile_entries / L;
     const std::size_t k = tile.components[end];
     const double* z = scores.factors + (tile.members.row(row) * model.n_components + k) * L;
-    const double* cholesky = model.component_cholesky(k);
-    double v = 0.0;
-    for (unsigned j = l; j < L; ++j) v += cholesky[j * L + l] * z[j];
+    const double v = core::lower_transposed_product(L, model.component_cholesky(k), z, l);
     factors[task / tile_entries * factor_stride + row] = -sign_of(end) * v;
   }
 }
@@ -83,7 +80,7 @@ __device__ PairSources<T, Spherical> pair_sources(const Rows<T>& rows, const Mod
   return sources(rows, tile.members, model.n_features, singles, columns, run_places<Copied>(L));
 }
 
-// Of a piece: rows, and what is made of them.
+// A piece, and the parameters of both ends that belong to it.
 template <class T, bool Spherical, bool Copied>
 struct PairPiece {
   const Piece<T>& piece;
@@ -104,8 +101,7 @@ struct PairPiece {
   }
 };
 
-// g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s), with S^-1 r = D^-1 r - columns v. Of sixteen digits as many are lost as D^-1 r is
-// longer than what is left of it.
+// g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s), with S^-1 r = D^-1 r - columns v.
 template <class T, bool Spherical, bool Copied>
 __device__ void make_gradient(const PairPiece<T, Spherical, Copied>& now, const double* factors, const TilePart& x,
                               TilePart& g) {
@@ -246,7 +242,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
   const bool in_line = lies_in_line(rows, model.n_features);
-  // Beside the pieces, or where that is too much in the scratch.
+  // Beside the pieces; in the scratch where there is no room for that.
   double* factors = nullptr;
   if constexpr (Copied) factors = reinterpret_cast<double*>(block_memory() + memory.bytes());
   else factors = scratch + blockIdx.x * 2 * L * factor_stride;
@@ -267,8 +263,8 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
       __syncthreads();
       const PairSources<T, Spherical> from = pair_sources<T, Spherical, Copied>(rows, model, tile);
       const std::size_t i = members.row(row);
-      const double a = step_length<T, Spherical, Copied>(from, in_line, model, tile, pairs.gaps[i], limits.overshoot, factors, memory,
-                                                 parts);
+      const double a = step_length<T, Spherical, Copied>(from, in_line, model, tile, pairs.gaps[i], limits.overshoot,
+                                                         factors, memory, parts);
       const bool first_of_row = threadIdx.x % tile_sharers == 0;
       if (first_of_row) lengths[row] = a;
       __syncthreads();

@@ -8,8 +8,8 @@ namespace {
 // A block's warps have the same members, and each a slab of their numbers.
 constexpr unsigned slab_numbers = 32;
 constexpr unsigned most_slabs = 13;
-// Members whose factors a block keeps at hand, and those that a warp asks for at once: four of a lane, each the summand of half
-// a matrix.
+// Members whose factors a block keeps at hand, and those that a warp asks for at once. A product sums over eight members, in two
+// halves of four, of each of which a lane has one.
 constexpr unsigned members_at_once = 128;
 constexpr unsigned half_members = 4;
 constexpr unsigned matrix_columns = 8;

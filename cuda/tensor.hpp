@@ -118,28 +118,6 @@ inline void multiply_add(double (&sums)[2], double a, double b) {
     for (unsigned c = 0; c < 4; ++c) sums[i] = std::fma(left[c], right[i][c], sums[i]);
 }
 
-inline void multiply_add(double (&low)[2], double (&high)[2], const double (&a)[2][2], const double (&b)[2]) {
-  const Lane own = lane();
-  double left[2][8], right[2][8];
-  for (unsigned half = 0; half < 2; ++half) {
-    for (unsigned i = 0; i < 2; ++i)
-      emulation::exchange_values(a[i][half], [&](const auto& of) {
-        for (unsigned c = 0; c < 4; ++c) left[i][4 * half + c] = of(4 * own.g + c);
-        return 0;
-      });
-    emulation::exchange_values(b[half], [&](const auto& of) {
-      for (unsigned i = 0; i < 2; ++i)
-        for (unsigned c = 0; c < 4; ++c) right[i][4 * half + c] = of(4 * (2 * own.c + i) + c);
-      return 0;
-    });
-  }
-  for (unsigned i = 0; i < 2; ++i)
-    for (unsigned p = 0; p < 8; ++p) {
-      low[i] = std::fma(left[0][p], right[i][p], low[i]);
-      high[i] = std::fma(left[1][p], right[i][p], high[i]);
-    }
-}
-
 #else
 
 // Sums in float of products of numbers of eight bits.
@@ -164,10 +142,12 @@ __device__ inline void multiply_add(double (&sums)[2], double a, double b) {
       : "d"(a), "d"(b));
 }
 
+#endif
+
 // 16 x 8 by 8 x 8 in double: a of rows g and g + 8, each of summands c and c + 4, as b; sums of row g are `low`, of row g + 8
-// `high`. Before compute capability 9.0 there are smaller products, which later devices are slow at.
+// `high`. Before compute capability 9.0 there are smaller products only, which later devices are slow at.
 __device__ inline void multiply_add(double (&low)[2], double (&high)[2], const double (&a)[2][2], const double (&b)[2]) {
-#if __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm("mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+d"(low[0]), "+d"(low[1]), "+d"(high[0]), "+d"(high[1])
       : "d"(a[0][0]), "d"(a[1][0]), "d"(a[0][1]), "d"(a[1][1]), "d"(b[0]), "d"(b[1]));
@@ -178,8 +158,6 @@ __device__ inline void multiply_add(double (&low)[2], double (&high)[2], const d
   }
 #endif
 }
-
-#endif
 
 // The sum over the four lanes of one row, for all of them.
 template <class T>

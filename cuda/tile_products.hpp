@@ -108,7 +108,7 @@ __device__ void add_explained(TilePart& part, const FactorLines<S, Copied>& line
   }
 }
 
-// Computes  products += part line^T, for eight lines, of which the lane has pairs lane_pair(h) of line g.
+// Computes  products += part line^T for eight lines, over features 4 c + 2 h and the next: `line` has those of line g.
 // Cost      2 flops for every number and line.
 __device__ inline void add_products(double (&products)[row_matrices][2], const TilePart& part, unsigned h,
                                     const double (&line)[2]) {
@@ -118,6 +118,7 @@ __device__ inline void add_products(double (&products)[row_matrices][2], const T
     tensor::multiply_add(products[m], products[m + 1], both, line);
   }
 }
+// Over all of the lane's features, for lines first to first + 7.
 template <class S, bool Copied>
 __device__ void add_products(double (&products)[row_matrices][2], const TilePart& part, const FactorLines<S, Copied>& lines,
                              unsigned first) {
@@ -149,12 +150,12 @@ __device__ void store_numbers(const double (&numbers)[Numbers][row_matrices], un
     }
 }
 
-// Memory for pieces with the lines of `runs` times L factors where a block has room for that, and `beside` bytes more; else for
-// pieces without.
+// Memory for pieces, and whether these have the lines of factors as well.
 struct FactorMemory {
   PieceMemory pieces;
   bool copied;
 };
+// With the lines of `runs` times L factors where a block has room for them and `beside` bytes more; else without.
 template <class S>
 FactorMemory memory_for(unsigned singles, unsigned runs, std::size_t L, std::size_t beside) {
   // With more than that the blocks of a processor would be too few.

@@ -7,8 +7,8 @@
 namespace mfa::cuda {
 
 inline constexpr unsigned rows_of_warp = 2;
-inline constexpr unsigned tile_warps = 8;
-inline constexpr unsigned tile_threads = tile_warps * warp_size;
+inline constexpr unsigned pair_warps = 8;
+inline constexpr unsigned pair_threads = pair_warps * warp_size;
 
 // Entries of one component.
 struct Tile {
@@ -47,7 +47,7 @@ __device__ void for_each_pair(const Rows<S>& rows, const EntryView& entries, std
   for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, n_components, tile);
     for (unsigned first = threadIdx.x / warp_size * rows_of_warp; first < members.count;
-         first += tile_warps * rows_of_warp) {
+         first += pair_warps * rows_of_warp) {
       const unsigned count = members.count - first > 1 ? 2 : 1;
       const auto one = static_cast<std::size_t>(members.rows[first]);
       const auto other = static_cast<std::size_t>(members.rows[first + count - 1]);
@@ -59,7 +59,7 @@ __device__ void for_each_pair(const Rows<S>& rows, const EntryView& entries, std
 // Queues a kernel that does.
 template <class... Parameters, class... Arguments>
 void launch_over_tiles(Stream stream, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  launch(stream, resident_blocks(), tile_threads, kernel, std::forward<Arguments>(arguments)...);
+  launch(stream, resident_blocks(), pair_threads, kernel, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace mfa::cuda

@@ -82,6 +82,13 @@ MFA_HD inline void solve_lower_transposed(std::size_t n, const double* c, double
   }
 }
 
+// Computes  (C^T b)_l for a lower triangular C (n x n, row-major).
+MFA_HD inline double lower_transposed_product(std::size_t n, const double* c, const double* b, std::size_t l) {
+  double sum = 0.0;
+  for (std::size_t i = l; i < n; ++i) sum += c[i * n + l] * b[i];
+  return sum;
+}
+
 MFA_HD inline double squared_norm(std::size_t n, const double* b) {
   double sum = 0.0;
   for (std::size_t i = 0; i < n; ++i) sum += b[i] * b[i];

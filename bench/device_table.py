@@ -39,7 +39,7 @@ def table(rows):
 
 
 def kernels_digest():
-    """Return a digest of the sources that kernels are made of, by which figures are told from those of other kernels."""
+    """Return a digest of what kernels are made of, by which figures are told from those of other kernels."""
     digest = hashlib.sha256()
     for path in sorted(p for folder in SOURCES for pattern in ("*.cu", "*.[ch]pp") for p in folder.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())

@@ -50,8 +50,8 @@ SCALING_FLOPS = 4e9  # at least so many are timed at a time, so that waking the 
 
 # What bench/device.py measures a CUDA device on: rows enough to keep it busy for milliseconds. Of the targets,
 # `bandwidth` (the part of a copy's, counting X once; for samples of a fill's) and `dense` (how many times faster than
-# the dense evaluation) are the least, `passes` (time in scoring passes over the same rows) the most. A task without any is
-# measured all the same.
+# the dense evaluation) are the least, `passes` (time in scoring passes over the same rows) the most. A task
+# without any is measured all the same.
 DEVICE_SHAPES = {
     "symmetric": Shape("faces-160", 12_288, 160, 10, 200_000),
     "fitted": Shape("mnist-fit", 784, 50, 6, 2_000_000),

@@ -179,6 +179,15 @@ void send(Stream stream, const T* from, std::size_t count, T* to) {
   }
 }
 
+// a b, rounded before anything is added to it.
+__device__ inline double rounded_product(double a, double b) {
+#if defined(MFA_CUDA_EMULATION)
+  return a * b;
+#else
+  return __dmul_rn(a, b);
+#endif
+}
+
 // The sum over the lanes of a warp, in one fixed order, for all of them.
 __device__ inline double warp_sum(double value) {
   for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(all_lanes, value, mask);

@@ -42,7 +42,8 @@ __global__ void mark_terms_kernel(std::size_t n_components, ScoreView scores) {
   scores.marks[at] = scores.errors[at] != 0.0;
 }
 
-// The listed terms, of which a row has one at most: no two warps write to the same row.
+// The listed terms, of which a row has one at most: no two warps write to the same row. Of terms of components that are one and
+// the same nothing is left.
 template <class S>
 __global__ void __launch_bounds__(pair_threads)
     add_terms_kernel(Rows<S> rows, ModelView model, EntryView entries, ScoreView scores, double* out) {
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(pair_threads)
       }
       const double weight = inverse_noise == nullptr ? model.inverse_scalars[k] : inverse_noise[j];
       for (unsigned r = 0; r < rows_of_warp; ++r)
-        if (r < pair.count) out[pair.rows[r] * d + j] += share[r] * weight * rest[r];
+        if (r < pair.count) out[pair.rows[r] * d + j] += rounded_product(share[r] * weight, rest[r]);
     }
   });
 }

@@ -38,7 +38,7 @@ __device__ RowTerms row_terms(const float* coordinates, const ScreenView& screen
   for (std::size_t j = threadIdx.x % warp_size / warp_rows; j < screen.n_directions; j += warp_size / warp_rows)
     part += static_cast<double>(y[j]) * static_cast<double>(y[j]);
   const double y_norm = part + __shfl_xor_sync(all_lanes, part, warp_rows);
-  const std::size_t i = first + r < scores.n ? first + r : first;
+  const std::size_t i = first + r < scores.n ? first + r : scores.n - 1;
   constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
   const double shift = space.errors != nullptr
                            ? space.errors[i]

@@ -101,15 +101,18 @@ struct PairPiece {
   }
 };
 
-// g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s), with S^-1 r = D^-1 r - columns v.
-template <class T, bool Spherical, bool Copied>
+// g = S_t^-1 (x - mu_t) - S_s^-1 (x - mu_s), with S^-1 r = D^-1 r - columns v. note(m, a, b) is called with the numbers a and b
+// of both D^-1 r.
+template <class T, bool Spherical, bool Copied, class Note>
 __device__ void make_gradient(const PairPiece<T, Spherical, Copied>& now, const double* factors, const TilePart& x,
-                              TilePart& g) {
+                              TilePart& g, const Note& note) {
   const LinePart source = now.line(mean_line(0)), target = now.line(mean_line(1));
   const LinePart by_source = now.weights(0), by_target = now.weights(1);
   for_tile_part([&](unsigned m, unsigned h, unsigned e) {
-    g[m][h][e] = by_target.values[h][e] * (x[m][h][e] - target.values[h][e]) -
-                 by_source.values[h][e] * (x[m][h][e] - source.values[h][e]);
+    const double of_source = by_source.values[h][e] * (x[m][h][e] - source.values[h][e]);
+    const double of_target = by_target.values[h][e] * (x[m][h][e] - target.values[h][e]);
+    note(m, of_source, of_target);
+    g[m][h][e] = of_target - of_source;
   });
   const auto L = static_cast<unsigned>(now.model.n_factors);
 #pragma unroll
@@ -120,7 +123,7 @@ __device__ void make_gradient(const PairPiece<T, Spherical, Copied>& now, const 
 }
 
 // Numbers of a row that are summed over its features.
-constexpr unsigned gradient_square = 0, curvature = 1, row_square = 2, first_numbers = 3;
+constexpr unsigned gradient_square = 0, terms_square = 1, curvature = 2, row_square = 3, first_numbers = 4;
 constexpr unsigned end_square = 0, moved_square = 1, last_numbers = 2;
 constexpr unsigned first_width = 2 * tile_columns + first_numbers;
 using Parts = double (*)[tile_entries][first_width];
@@ -142,7 +145,9 @@ __device__ double step_length(const PairSources<T, Spherical>& from, bool in_lin
       const PairPiece<T, Spherical, Copied> now{piece, from, model, tile, start};
       TilePart x, g;
       read_rows(piece, x);
-      make_gradient(now, factors, x, g);
+      make_gradient(now, factors, x, g, [&](unsigned m, double of_source, double of_target) {
+        squares[terms_square][m] += of_source * of_source + of_target * of_target;
+      });
       for_tile_part([&](unsigned m, unsigned h, unsigned e) {
         squares[gradient_square][m] += g[m][h][e] * g[m][h][e];
         squares[row_square][m] += x[m][h][e] * x[m][h][e];
@@ -170,11 +175,14 @@ __device__ double step_length(const PairSources<T, Spherical>& from, bool in_lin
   // g^T S^-1 g = g^T D^-1 g - |columns^T g|^2
   const auto of_row = [&](unsigned number) { return tensor::row_sum(numbers[number]); };
   const double b = of_row(gradient_square);
+  const double terms = of_row(terms_square);
   const auto scalar = [&](unsigned end) { return model.inverse_scalars[tile.components[end]]; };
   const double of_noise = Spherical ? 0.5 * (scalar(1) - scalar(0)) * b : of_row(curvature);
   const double c = of_noise - tensor::row_sum(explained);
   const double x_norm = std::sqrt(of_row(row_square));
-  if (!(b > 0.0) || !std::isfinite(gap)) return 0.0;  // the two are one and the same, or one has weight 0
+  // The two are one and the same, where g is what rounding leaves of its terms; or one has weight 0.
+  constexpr double rounding = 64.0 * std::numeric_limits<double>::epsilon();
+  if (!(b > rounding * rounding * terms) || !std::isfinite(gap)) return 0.0;
   const double norm = std::sqrt(b);
   return core::with_overshoot(std::abs(core::step_to_zero(gap, b, c)) * norm, overshoot, x_norm,
                               std::numeric_limits<T>::epsilon()) /
@@ -199,7 +207,7 @@ __device__ Moved move_rows(const PairSources<T, Spherical>& from, bool in_line, 
     const PairPiece<T, Spherical, Copied> now{piece, from, model, tile, start};
     TilePart x, g;
     read_rows(piece, x);
-    make_gradient(now, factors, x, g);
+    make_gradient(now, factors, x, g, [](unsigned, double, double) {});
     const LinePart center = now.line(center_line);
     const std::size_t j = start + 4 * tensor::lane().c;
     const auto left = static_cast<unsigned>(j < d ? d - j : 0);
@@ -273,8 +281,9 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
       if (!first_of_row || row >= count) continue;
       steps.lengths[i] = a;
       steps.norms[i] = moved.square;
+      if (a == 0.0) continue;
       out.l2[i] = std::sqrt(moved.distance);
-      if (a != 0.0) ++out.n_steps[i];
+      ++out.n_steps[i];
     }
   }
 }

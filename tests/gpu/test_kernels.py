@@ -404,6 +404,26 @@ def test_ld_grad_knows_the_class_of_what_is_next_to_the_surface(device):
     assert not out["success"].any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sum_rule", [False, True])
+@pytest.mark.parametrize(("shape", "noise_std"), [((4, 64, 3), 0.1), ((8, 784, 6), 1e-3)])
+def test_ld_grad_stays_where_the_nearest_rival_is_the_component_itself(device, shape, noise_std, sum_rule, dtype):
+    p = _parameters(shape, noise_std=noise_std)
+    half = shape[0] // 2
+    for array in p[1:]:
+        array[half:] = array[:half]
+    p.weights[:] = np.repeat([0.7 / half, 0.3 / half], half)
+    X = ref.random_samples(p, 30, stray=0.0).astype(dtype)
+    labels = np.zeros(30, np.int64)
+    # The prior of the other class is larger, but not by as much as its weights are smaller.
+    out, expected = _attack(device, p, X, labels, dtype, sum_rule=sum_rule, log_priors=np.log([0.45, 0.55]))
+    for found in (out, expected):
+        assert not found["success"].any()
+        assert not found["n_steps"].any()
+        assert not found["l2"].any()
+        assert np.array_equal(found["X_adv"], X)
+
+
 def test_ld_grad_reports_a_label_of_no_class(device):
     p = _parameters((4, 10, 1))
     X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, 2, -1])

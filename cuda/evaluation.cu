@@ -102,11 +102,6 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
   }
 }
 
-__device__ double difference(double square, double explained) {
-  const double q = square - explained;
-  return q < 0.0 ? 0.0 : q;  // not a number stays what it is
-}
-
 template <class S, unsigned Tiles, bool Spherical>
 __global__ void __launch_bounds__(tile_block_threads, 4)
     evaluation_kernel(Rows<S> rows, ModelView model, double tolerance, double unit, EntryView entries, ScoreView scores,
@@ -119,7 +114,7 @@ __global__ void __launch_bounds__(tile_block_threads, 4)
         if (scores.factors != nullptr) scores.factors[(i * K + k) * L + l] = v;
       },
       [&](std::size_t i, std::size_t k, double square, double explained) {
-        const double value = core::log_density(model.log_normalizers[k], difference(square, explained));
+        const double value = core::log_density(model.log_normalizers[k], core::distance_of_difference(square - explained));
         const double error = core::difference_form_error(square, unit, model.model_errors[k]);
         const std::size_t at = scores.at(i, k);
         scores.values[at] = value;
@@ -135,7 +130,7 @@ __global__ void __launch_bounds__(tile_block_threads, 4)
   for_each_entry<double, Tiles, Spherical>(
       rows, model, mean, entries, [](std::size_t, std::size_t, unsigned, double) {},
       [&](std::size_t i, std::size_t k, double square, double explained) {
-        scores.values[scores.at(i, k)] = difference(square, explained);
+        scores.values[scores.at(i, k)] = core::distance_of_difference(square - explained);
       });
 }
 

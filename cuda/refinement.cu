@@ -131,8 +131,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
         const double q = distance + core::squared_norm(L, z);
         const double taken_off =
             core::complete_residual_form(L, model.component_cholesky(k), z, scratch.gradient + row * L);
-        const double rest = q - taken_off;
-        mahalanobis = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
+        mahalanobis = core::distance_of_difference(q - taken_off);
         settled = taken_off <= largest_correction * mahalanobis;
       }
       if (!any(!settled)) break;

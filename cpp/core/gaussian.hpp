@@ -35,6 +35,9 @@ MFA_HD inline double difference_form(double norms, double x_dot_mean, double exp
   return q > 0.0 ? q : 0.0;
 }
 
+// Computes  a distance from the difference that it is, which rounding may have made negative. Not a number stays what it is.
+MFA_HD inline double distance_of_difference(double difference) { return difference < 0.0 ? 0.0 : difference; }
+
 // Computes  epsilon, and more of it for long sums: runs of 16 terms are added up in blocks of 256, and those in turn.
 MFA_HD inline double rounding_unit(double epsilon, std::size_t n_features) {
   return epsilon * (1.0 + static_cast<double>(n_features) / 8192.0);

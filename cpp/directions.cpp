@@ -4,53 +4,56 @@
 #include <cmath>
 
 #include "core/gaussian.hpp"
-#include "core/normal.hpp"
+#include "core/philox.hpp"
 #include "cpu/panel.hpp"
+#include "cpu/parallel.hpp"
 
 namespace mfa {
 namespace {
 
-// Rounds of subspace iteration from a random start, and from directions that are nearly right. They bring the leading
-// directions out well enough: the bounds hold for any.
-constexpr int rounds_from_random = 3;
+// Rounds of subspace iteration from a sketch, and from directions that are nearly right. They bring the leading directions
+// out well enough: the bounds hold for any.
+constexpr int rounds_from_sketch = 2;
 constexpr int rounds_from_near = 1;
+// Directions do as well for a similar model if they leave no more than this many times what they left when they were found.
+constexpr double as_well = 1.1;
 
-void fill_with_normals(std::vector<float>& values) {
-  for (std::size_t i = 0; i < values.size(); i += 2) {
-    const core::Words w = core::draw(0, i, core::Stream::factors, 0);
-    const core::NormalPair<float> pair = core::normal_pair(w.w0, w.w1);
-    values[i] = pair.a;
-    if (i + 1 < values.size()) values[i + 1] = pair.b;
-  }
+// out (n, columns) = x (n, depth) times the matrix, on several threads where there is enough to do.
+template <class T>
+void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_t depth, T* out, std::size_t n_threads) {
+  constexpr std::size_t height = 96;
+  const double flops = 2.0 * static_cast<double>(n * depth * matrix.columns());
+  cpu::parallel_for((n + height - 1) / height, cpu::with_work(n_threads, flops), [&] {
+    return [&](std::size_t block) {
+      const std::size_t first = block * height;
+      matrix.multiply(x + first * depth, std::min(height, n - first), out + first * matrix.columns());
+    };
+  });
 }
 
-// Divided by the largest entry: what is in range for double may not be for float.
-std::vector<float> scaled_to_float(const std::vector<double>& rows) {
-  double largest = 0.0;
-  for (const double value : rows) largest = std::max(largest, std::abs(value));
-  const double factor = largest > 0.0 ? 1.0 / largest : 1.0;
-  std::vector<float> scaled(rows.size());
-  std::transform(rows.begin(), rows.end(), scaled.begin(), [factor](double v) { return static_cast<float>(v * factor); });
-  return scaled;
+// Lays a matrix (n, d) out to be multiplied from the left.
+template <class T>
+void lay_out(const T* rows, std::size_t n, std::size_t d, cpu::Panel<T>& panel, std::size_t n_threads) {
+  constexpr std::size_t width = 1024;  // whole tiles of any width
+  cpu::parallel_for((d + width - 1) / width, cpu::with_work(n_threads, static_cast<double>(n * d)), [&] {
+    return [&](std::size_t part) { panel.set_rows(rows, d, part * width, std::min((part + 1) * width, d)); };
+  });
 }
 
-}  // namespace
-
-// By the Cholesky factor C of the rows' products, the rows become C^-1 times themselves: in order, so that the first of
-// them span what the first alone would have spanned. A row that depends on those before it becomes zero, which is as good:
-// a subspace may be smaller. What rounding leaves after one pass is gone after two.
-void Directions::orthonormalize(const cpu::Loops& loops, int passes) {
-  const std::size_t n = count_;
-  const std::size_t d = n_features_;
+// Makes the rows (n, d) orthonormal. By the Cholesky factor C of their products they become C^-1 times themselves: in order, so
+// that the first of them span what the first alone would have spanned. A row that depends on those before it becomes zero,
+// which is as good: a subspace may be smaller. What rounding leaves after one pass is gone after two.
+void orthonormalize(double* rows, std::size_t n, std::size_t d, const Model& model, int passes) {
+  const cpu::TypedLoops<double>& loops = model.loops().f64;
+  cpu::Panel<double> by_row(loops, n, d), by_column(loops, d, n);
+  const std::size_t stride = by_column.columns();
+  std::vector<double> factor(n * stride), inverse(n * n);
+  const cpu::AlignedBuffer<double> product(n * by_row.columns());
   for (int pass = 0; pass < passes; ++pass) {
-    cpu::Panel<double> columns(loops.f64, d, n), rows(loops.f64, n, d);
-    for (std::size_t i = 0; i < n; ++i) {
-      columns.set_column(i, directions_.data() + i * d);
-      rows.set_row(i, directions_.data() + i * d, d);
-    }
-    const std::size_t stride = columns.columns();
-    std::vector<double> factor(n * stride), inverse(n * n, 0.0), product(n * rows.columns());
-    columns.multiply(directions_.data(), n, factor.data());
+    lay_out(rows, n, d, by_row, model.n_threads());
+    by_column.set_columns(rows, n);
+    std::fill(inverse.begin(), inverse.end(), 0.0);
+    multiply(by_column, rows, n, d, factor.data(), model.n_threads());
     for (std::size_t i = 0; i < n; ++i) {
       double* c = factor.data() + i * stride;
       double* row = inverse.data() + i * n;
@@ -69,72 +72,129 @@ void Directions::orthonormalize(const cpu::Loops& loops, int passes) {
       row[i] = 1.0;
       for (std::size_t j = 0; j <= i; ++j) row[j] /= c[i];
     }
-    rows.multiply(inverse.data(), n, product.data());
-    for (std::size_t i = 0; i < n; ++i) std::copy_n(product.data() + i * rows.columns(), d, directions_.data() + i * d);
+    multiply(by_row, inverse.data(), n, n, product.data(), model.n_threads());
+    for (std::size_t i = 0; i < n; ++i) std::copy_n(product.data() + i * by_row.columns(), d, rows + i * d);
   }
+}
+
+}  // namespace
+
+// Every direction is the sum of some of the rows, with signs by chance, so that all have a part in it: one step of subspace
+// iteration from random directions, for next to nothing. Source: Clarkson & Woodruff 2013.
+void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads) {
+  const std::size_t d = n_features_;
+  cpu::parallel_for(count_, cpu::with_work(n_threads, static_cast<double>(n * d)), [&] {
+    return [&](std::size_t r) {
+      for (std::size_t i = r; i < n; i += count_) {
+        const double sign = core::draw(0, i, core::Stream::factors, 0).w0 % 2 == 0 ? 1.0 : -1.0;
+        for (std::size_t j = 0; j < d; ++j) directions_[r * d + j] += sign * static_cast<double>(rows[i * d + j]);
+      }
+    };
+  });
 }
 
 // Subspace iteration on the rows (n, d), in float: what it finds is made orthonormal in double.
-void Directions::search(const std::vector<double>& rows, const cpu::Loops& loops, const double* near) {
+void Directions::search(const double* rows, const Model& model, bool from_sketch) {
   const std::size_t d = n_features_;
-  const std::size_t n = rows.size() / d;
-  const std::vector<float> scaled = scaled_to_float(rows);
-  cpu::Panel<float> by_row(loops.f32, n, d);
-  for (std::size_t i = 0; i < n; ++i) by_row.set_row(i, scaled.data() + i * d, d);
+  const std::size_t n = model.n_components() * rows_;
+  const cpu::TypedLoops<float>& loops = model.loops().f32;
+  // Divided by the length of the longest: what is in range for double may not be for float.
+  double longest = 0.0;
+  for (std::size_t k = 0; k < model.n_components(); ++k)
+    for (std::size_t l = 0; l < rows_; ++l) longest = std::max(longest, std::sqrt(product(k, l, l)));
+  const double factor = longest > 0.0 ? 1.0 / longest : 1.0;
+  const cpu::AlignedBuffer<float> scaled(n * d);
+  cpu::parallel_for(n, cpu::with_work(model.n_threads(), static_cast<double>(n * d)), [&] {
+    return [&](std::size_t i) {
+      std::transform(rows + i * d, rows + (i + 1) * d, scaled.data() + i * d,
+                     [=](double v) { return static_cast<float>(v * factor); });
+    };
+  });
+  cpu::Panel<float> by_row(loops, n, d), by_direction(loops, d, count_);
+  lay_out(scaled.data(), n, d, by_row, model.n_threads());
 
-  std::vector<float> shares(count_ * n);  // of the rows in the directions
-  std::vector<float> product(count_ * by_row.columns());
-  if (near == nullptr) fill_with_normals(shares);
-  else std::copy_n(near, count_ * d, directions_.data());
-  const int rounds = near == nullptr ? rounds_from_random : rounds_from_near;
-  for (int round = 0; round < rounds; ++round) {
-    if (round > 0 || near != nullptr) {
-      cpu::Panel<float> by_direction(loops.f32, d, count_);
-      for (std::size_t r = 0; r < count_; ++r) by_direction.set_column(r, directions_.data() + r * d);
-      const std::size_t columns = by_direction.columns();
-      std::vector<float> along(n * columns);
-      by_direction.multiply(scaled.data(), n, along.data());
-      for (std::size_t r = 0; r < count_; ++r)
-        for (std::size_t i = 0; i < n; ++i) shares[r * n + i] = along[i * columns + r];
-    }
-    by_row.multiply(shares.data(), count_, product.data());
+  if (from_sketch) sketch(scaled.data(), n, model.n_threads());
+  const std::size_t columns = by_direction.columns();
+  std::vector<double> along(count_ * n);  // of the rows along the directions
+  std::vector<float> products(n * columns), shares(count_ * n);
+  const cpu::AlignedBuffer<float> sums(count_ * by_row.columns());
+  for (int round = 0; round < (from_sketch ? rounds_from_sketch : rounds_from_near); ++round) {
+    by_direction.set_columns(direction(0), count_);
+    multiply(by_direction, scaled.data(), n, d, products.data(), model.n_threads());
     for (std::size_t r = 0; r < count_; ++r)
-      std::copy_n(product.data() + r * by_row.columns(), d, directions_.data() + r * d);
-    orthonormalize(loops, round + 1 < rounds ? 1 : 2);
+      for (std::size_t i = 0; i < n; ++i) along[r * n + i] = products[i * columns + r];
+    orthonormalize(along.data(), count_, n, model, 1);
+    std::copy(along.begin(), along.end(), shares.begin());
+    multiply(by_row, shares.data(), count_, n, sums.data(), model.n_threads());
+    for (std::size_t r = 0; r < count_; ++r) std::copy_n(sums.data() + r * by_row.columns(), d, directions_.data() + r * d);
   }
+  orthonormalize(directions_.data(), count_, d, model, 2);
 }
 
-Directions::Directions(const Model& model, std::size_t count, const double* near)
+cpu::AlignedBuffer<double> Directions::make_rows(const Model& model) {
+  const std::size_t d = n_features_;
+  const std::size_t L = rows_ - 1;
+  const double* scale = model.scale<double>();
+  const double* center = model.center<double>();
+  cpu::AlignedBuffer<double> all(model.n_components() * rows_ * d);
+  model.for_each_component(static_cast<double>(2 * rows_ * (rows_ + 4) * d), [&] {
+    cpu::Panel<double> columns(model.loops().f64, d, rows_);
+    std::vector<double> out(rows_ * columns.columns());
+    return [&, columns = std::move(columns), out = std::move(out)](std::size_t k) mutable {
+      const ComponentView c = model.component(k);
+      double* rows = all.data() + k * rows_ * d;
+      std::copy_n(c.loadings, L * d, rows);
+      for (std::size_t j = 0; j < d; ++j) rows[L * d + j] = c.mean[j] - center[j];
+      if (scale != nullptr)
+        for (std::size_t l = 0; l < rows_; ++l)
+          for (std::size_t j = 0; j < d; ++j) rows[l * d + j] *= scale[j];
+      columns.set_columns(rows, rows_);
+      columns.multiply(rows, rows_, out.data());
+      // The same number on both sides of the diagonal, whatever the order in which it was summed.
+      for (std::size_t l = 0; l < rows_; ++l)
+        for (std::size_t m = 0; m <= l; ++m)
+          products_[(k * rows_ + l) * rows_ + m] = products_[(k * rows_ + m) * rows_ + l] = out[l * columns.columns() + m];
+    };
+  });
+  return all;
+}
+
+void Directions::project(const double* rows, const Model& model) {
+  const std::size_t n = model.n_components() * rows_;
+  cpu::Panel<double> columns(model.loops().f64, n_features_, count_);
+  columns.set_columns(direction(0), count_);
+  stride_ = columns.columns();
+  inside_.resize(n * stride_);
+  multiply(columns, rows, n, n_features_, inside_.data(), model.n_threads());
+}
+
+double Directions::share_left() const {
+  double all = 0.0, held = 0.0;
+  for (std::size_t k = 0; k < products_.size() / (rows_ * rows_); ++k)
+    for (std::size_t l = 0; l < rows_; ++l) {
+      all += product(k, l, l);
+      held += core::dot(inside(k, l), inside(k, l), count_);
+    }
+  return all > held ? 1.0 - held / all : 0.0;
+}
+
+Directions::Directions(const Model& model, std::size_t count, const Directions* near)
     : count_(count),
       n_features_(model.n_features()),
       rows_(model.n_factors() + 1),
       directions_(count * model.n_features()),
       products_(model.n_components() * rows_ * rows_) {
-  const std::size_t K = model.n_components();
-  const std::size_t L = model.n_factors();
-  const std::size_t d = n_features_;
-  const double* scale = model.scale<double>();
-
-  std::vector<double> rows(K * rows_ * d);
-  for (std::size_t k = 0; k < K; ++k) {
-    const ComponentView c = model.component(k);
-    double* at = rows.data() + k * rows_ * d;
-    for (std::size_t j = 0; j < d; ++j) {
-      const double factor = scale == nullptr ? 1.0 : scale[j];
-      for (std::size_t l = 0; l < L; ++l) at[l * d + j] = c.loadings[l * d + j] * factor;
-      at[L * d + j] = (c.mean[j] - model.center<double>()[j]) * factor;
-    }
-    for (std::size_t l = 0; l < rows_; ++l)
-      for (std::size_t m = 0; m <= l; ++m)
-        products_[(k * rows_ + l) * rows_ + m] = products_[(k * rows_ + m) * rows_ + l] =
-            core::dot(at + l * d, at + m * d, d);
+  const cpu::AlignedBuffer<double> rows = make_rows(model);
+  if (near != nullptr) {
+    directions_ = near->directions_;
+    project(rows.data(), model);
+    share_left_when_found_ = near->share_left_when_found_;
+    kept_ = share_left() <= as_well * share_left_when_found_;
+    if (kept_) return;
   }
-  search(rows, model.loops(), near);
-  cpu::Panel<double> columns(model.loops().f64, d, count);
-  for (std::size_t r = 0; r < count; ++r) columns.set_column(r, directions_.data() + r * d);
-  stride_ = columns.columns();
-  inside_.resize(K * rows_ * stride_);
-  columns.multiply(rows.data(), K * rows_, inside_.data());
+  search(rows.data(), model, near == nullptr);
+  project(rows.data(), model);
+  share_left_when_found_ = share_left();
 }
 
 }  // namespace mfa

@@ -11,24 +11,35 @@ namespace mfa {
 
 class Directions {
  public:
-  // `near` (count, d), unless null, are directions of a similar model: they save rounds of the search.
-  Directions(const Model& model, std::size_t count, const double* near);
+  // `near`, unless null, are as many directions of a similar model: they are kept where they do as well for this one, and are
+  // where the search starts from where they do not.
+  Directions(const Model& model, std::size_t count, const Directions* near);
 
   std::size_t count() const { return count_; }
-  // Orthonormal directions (count, d), for rows as BlockScorer keeps them: centred, and scaled but for spherical noise.
-  // Of a model with fewer the last are zero.
-  const std::vector<double>& directions() const { return directions_; }
+  std::size_t n_features() const { return n_features_; }
+  // Whether they are those of `near`.
+  bool kept() const { return kept_; }
+  // Orthonormal, (d) each, for rows as BlockScorer keeps them: centred, and scaled but for spherical noise. Of a model with
+  // fewer the last are zero.
+  const double* direction(std::size_t r) const { return directions_.data() + r * n_features_; }
   // Row l of component k along all directions (count): its l-th loading, or for l = L its mean about the centre.
   const double* inside(std::size_t k, std::size_t l) const { return inside_.data() + (k * rows_ + l) * stride_; }
   // The product of rows l and m of component k, over all features.
   double product(std::size_t k, std::size_t l, std::size_t m) const { return products_[(k * rows_ + l) * rows_ + m]; }
 
  private:
-  void search(const std::vector<double>& rows, const cpu::Loops& loops, const double* near);
-  void orthonormalize(const cpu::Loops& loops, int passes);
+  // All rows of all components (K (L + 1), d), and their products.
+  cpu::AlignedBuffer<double> make_rows(const Model& model);
+  void sketch(const float* rows, std::size_t n, std::size_t n_threads);
+  void search(const double* rows, const Model& model, bool from_sketch);
+  void project(const double* rows, const Model& model);
+  // The share of the rows' squares that lies outside of the directions.
+  double share_left() const;
 
   std::size_t count_, n_features_, rows_, stride_ = 0;  // rows of one component: L + 1
   std::vector<double> directions_, inside_, products_;
+  bool kept_ = false;
+  double share_left_when_found_ = 0.0;
 };
 
 }  // namespace mfa

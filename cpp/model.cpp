@@ -23,8 +23,9 @@ void factorize_in_place(std::size_t n, double* m) {
 
 }  // namespace
 
-Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near)
+Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, std::size_t n_threads)
     : n_components_(p.n_components), n_factors_(p.n_factors), n_features_(p.n_features), loops_(loops),
+      n_threads_(n_threads),
       means_(p.n_components * p.n_features),
       loadings_(p.n_components * p.n_factors * p.n_features) {
   const std::size_t kd = n_components_ * n_features_;
@@ -46,7 +47,10 @@ Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near)
   center_f32_.assign(center_.begin(), center_.end());
   classify_noise();
   scale_f32_.assign(scale_.begin(), scale_.end());
-  if (near != nullptr && near->subspace() != nullptr) near_ = near->subspace_;
+  if (near != nullptr) {
+    near->subspace();
+    near_ = near->screening_;
+  }
   largest_noise_.assign(n_components_, 0.0);
   for (std::size_t k = 0; k < n_components_; ++k)
     for (std::size_t j = 0; j < n_features_; ++j) largest_noise_[k] = std::max(largest_noise_[k], scaled_noise(k, j));
@@ -142,46 +146,56 @@ void Model::factorize() {
   projected_means_.resize(n_components_ * n);
   mean_norms_.resize(n_components_);
 
-  std::vector<double> weighted((n + 1) * d);  // D^-1 A, and D^-1 (mu - center) in the last row
-  std::vector<double> mean(d), log_noise(d), projected(n);
-  const std::vector<double> ones(d, 1.0);
-  for (std::size_t k = 0; k < n_components_; ++k) {
-    const ComponentView c = component(k);
-    for (std::size_t j = 0; j < d; ++j) {
-      mean[j] = c.mean[j] - center_[j];
-      weighted[n * d + j] = mean[j] * inverse_noise(k, j);
-      for (std::size_t l = 0; l < n; ++l) weighted[l * d + j] = c.loadings[l * d + j] * inverse_noise(k, j);
-      log_noise[j] = std::log(noise_variance_[k * d + j]);
-    }
-    const double sum_log_noise = core::dot(log_noise.data(), ones.data(), d);
+  for_each_component(static_cast<double>(2 * (n + 1) * (n + 5) * d), [&] {
+    // D^-1 A, and D^-1 (mu - center) in the last row; what it is multiplied with, which is A and mu - center.
+    std::vector<double> weighted((n + 1) * d), mean(d), log_noise(d), diagonal(n), projected(n);
+    cpu::Panel<double> rows(loops_.f64, d, n + 1);
+    std::vector<double> products((n + 1) * rows.columns());
+    return [=, this, ones = std::vector<double>(d, 1.0), rows = std::move(rows)](std::size_t k) mutable {
+      const ComponentView c = component(k);
+      for (std::size_t j = 0; j < d; ++j) {
+        mean[j] = c.mean[j] - center_[j];
+        weighted[n * d + j] = mean[j] * inverse_noise(k, j);
+      }
+      for (std::size_t l = 0; l < n; ++l)
+        for (std::size_t j = 0; j < d; ++j) weighted[l * d + j] = c.loadings[l * d + j] * inverse_noise(k, j);
+      rows.set_columns(c.loadings, n);
+      rows.set_column(n, mean.data());
+      rows.multiply(weighted.data(), n + 1, products.data());
+      const auto product = [&](std::size_t l, std::size_t m) { return products[l * rows.columns() + m]; };
 
-    double* cholesky = cholesky_.data() + k * n * n;
-    for (std::size_t l = 0; l < n; ++l)
-      for (std::size_t m = 0; m <= l; ++m)
-        cholesky[l * n + m] = cholesky[m * n + l] =
-            core::dot(weighted.data() + l * d, c.loadings + m * d, d) + (l == m ? 1.0 : 0.0);
-    std::vector<double> diagonal(n);
-    for (std::size_t l = 0; l < n; ++l) diagonal[l] = cholesky[l * n + l];
-    factorize_in_place(n, cholesky);
-    double log_det_m = 0.0;
-    for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
-    log_normalizers_[k] = core::log_normalizer(log_weights_[k], d, log_det_m, sum_log_noise);
+      double sum_log_noise = static_cast<double>(d) * std::log(noise_variance_[k * d]);
+      if (noise_ != Noise::spherical) {
+        for (std::size_t j = 0; j < d; ++j) log_noise[j] = std::log(noise_variance_[k * d + j]);
+        sum_log_noise = core::dot(log_noise.data(), ones.data(), d);
+      }
 
-    double* covariance = posterior_covariances_.data() + k * n * n;  // symmetric, so that its rows are its columns
-    for (std::size_t l = 0; l < n; ++l) {
-      covariance[l * n + l] = 1.0;
-      core::solve_lower(n, cholesky, covariance + l * n);
-      core::solve_lower_transposed(n, cholesky, covariance + l * n);
-    }
-    double condition = 0.0;
-    for (std::size_t l = 0; l < n; ++l) condition += static_cast<double>(n) * diagonal[l] * covariance[l * n + l];
-    model_errors_[k] = core::model_error(condition);
+      double* cholesky = cholesky_.data() + k * n * n;
+      for (std::size_t l = 0; l < n; ++l) {
+        for (std::size_t m = 0; m < l; ++m) cholesky[l * n + m] = cholesky[m * n + l] = product(l, m);
+        diagonal[l] = cholesky[l * n + l] = product(l, l) + 1.0;
+      }
+      factorize_in_place(n, cholesky);
+      double log_det_m = 0.0;
+      for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
+      log_normalizers_[k] = core::log_normalizer(log_weights_[k], d, log_det_m, sum_log_noise);
 
-    for (std::size_t l = 0; l < n; ++l) projected[l] = core::dot(weighted.data() + l * d, mean.data(), d);
-    core::solve_lower(n, cholesky, projected.data());
-    for (std::size_t l = 0; l < n; ++l) projected_means_[l * n_components_ + k] = projected[l];
-    mean_norms_[k] = core::dot(weighted.data() + n * d, mean.data(), d);
-  }
+      double* covariance = posterior_covariances_.data() + k * n * n;  // symmetric, so that its rows are its columns
+      for (std::size_t l = 0; l < n; ++l) {
+        covariance[l * n + l] = 1.0;
+        core::solve_lower(n, cholesky, covariance + l * n);
+        core::solve_lower_transposed(n, cholesky, covariance + l * n);
+      }
+      double condition = 0.0;
+      for (std::size_t l = 0; l < n; ++l) condition += static_cast<double>(n) * diagonal[l] * covariance[l * n + l];
+      model_errors_[k] = core::model_error(condition);
+
+      for (std::size_t l = 0; l < n; ++l) projected[l] = product(l, n);
+      core::solve_lower(n, cholesky, projected.data());
+      for (std::size_t l = 0; l < n; ++l) projected_means_[l * n_components_ + k] = projected[l];
+      mean_norms_[k] = product(n, n);
+    };
+  });
 }
 
 template <class Weight>
@@ -189,12 +203,16 @@ void Model::columns(std::size_t k, const Weight& weight, double* out) const {
   const std::size_t d = n_features_;
   const std::size_t n = n_factors_;
   const ComponentView c = component(k);
-  for (std::size_t l = 0; l < n; ++l) {
-    double* column = out + l * d;
-    for (std::size_t j = 0; j < d; ++j) column[j] = c.loadings[l * d + j] * weight(j);
-    for (std::size_t m = 0; m < l; ++m)
-      for (std::size_t j = 0; j < d; ++j) column[j] -= c.cholesky[l * n + m] * out[m * d + j];
-    for (std::size_t j = 0; j < d; ++j) column[j] /= c.cholesky[l * n + l];
+  constexpr std::size_t part = 256;  // features that are solved for at once, so that those of all columns stay in the cache
+  for (std::size_t start = 0; start < d; start += part) {
+    const std::size_t end = std::min(start + part, d);
+    for (std::size_t l = 0; l < n; ++l) {
+      double* column = out + l * d;
+      for (std::size_t j = start; j < end; ++j) column[j] = c.loadings[l * d + j] * weight(j);
+      for (std::size_t m = 0; m < l; ++m)
+        for (std::size_t j = start; j < end; ++j) column[j] -= c.cholesky[l * n + m] * out[m * d + j];
+      for (std::size_t j = start; j < end; ++j) column[j] /= c.cholesky[l * n + l];
+    }
   }
 }
 
@@ -203,14 +221,15 @@ void Model::build_panels(ScorePanels<T>& panels) const {
   const std::size_t d = n_features_;
   const cpu::TypedLoops<T>& loops = cpu::typed<T>(loops_);
   panels.columns = cpu::Panel<T>(loops, d, n_components_ * (n_factors_ + 1));
-  std::vector<double> out((n_factors_ + 1) * d);
-  for (std::size_t k = 0; k < n_components_; ++k) {
-    const auto weight = [&](std::size_t j) { return column_weight(k, j); };
-    columns(k, weight, out.data());
-    for (std::size_t j = 0; j < d; ++j) out[n_factors_ * d + j] = (component(k).mean[j] - center_[j]) * weight(j);
-    for (std::size_t l = 0; l <= n_factors_; ++l)
-      panels.columns.set_column(l * n_components_ + k, out.data() + l * d);
-  }
+  for_each_component(static_cast<double>(n_factors_ * (n_factors_ + 5) * d), [&] {
+    return [&, out = std::vector<double>((n_factors_ + 1) * d)](std::size_t k) mutable {
+      const auto weight = [&](std::size_t j) { return column_weight(k, j); };
+      columns(k, weight, out.data());
+      for (std::size_t j = 0; j < d; ++j) out[n_factors_ * d + j] = (component(k).mean[j] - center_[j]) * weight(j);
+      for (std::size_t l = 0; l <= n_factors_; ++l)
+        panels.columns.set_column(l * n_components_ + k, out.data() + l * d);
+    };
+  });
   if (noise_ != Noise::diagonal) return;
   panels.squares = cpu::Panel<T>(loops, d, n_components_);
   std::vector<double> squares(d);
@@ -244,19 +263,21 @@ const Model::Lazy<T>& Model::prepare_single() const {
     single.columns = cpu::AlignedBuffer<T>(n_components_ * n * d);
     if (noise_ != Noise::spherical) single.inverse_noise = cpu::AlignedBuffer<T>(n_components_ * d);
     single.mean_rounding.resize(n_components_);
-    std::vector<double> out(n * d), difference(d), weighted(d);
-    for (std::size_t k = 0; k < n_components_; ++k) {
-      T* mean = single.means.data() + k * d;
-      columns(k, [&](std::size_t j) { return inverse_noise(k, j); }, out.data());
-      rounded(out.data(), n * d, single.columns.data() + k * n * d);
-      rounded(means_.data() + k * d, d, mean);
-      if (noise_ != Noise::spherical) rounded(inverse_noise_.data() + k * d, d, single.inverse_noise.data() + k * d);
-      for (std::size_t j = 0; j < d; ++j) {
-        difference[j] = means_.data()[k * d + j] - static_cast<double>(mean[j]);
-        weighted[j] = difference[j] * inverse_noise(k, j);
-      }
-      single.mean_rounding[k] = std::sqrt(core::dot(difference.data(), weighted.data(), d));
-    }
+    for_each_component(static_cast<double>(n * (n + 3) * d), [&] {
+      return [&, out = std::vector<double>(n * d), difference = std::vector<double>(d),
+              weighted = std::vector<double>(d)](std::size_t k) mutable {
+        T* mean = single.means.data() + k * d;
+        columns(k, [&](std::size_t j) { return inverse_noise(k, j); }, out.data());
+        rounded(out.data(), n * d, single.columns.data() + k * n * d);
+        rounded(means_.data() + k * d, d, mean);
+        if (noise_ != Noise::spherical) rounded(inverse_noise_.data() + k * d, d, single.inverse_noise.data() + k * d);
+        for (std::size_t j = 0; j < d; ++j) {
+          difference[j] = means_.data()[k * d + j] - static_cast<double>(mean[j]);
+          weighted[j] = difference[j] * inverse_noise(k, j);
+        }
+        single.mean_rounding[k] = std::sqrt(core::dot(difference.data(), weighted.data(), d));
+      };
+    });
   });
   return single;
 }
@@ -276,10 +297,10 @@ double Model::mean_rounding(std::size_t k) const {
 
 const Subspace* Model::subspace() const {
   std::call_once(once_subspace_, [&] {
-    subspace_ = Subspace::choose(*this, near_.get());
-    near_.reset();
+    screening_ = Subspace::choose(*this, near_);
+    near_ = {};
   });
-  return subspace_.get();
+  return screening_.subspace.get();
 }
 
 Model::~Model() = default;

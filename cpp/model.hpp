@@ -9,6 +9,7 @@
 #include "core/views.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/panel.hpp"
+#include "cpu/parallel.hpp"
 
 namespace mfa {
 
@@ -34,13 +35,28 @@ struct Parameters {
   const double* center = nullptr;  // (d); null for the mean of the means
 };
 
+class Directions;
 class Subspace;
+
+// What was found for screening: the directions that were looked at, and the subspace of those that it uses, null where it would
+// not pay.
+struct Screening {
+  std::shared_ptr<const Directions> directions;
+  std::shared_ptr<const Subspace> subspace;
+};
 
 class Model {
  public:
-  // `near`, unless null, is a similar model: what screening found for it is taken up.
-  Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr);
+  // `near`, unless null, is a similar model: what screening found for it is taken up. The threads are for what is made here
+  // and when first asked for; how many they are shows in no number.
+  Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr, std::size_t n_threads = 1);
   ~Model();
+
+  // Calls work(k), of make_work() in every thread, for all components; `flops` is what one costs.
+  template <class MakeWork>
+  void for_each_component(double flops, MakeWork make_work) const {
+    cpu::parallel_for(n_components_, cpu::with_work(n_threads_, flops * static_cast<double>(n_components_)), make_work);
+  }
 
   // Whether what the scores are made of is: parameters may be finite and their squares not.
   bool is_finite() const;
@@ -50,12 +66,14 @@ class Model {
   std::size_t n_features() const { return n_features_; }
   Noise noise() const { return noise_; }
   const cpu::Loops& loops() const { return loops_; }
+  std::size_t n_threads() const { return n_threads_; }
 
   ComponentView component(std::size_t k) const;
   double log_weight(std::size_t k) const { return log_weights_[k]; }
   const double* noise_variance(std::size_t k) const { return noise_variance_.data() + k * n_features_; }
 
-  // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns, without the last K).
+  // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns,
+  // without the last K).
   // Features are centred and, but for spherical noise, scaled before the product. The centre is made of floats, so that
   // it is the same for rows of either type.
   template <class T>
@@ -110,6 +128,7 @@ class Model {
 
   std::size_t n_components_, n_factors_, n_features_;
   const cpu::Loops& loops_;
+  std::size_t n_threads_;
   Noise noise_ = Noise::spherical;
   std::vector<double> log_weights_, noise_variance_;
   cpu::AlignedBuffer<double> means_, loadings_;  // (K, d), (K, L, d)
@@ -119,7 +138,7 @@ class Model {
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
   mutable std::once_flag once_subspace_;
-  mutable std::shared_ptr<const Subspace> subspace_, near_;
+  mutable Screening screening_, near_;
 };
 
 }  // namespace mfa

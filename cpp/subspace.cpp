@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
@@ -54,20 +55,17 @@ void rotate_factors(std::size_t n, const double* cholesky, double* outside, doub
 
 }  // namespace
 
-Subspace::Subspace(const Model& model, const Directions& from, std::size_t count)
+Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count)
     : n_directions_(count),
-      n_features_(model.n_features()),
-      directions_(from.directions()),
+      directions_(std::move(directions)),
       basis_f32_(model.loops().f32, model.n_features(), count),
       basis_f64_(model.loops().f64, model.n_features(), count) {
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
-  const std::size_t d = model.n_features();
   const std::size_t R = n_directions_;
-  for (std::size_t r = 0; r < R; ++r) {
-    basis_f32_.set_column(r, directions_.data() + r * d);
-    basis_f64_.set_column(r, directions_.data() + r * d);
-  }
+  const Directions& from = *directions_;
+  basis_f32_.set_columns(direction(0), R);
+  basis_f64_.set_columns(direction(0), R);
 
   std::vector<double> weights(K, 1.0), means(K * R), loadings(K * L * R), noise(K * R), origin(R, 0.0);
   for (std::size_t k = 0; k < K; ++k) {
@@ -83,39 +81,44 @@ Subspace::Subspace(const Model& model, const Directions& from, std::size_t count
   exact.spreads_by_factor.resize(L * K);
   exact.inverse_noise_roots.resize(K);
   exact.inverse_weights.resize(K);
-  std::vector<double> outside(L * L), factor(L * L), spreads(L);
-  for (std::size_t k = 0; k < K; ++k) {
-    const auto left = [&](std::size_t l, std::size_t m) {
-      return from.product(k, l, m) - core::dot(from.inside(k, l), from.inside(k, m), R);
+  model.for_each_component(static_cast<double>(L * L * (3 * R + 100 * L)), [&] {
+    return [&, outside = std::vector<double>(L * L), factor = std::vector<double>(L * L),
+            spreads = std::vector<double>(L)](std::size_t k) mutable {
+      const auto product_inside = [&](std::size_t l, std::size_t m) {
+        return core::dot(from.inside(k, l), from.inside(k, m), R);
+      };
+      const double mean_square = from.product(k, L, L);
+      exact.means_left[k] =
+          std::sqrt(core::positive(mean_square - product_inside(L, L)) + rounding * mean_square);
+      double loadings_square = 0.0;
+      for (std::size_t l = 0; l < L; ++l) loadings_square += from.product(k, l, l);
+      mean_lengths_[k] = std::sqrt(mean_square);
+      loading_lengths_[k] = std::sqrt(loadings_square);
+      for (std::size_t l = 0; l < L; ++l)
+        for (std::size_t m = 0; m <= l; ++m) {
+          const double inside = product_inside(l, m);
+          outside[l * L + m] = outside[m * L + l] =
+              from.product(k, l, m) - inside + (l == m ? rounding * loadings_square : 0.0);
+          factor[l * L + m] = inside / model.largest_noise(k) + (l == m ? 1.0 : 0.0);
+        }
+      core::cholesky(L, factor.data());  // of I and a product: positive definite
+      double* rotation = rotations_.data() + k * L * L;
+      rotate_factors(L, factor.data(), outside.data(), rotation, spreads.data());
+      for (std::size_t l = 0; l < L; ++l) {
+        exact.spreads_by_factor[l * K + k] = spreads[l];
+        exact.spreads[k] = std::max(exact.spreads[k], spreads[l]);
+        double* loading = loadings.data() + (k * L + l) * R;
+        std::fill_n(loading, R, 0.0);
+        for (std::size_t m = 0; m < L; ++m)
+          for (std::size_t r = 0; r < R; ++r) loading[r] += rotation[l * L + m] * from.inside(k, m)[r];
+      }
+      exact.inverse_noise_roots[k] = 1.0 / std::sqrt(model.largest_noise(k));
+      exact.inverse_weights[k] = 1.0 / (model.largest_noise(k) + exact.spreads[k]);
     };
-    const double mean_square = from.product(k, L, L);
-    exact.means_left[k] = std::sqrt(core::positive(left(L, L)) + rounding * mean_square);
-    double loadings_square = 0.0;
-    for (std::size_t l = 0; l < L; ++l) loadings_square += from.product(k, l, l);
-    mean_lengths_[k] = std::sqrt(mean_square);
-    loading_lengths_[k] = std::sqrt(loadings_square);
-    for (std::size_t l = 0; l < L; ++l)
-      for (std::size_t m = 0; m < L; ++m)
-        outside[l * L + m] = left(l, m) + (l == m ? rounding * loadings_square : 0.0);
-    for (std::size_t l = 0; l < L; ++l)
-      for (std::size_t m = 0; m <= l; ++m)
-        factor[l * L + m] = core::dot(from.inside(k, l), from.inside(k, m), R) / model.largest_noise(k) + (l == m ? 1.0 : 0.0);
-    core::cholesky(L, factor.data());  // of I and a product: positive definite
-    double* rotation = rotations_.data() + k * L * L;
-    rotate_factors(L, factor.data(), outside.data(), rotation, spreads.data());
-    for (std::size_t l = 0; l < L; ++l) {
-      exact.spreads_by_factor[l * K + k] = spreads[l];
-      exact.spreads[k] = std::max(exact.spreads[k], spreads[l]);
-      double* loading = loadings.data() + (k * L + l) * R;
-      std::fill_n(loading, R, 0.0);
-      for (std::size_t m = 0; m < L; ++m)
-        for (std::size_t r = 0; r < R; ++r) loading[r] += rotation[l * L + m] * from.inside(k, m)[r];
-    }
-    exact.inverse_noise_roots[k] = 1.0 / std::sqrt(model.largest_noise(k));
-    exact.inverse_weights[k] = 1.0 / (model.largest_noise(k) + exact.spreads[k]);
-  }
+  });
   shadow_ = std::make_unique<Model>(
-      Parameters{K, L, R, weights.data(), means.data(), loadings.data(), noise.data(), origin.data()}, model.loops());
+      Parameters{K, L, R, weights.data(), means.data(), loadings.data(), noise.data(), origin.data()}, model.loops(), nullptr,
+      model.n_threads());
   exact.projected_means.assign(shadow_->projected_means(), shadow_->projected_means() + L * K);
   exact.mean_norms.assign(shadow_->mean_norms(), shadow_->mean_norms() + K);
   exact.model_errors.assign(shadow_->model_errors(), shadow_->model_errors() + K);

@@ -14,11 +14,11 @@ namespace mfa {
 class Subspace {
  public:
   // Of the first `count` of the directions.
-  Subspace(const Model& model, const Directions& directions, std::size_t count);
+  Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count);
 
-  // Of as many directions as make scoring cheapest; null where it is cheapest without. `near`, unless null, is one of a
-  // similar model, whose choice is kept and whose directions are a start.
-  static std::unique_ptr<Subspace> choose(const Model& model, const Subspace* near);
+  // Of as many directions as make scoring cheapest, or none where it is cheapest without. `near` is what a similar model has
+  // chosen, if there is one: as long as its directions are kept, so is their number.
+  static Screening choose(const Model& model, const Screening& near);
 
   std::size_t n_directions() const { return n_directions_; }
   // The model's shadow: its means about the centre, and its loadings, in the basis; noise s I.
@@ -26,7 +26,7 @@ class Subspace {
   // Columns are the directions, for rows as BlockScorer keeps them: centred, and scaled where the noise is shared.
   template <class T>
   const cpu::Panel<T>& basis() const;
-  const double* direction(std::size_t r) const { return directions_.data() + r * n_features_; }
+  const double* direction(std::size_t r) const { return directions_->direction(r); }
   // What bounds are made of, but for the row's own numbers; `epsilon` is the rounding unit of the products.
   template <class T>
   cpu::ScreenTerms<T> terms(double epsilon) const;
@@ -55,8 +55,8 @@ class Subspace {
   template <class T>
   void round(const Rounded<double>& exact, Rounded<T>& out) const;
 
-  std::size_t n_directions_, n_features_;
-  std::vector<double> directions_;  // all that were found (count, d), for the next model
+  std::size_t n_directions_;
+  std::shared_ptr<const Directions> directions_;  // all that were found, and more than these
   std::unique_ptr<Model> shadow_;
   std::vector<double> rotations_;  // (K, L, L)
   std::vector<double> mean_lengths_, loading_lengths_;  // (K), in all features

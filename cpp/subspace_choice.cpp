@@ -1,6 +1,8 @@
 // How many directions screening is to use with a model, found by trying them on samples that the model itself would give.
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <utility>
 
 #include "core/normal.hpp"
 #include "core/screening.hpp"
@@ -89,30 +91,32 @@ double count_survivors(const Model& model, const Subspace& subspace, const std::
 
 }  // namespace
 
-std::unique_ptr<Subspace> Subspace::choose(const Model& model, const Subspace* near) {
+Screening Subspace::choose(const Model& model, const Screening& near) {
   const std::size_t d = model.n_features();
   const std::size_t columns = model.n_components() * (model.n_factors() + 1);
   const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3}) / 16 * 16;
-  if (most == 0) return nullptr;
-  const bool similar = near != nullptr && near->directions_.size() == most * d;
-  const Directions directions(model, most, similar ? near->directions_.data() : nullptr);
-  if (similar) return std::make_unique<Subspace>(model, directions, near->n_directions_);
+  if (most == 0) return {};
+  const Directions* known = near.directions.get();
+  const bool similar = known != nullptr && known->count() == most && known->n_features() == d;
+  const auto directions = std::make_shared<const Directions>(model, most, similar ? known : nullptr);
+  if (directions->kept() && near.subspace != nullptr)
+    return {directions, std::make_shared<const Subspace>(model, directions, near.subspace->n_directions())};
 
   std::vector<double> coordinates;
-  const std::vector<Trial> trials = make_trials(model, directions, coordinates);
+  const std::vector<Trial> trials = make_trials(model, *directions, coordinates);
   const double product = static_cast<double>(d * columns);
   const double per_survivor =
       survivor_cost * static_cast<double>(d * (model.n_factors() + 1)) + survivor_fixed;
   double least = (1.0 - least_gain) * product;
-  std::unique_ptr<Subspace> best;
+  Screening best{directions, nullptr};
   for (std::size_t count = 16; count <= most; count += most > 64 ? 32 : 16) {
-    auto subspace = std::make_unique<Subspace>(model, directions, count);
+    auto subspace = std::make_shared<const Subspace>(model, directions, count);
     const double survivors = count_survivors(model, *subspace, trials, coordinates);
     const double cost = static_cast<double>(count * (d + columns)) + bound_cost * static_cast<double>(columns) +
                         (1.0 + real_samples * survivors) * per_survivor;
     if (cost < least) {
       least = cost;
-      best = std::move(subspace);
+      best.subspace = std::move(subspace);
     }
   }
   return best;

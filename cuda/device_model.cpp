@@ -20,7 +20,7 @@ namespace {
 // Computes  a bound on the largest |E^T v| / |v| for the rows of E (count, d): the root of the largest sum of a row of |E E^T|.
 double norm_bound(const Model& model, const std::vector<double>& rows, std::size_t count, std::size_t d) {
   cpu::Panel<double> columns(model.loops().f64, d, count);
-  for (std::size_t r = 0; r < count; ++r) columns.set_column(r, rows.data() + r * d);
+  columns.set_columns(rows.data(), count);
   const std::size_t stride = columns.columns();  // those too many are zero
   std::vector<double> products(count * stride);
   columns.multiply(rows.data(), count, products.data());

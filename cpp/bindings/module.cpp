@@ -28,7 +28,7 @@ using namespace mfa::bindings;
 namespace {
 
 std::unique_ptr<Model> make_model(const py::array& weights, const py::array& means, const py::array& loadings,
-                                  const py::array& noise_variance, const Model* near) {
+                                  const py::array& noise_variance, const Model* near, std::size_t n_threads) {
   if (loadings.ndim() != 3) throw py::value_error("loadings must have 3 dimensions, got " + shape_of(loadings));
   const auto extent = [&](int axis) { return static_cast<std::size_t>(loadings.shape(axis)); };
   const std::size_t K = extent(0), L = extent(1), d = extent(2);
@@ -37,7 +37,8 @@ std::unique_ptr<Model> make_model(const py::array& weights, const py::array& mea
                               borrow<double>("means", means, {K, d}),
                               borrow<double>("loadings", loadings, {K, L, d}),
                               borrow<double>("noise_variance", noise_variance, {K, d})};
-  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops(), near); });
+  const std::size_t threads = execution(n_threads).n_threads;
+  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops(), near, threads); });
   if (!model->is_finite())
     throw py::value_error(
         "means, loadings and noise_variance are too far apart in size to be computed with in float64; "
@@ -292,7 +293,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   py::class_<Model>(m, "Model", "Parameters packed for the kernels; immutable, and safe to use from many threads.")
       .def(py::init(&make_model), py::arg("weights"), py::arg("means"), py::arg("loadings"), py::arg("noise_variance"),
-           py::kw_only(), py::arg("near") = py::none())
+           py::kw_only(), py::arg("near") = py::none(), py::arg("n_threads") = 1)
       .def_property_readonly("n_components", &Model::n_components)
       .def_property_readonly("n_factors", &Model::n_factors)
       .def_property_readonly("n_features", &Model::n_features)
@@ -322,9 +323,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("n_threads"));
   m.def("ld_grad", &ld_grad, "LD-Grad on the Bayes classifier of the groups.", py::arg("model"),
         py::arg("X").noconvert(), py::kw_only(), py::arg("groups").noconvert(), py::arg("log_priors").noconvert(),
-        py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("screening"), py::arg("steps"), py::arg("overshoot"), py::arg("clip"),
-        py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"), py::arg("targets"),
-        py::arg("n_threads"));
+        py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("screening"), py::arg("steps"),
+        py::arg("overshoot"), py::arg("clip"), py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"),
+        py::arg("targets"), py::arg("n_threads"));
   m.def("gradient", &gradient, "Vectors times the Jacobian of the groups' scores.", py::arg("model"),
         py::arg("X").noconvert(), py::arg("groups").noconvert(), py::arg("vectors").noconvert(), py::kw_only(),
         py::arg("sum_rule"), py::arg("screening"), py::arg("out").noconvert(), py::arg("n_threads"));

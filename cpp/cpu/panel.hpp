@@ -36,7 +36,8 @@ class Panel {
         depth_(depth),
         n_tiles_((columns + loops.tile_width - 1) / loops.tile_width),
         data_(n_tiles_ * loops.tile_width * depth) {
-    std::fill_n(data_.data(), n_tiles_ * loops.tile_width * depth, T{0});
+    const std::size_t tile = loops.tile_width * depth;
+    if (columns % loops.tile_width != 0) std::fill_n(data_.data() + (n_tiles_ - 1) * tile, tile, T{0});
   }
 
   // Columns of the product; those beyond the matrix's own are zero.
@@ -49,11 +50,28 @@ class Panel {
     for (std::size_t j = 0; j < depth_; ++j) tile[j * width] = static_cast<T>(values[j * stride]);
   }
 
-  // Entries in a line become a row; there are as many as the matrix has columns.
-  void set_row(std::size_t row, const T* values, std::size_t columns) {
+  // Lines, one after the other in memory, become columns from the first on.
+  void set_columns(const double* lines, std::size_t count) {
     const std::size_t width = loops_->tile_width;
-    for (std::size_t first = 0; first < columns; first += width)
-      std::copy_n(values + first, std::min(width, columns - first), data_.data() + first * depth_ + row * width);
+    constexpr std::size_t part = 64;  // what is written of a tile stays in the first-level cache until it is full
+    for (std::size_t start = 0; start < depth_; start += part)
+      for (std::size_t column = 0; column < count; ++column) {
+        T* tile = data_.data() + column / width * width * depth_ + column % width;
+        const double* line = lines + column * depth_;
+        const std::size_t end = std::min(start + part, depth_);
+        for (std::size_t j = start; j < end; ++j) tile[j * width] = static_cast<T>(line[j]);
+      }
+  }
+
+  // Lines of so many numbers, one after the other in memory, become columns [first, end) of the rows.
+  void set_rows(const T* lines, std::size_t length, std::size_t first, std::size_t end) {
+    const std::size_t width = loops_->tile_width;
+    const std::size_t part = 16 * width;  // a few pages of memory at once
+    for (std::size_t start = first; start < end; start += part)
+      for (std::size_t row = 0; row < depth_; ++row)
+        for (std::size_t column = start; column < std::min(start + part, end); column += width)
+          std::copy_n(lines + row * length + column, std::min(width, end - column),
+                      data_.data() + column * depth_ + row * width);
   }
 
   // out (rows, columns()) = x (rows, depth) times the matrix.

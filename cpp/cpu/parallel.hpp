@@ -30,6 +30,12 @@ struct Execution {
   std::function<bool()> interrupted;
 };
 
+// As many of n threads as so much work keeps busy: each is to have some fifty times what it takes to start it.
+inline Execution with_work(std::size_t n_threads, double flops) {
+  const double busy = 1.0 + flops / 2e6;
+  return {busy < static_cast<double>(n_threads) ? static_cast<std::size_t>(busy) : n_threads, nullptr};
+}
+
 // Moves a new thread to another processor than the caller's, the index-th of those that may be used, and leaves it free
 // again. Linux starts a thread where its maker runs; where the other processors have long been idle, both may share one for
 // milliseconds, as long as many a call takes.

@@ -53,7 +53,14 @@ class _Machine(_Steps):
 
 class Model:
     def __init__(
-        self, weights: _Float, means: _Float, loadings: _Float, noise_variance: _Float, *, near: Model | None = None
+        self,
+        weights: _Float,
+        means: _Float,
+        loadings: _Float,
+        noise_variance: _Float,
+        *,
+        near: Model | None = None,
+        n_threads: int = 1,
     ) -> None: ...
     @property
     def n_components(self) -> int: ...

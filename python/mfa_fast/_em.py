@@ -156,7 +156,7 @@ class Expectation:
 
     def __call__(self, parameters: Parameters) -> Statistics:
         """Return the statistics at these parameters, without a fingerprint: they are for the next M-step alone."""
-        self._packed = parameters.pack(near=self._packed if self.screening else None)
+        self._packed = parameters.pack(self.n_threads, near=self._packed if self.screening else None)
         return e_step(
             self._packed,
             self.data,

@@ -55,9 +55,9 @@ class Parameters:
             digest.update(array.data)
         return digest.hexdigest()
 
-    def pack(self, near: _core.Model | None = None) -> _core.Model:
+    def pack(self, n_threads: int, near: _core.Model | None = None) -> _core.Model:
         """Pack them for the kernels; what screening found for a similar model is taken up."""
-        return _core.Model(*self.astype(np.float64).arrays(), near=near)
+        return _core.Model(*self.astype(np.float64).arrays(), near=near, n_threads=n_threads)
 
 
 def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Parameters:
@@ -94,7 +94,7 @@ class PackedCache:
         # The thread that held it may not exist in the child.
         self._lock = threading.Lock()
 
-    def get(self, owner: Any, mixtures: Sequence[Parameters]) -> _core.Model:
+    def get(self, owner: Any, mixtures: Sequence[Parameters], n_threads: int) -> _core.Model:
         """Return the packed model of the owner's mixtures, side by side."""
         arrays = tuple(a for m in mixtures for a in m.arrays())
         with self._lock:
@@ -103,7 +103,7 @@ class PackedCache:
         if model is not None and same and model.isa == _core.isa():
             return model
         # Outside the lock: packing takes time, and two threads that pack the same model do no harm.
-        model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack()
+        model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack(n_threads)
         if not any(a.flags.writeable for a in arrays):
             with self._lock:
                 self._entries[owner] = (arrays, model)
@@ -139,8 +139,9 @@ class Scorer:
         """Make one from an estimator and its mixtures, one group each."""
         sizes = [len(m.weights) for m in mixtures]
         groups = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        model = packed_models.get(owner, mixtures)
-        return cls(model, groups, check_threads(owner.n_threads), bool(owner.screening), owner)
+        n_threads = check_threads(owner.n_threads)
+        model = packed_models.get(owner, mixtures, n_threads)
+        return cls(model, groups, n_threads, bool(owner.screening), owner)
 
     @property
     def n_groups(self) -> int:

@@ -90,7 +90,7 @@ class Conditional:
         found = IncompleteSamples.of(self._samples, self._n_threads)
         out = np.empty((draws, *self._samples.data.shape), self._samples.dtype)
         bad = _core.conditional_sample(
-            self._parameters.pack(),
+            self._parameters.pack(self._n_threads),
             self._samples.data,
             found.all_patterns,
             seed=as_seed(self._random_state if random_state is None else random_state),

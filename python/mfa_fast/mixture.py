@@ -382,7 +382,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             parameters = first_parameters(
                 self, lambda rng: samples_to_start_from(self, samples, weights, n_samples, shape, rng), shape, rng
             )
-            packed, dtype = parameters.pack(), samples.dtype
+            packed, dtype = parameters.pack(n_threads), samples.dtype
         else:
             parameters = self._parameters().astype(np.float64)
             packed, dtype = self._scorer().model, self.means_.dtype

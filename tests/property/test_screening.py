@@ -1,11 +1,12 @@
 """Screening against a full evaluation: attacks on the certificate that lets components be left out."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier, attacks
+from mfa_fast import MFA, MFAClassifier, _core, attacks
 from tolerances import LOG_DENSITY, relative_error
 
 # Left out is what lies this far below the best, in nats (cpp/cpu/block.hpp).
@@ -117,3 +118,46 @@ def test_bits_do_not_depend_on_threads_or_blocks(problem, dtype):
     whole = on.set_params(n_threads=1).score_samples(X)
     assert np.array_equal(on.set_params(n_threads=3).score_samples(X), whole)
     assert np.array_equal(np.concatenate([on.score_samples(X[:7]), on.score_samples(X[7:])]), whole)
+
+
+def _packed(p, **how):
+    return _core.Model(*(np.ascontiguousarray(a) for a in p), **how)
+
+
+def _log_sums(model, X):
+    out = np.empty((len(X), 1))
+    _core.reduce(
+        model, X, np.array([0, model.n_components]), exact=False, screening=True, n_threads=1, log_sum=out
+    )  # fmt: skip
+    return out
+
+
+@given(problems(), st.sampled_from(["itself", "a step away", "another"]))
+def test_what_a_similar_model_found_is_as_good(problem, near):
+    p, X = problem
+    rng = np.random.default_rng(len(p.weights))
+    far = {"itself": 0.0, "a step away": 0.05, "another": 10.0}[near]
+    size = np.abs(p.loadings).max()
+    other = p._replace(
+        means=p.means + far * size * rng.normal(size=p.means.shape),
+        loadings=p.loadings + far * size * rng.normal(size=p.loadings.shape),
+    )
+    expected = _log_sums(_packed(p), X)
+    model = _packed(p, near=_packed(other))
+    assert relative_error(_log_sums(model, X), expected) <= LOG_DENSITY[X.dtype]
+    # And handed on from one to the next.
+    assert relative_error(_log_sums(_packed(p, near=model), X), expected) <= LOG_DENSITY[X.dtype]
+
+
+@pytest.mark.parametrize("noise_type", ["spherical", "diag"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_packed_model_is_the_same_for_any_number_of_threads(noise_type, dtype):
+    # Of a size at which several have something to do in every part.
+    p = ref.random_parameters(40, 1100, 6, noise_type=noise_type)
+    X = ref.random_samples(p, 60).astype(dtype)
+    one, three = (_packed(p, n_threads=n) for n in (1, 3))
+    assert np.array_equal(_log_sums(one, X), _log_sums(three, X))
+    dense = [np.empty((len(X), 40), dtype) for _ in range(2)]
+    for model, out in zip((one, three), dense, strict=True):
+        _core.log_densities(model, X, out, n_threads=1)
+    assert np.array_equal(*dense)

@@ -214,8 +214,12 @@ def expectation(
     statistics: tuple[FloatArray, ...],
     sample_weight: FloatArray | None,
     screening: bool,
-) -> FloatArray:
-    """Add EM's statistics of the samples to arrays on the host, and return log p(x) of every sample, there too."""
+    log_likelihood: float,
+) -> tuple[float, Any]:
+    """Add EM's statistics of the samples to arrays on the host, and log p(x) to the sum of them.
+
+    Returns this sum, and log p(x) of every sample, where they are.
+    """
     device = samples.device
     assert device is not None
     sums = tuple(device.full(s.shape, 0.0, np.float64) for s in statistics)
@@ -226,12 +230,14 @@ def expectation(
         X, values = columns["X"], columns["log_likelihoods"]
         kernel(copy, X, sums, values, sample_weight=columns.get("sample_weight"), screening=screening, **launch)
 
-    run(samples, call, {"log_likelihoods": log_likelihoods}, _weights(samples, sample_weight))
+    weights = _weights(samples, sample_weight)
+    run(samples, call, {"log_likelihoods": log_likelihoods}, weights)
     if samples.on_host:
         _add(samples, sums, statistics)
-        return np.asarray(log_likelihoods)
-    values: FloatArray = _add(samples, (*sums, log_likelihoods), statistics)[-1]
-    return values
+        return _core.add_in_order(log_likelihood, log_likelihoods, sample_weight), log_likelihoods
+    with device.active():
+        total = (log_likelihoods * weights["sample_weight"] if weights else log_likelihoods).sum()
+    return log_likelihood + float(_add(samples, (*sums, total), statistics)[-1]), log_likelihoods
 
 
 def assigned(

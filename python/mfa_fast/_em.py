@@ -6,6 +6,7 @@ docs/theory.md, section 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,21 +81,20 @@ def e_step(
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
         found = by_pattern(block, n_threads) if marginal else block
         if isinstance(found, IncompleteSamples):
-            log_likelihoods = np.empty(len(block))
-            found.add_expectation(model, sums.sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads)
-            ranks = found.last_if_empty(log_likelihoods)
+            ranks = np.empty(len(block))
+            found.add_expectation(model, sums.sums(), ranks, shares, screening=screening, n_threads=n_threads)
+            log_likelihood = _core.add_in_order(log_likelihood, ranks, shares)
+            ranks = found.last_if_empty(ranks)
         else:
-            ranks = log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
+            log_likelihood, ranks = _add_expectation(model, block, sums, shares, screening, n_threads, log_likelihood)
         # Components only gain samples: those that are empty at the end are so after every block.
         n_empty = int(np.count_nonzero(sums.empty()))
-        chosen = worst_rows(n_empty, ranks, shares)
-        candidates = np.array(block.host_rows(chosen)), ranks[chosen]
+        candidates = _worst(block, n_empty, ranks, shares)
         worst = (
             candidates
             if worst is None
             else keep_worst(n_empty, *map(np.concatenate, zip(worst, candidates, strict=True)))
         )
-        log_likelihood = _core.add_in_order(log_likelihood, log_likelihoods, shares)
         n_samples += len(block)
     assert worst is not None
     return Statistics(
@@ -114,10 +114,11 @@ def _add_expectation(
     sample_weight: FloatArray | None,
     screening: bool,
     n_threads: int,
-) -> FloatArray:
-    """Add to the sums, and return log p(x) of every sample."""
+    log_likelihood: float,
+) -> tuple[float, Any]:
+    """Add to the sums; return the sum of log p(x), which goes on from another, and log p(x) of every sample."""
     if samples.device is not None:
-        return _cuda_kernels.expectation(model, samples, sums.sums(), sample_weight, screening)
+        return _cuda_kernels.expectation(model, samples, sums.sums(), sample_weight, screening, log_likelihood)
     log_likelihoods = np.empty(len(samples))
     bad = _core.expectation(
         model,
@@ -129,7 +130,14 @@ def _add_expectation(
         n_threads=n_threads,
     )
     reject_bad_row(samples, bad)
-    return log_likelihoods
+    return _core.add_in_order(log_likelihood, log_likelihoods, sample_weight), log_likelihoods
+
+
+def _worst(block: Samples, count: int, ranks: Any, sample_weight: FloatArray | None) -> tuple[Array, FloatArray]:
+    """Return the `count` samples of a block that rank lowest, and their ranks, on the host."""
+    known: FloatArray = block.arrays.to_host(ranks) if count else np.empty(0)
+    chosen = worst_rows(count, known, sample_weight)
+    return np.array(block.host_rows(chosen)), known[chosen]
 
 
 class Expectation:

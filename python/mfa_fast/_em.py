@@ -211,7 +211,8 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     known = eigenvalues > 1e-15 * eigenvalues[:, -1:]
     scales = np.power(eigenvalues, -0.5, out=np.zeros_like(eigenvalues), where=known)
     whitening = directions * scales[:, None, :]
-    along = whitening.transpose(0, 2, 1) @ sums.cross
+    # Copied, because NumPy multiplies what lies transposed without BLAS.
+    along = whitening.transpose(0, 2, 1).copy() @ sums.cross
     explained = np.einsum("kld,kld->kd", along, along)
     loadings = whitening[:, :n_factors] @ along
     return Parameters(

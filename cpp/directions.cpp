@@ -22,8 +22,8 @@ constexpr double as_well = 1.1;
 template <class T>
 void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_t depth, T* out, std::size_t n_threads) {
   constexpr std::size_t height = 96;
-  const double flops = 2.0 * static_cast<double>(n * depth * matrix.columns());
-  cpu::parallel_for((n + height - 1) / height, cpu::with_work(n_threads, flops), [&] {
+  const double microseconds = 6e-6 * static_cast<double>(sizeof(T) * n * depth * matrix.columns());
+  cpu::parallel_for((n + height - 1) / height, cpu::with_work(n_threads, microseconds), [&] {
     return [&](std::size_t block) {
       const std::size_t first = block * height;
       matrix.multiply(x + first * depth, std::min(height, n - first), out + first * matrix.columns());
@@ -35,7 +35,7 @@ void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_
 template <class T>
 void lay_out(const T* rows, std::size_t n, std::size_t d, cpu::Panel<T>& panel, std::size_t n_threads) {
   constexpr std::size_t width = 1024;  // whole tiles of any width
-  cpu::parallel_for((d + width - 1) / width, cpu::with_work(n_threads, static_cast<double>(n * d)), [&] {
+  cpu::parallel_for((d + width - 1) / width, cpu::with_work(n_threads, 1e-3 * static_cast<double>(n * d)), [&] {
     return [&](std::size_t part) { panel.set_rows(rows, d, part * width, std::min((part + 1) * width, d)); };
   });
 }
@@ -83,7 +83,7 @@ void orthonormalize(double* rows, std::size_t n, std::size_t d, const Model& mod
 // iteration from random directions, for next to nothing. Source: Clarkson & Woodruff 2013.
 void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads) {
   const std::size_t d = n_features_;
-  cpu::parallel_for(count_, cpu::with_work(n_threads, static_cast<double>(n * d)), [&] {
+  cpu::parallel_for(count_, cpu::with_work(n_threads, 1e-3 * static_cast<double>(n * d)), [&] {
     return [&](std::size_t r) {
       for (std::size_t i = r; i < n; i += count_) {
         const double sign = core::draw(0, i, core::Stream::factors, 0).w0 % 2 == 0 ? 1.0 : -1.0;
@@ -104,7 +104,7 @@ void Directions::search(const double* rows, const Model& model, bool from_sketch
     for (std::size_t l = 0; l < rows_; ++l) longest = std::max(longest, std::sqrt(product(k, l, l)));
   const double factor = longest > 0.0 ? 1.0 / longest : 1.0;
   const cpu::AlignedBuffer<float> scaled(n * d);
-  cpu::parallel_for(n, cpu::with_work(model.n_threads(), static_cast<double>(n * d)), [&] {
+  cpu::parallel_for(n, cpu::with_work(model.n_threads(), 1e-3 * static_cast<double>(n * d)), [&] {
     return [&](std::size_t i) {
       std::transform(rows + i * d, rows + (i + 1) * d, scaled.data() + i * d,
                      [=](double v) { return static_cast<float>(v * factor); });
@@ -137,7 +137,7 @@ cpu::AlignedBuffer<double> Directions::make_rows(const Model& model) {
   const double* scale = model.scale<double>();
   const double* center = model.center<double>();
   cpu::AlignedBuffer<double> all(model.n_components() * rows_ * d);
-  model.for_each_component(static_cast<double>(2 * rows_ * (rows_ + 4) * d), [&] {
+  model.for_each_component(2 * rows_ * d, [&] {
     cpu::Panel<double> columns(model.loops().f64, d, rows_);
     std::vector<double> out(rows_ * columns.columns());
     return [&, columns = std::move(columns), out = std::move(out)](std::size_t k) mutable {

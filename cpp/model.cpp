@@ -146,7 +146,7 @@ void Model::factorize() {
   projected_means_.resize(n_components_ * n);
   mean_norms_.resize(n_components_);
 
-  for_each_component(static_cast<double>(2 * (n + 1) * (n + 5) * d), [&] {
+  for_each_component(6 * (n + 1) * d, [&] {
     // D^-1 A, and D^-1 (mu - center) in the last row; what it is multiplied with, which is A and mu - center.
     std::vector<double> weighted((n + 1) * d), mean(d), log_noise(d), diagonal(n), projected(n);
     cpu::Panel<double> rows(loops_.f64, d, n + 1);
@@ -221,7 +221,7 @@ void Model::build_panels(ScorePanels<T>& panels) const {
   const std::size_t d = n_features_;
   const cpu::TypedLoops<T>& loops = cpu::typed<T>(loops_);
   panels.columns = cpu::Panel<T>(loops, d, n_components_ * (n_factors_ + 1));
-  for_each_component(static_cast<double>(n_factors_ * (n_factors_ + 5) * d), [&] {
+  for_each_component(n_factors_ * (n_factors_ + 5) * d / 2, [&] {
     return [&, out = std::vector<double>((n_factors_ + 1) * d)](std::size_t k) mutable {
       const auto weight = [&](std::size_t j) { return column_weight(k, j); };
       columns(k, weight, out.data());
@@ -263,7 +263,7 @@ const Model::Lazy<T>& Model::prepare_single() const {
     single.columns = cpu::AlignedBuffer<T>(n_components_ * n * d);
     if (noise_ != Noise::spherical) single.inverse_noise = cpu::AlignedBuffer<T>(n_components_ * d);
     single.mean_rounding.resize(n_components_);
-    for_each_component(static_cast<double>(n * (n + 3) * d), [&] {
+    for_each_component(n * (n + 3) * d / 2, [&] {
       return [&, out = std::vector<double>(n * d), difference = std::vector<double>(d),
               weighted = std::vector<double>(d)](std::size_t k) mutable {
         T* mean = single.means.data() + k * d;

@@ -52,10 +52,11 @@ class Model {
   Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr, std::size_t n_threads = 1);
   ~Model();
 
-  // Calls work(k), of make_work() in every thread, for all components; `flops` is what one costs.
+  // Calls work(k), of make_work() in every thread, for all components; one takes some `nanoseconds`.
   template <class MakeWork>
-  void for_each_component(double flops, MakeWork make_work) const {
-    cpu::parallel_for(n_components_, cpu::with_work(n_threads_, flops * static_cast<double>(n_components_)), make_work);
+  void for_each_component(std::size_t nanoseconds, MakeWork make_work) const {
+    const double all = 1e-3 * static_cast<double>(nanoseconds * n_components_);
+    cpu::parallel_for(n_components_, cpu::with_work(n_threads_, all), make_work);
   }
 
   // Whether what the scores are made of is: parameters may be finite and their squares not.

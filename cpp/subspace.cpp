@@ -81,7 +81,7 @@ Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directi
   exact.spreads_by_factor.resize(L * K);
   exact.inverse_noise_roots.resize(K);
   exact.inverse_weights.resize(K);
-  model.for_each_component(static_cast<double>(L * L * (3 * R + 100 * L)), [&] {
+  model.for_each_component(L * L * (R + 30 * L), [&] {
     return [&, outside = std::vector<double>(L * L), factor = std::vector<double>(L * L),
             spreads = std::vector<double>(L)](std::size_t k) mutable {
       const auto product_inside = [&](std::size_t l, std::size_t m) {

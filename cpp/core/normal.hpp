@@ -35,28 +35,23 @@ MFA_HD inline float log_uniform(float u) {
   p = p * m - 2.4999993993e-1f;
   p = p * m + 3.3333331174e-1f;
   const float z = m * m;
-  const float tail = p * m * z + e * (-2.12194440e-4f * 0x1p-23f) - 0.5f * z;
+  const float tail = (p * m - 0.5f) * z + e * (-2.12194440e-4f * 0x1p-23f);
   return m + tail + e * (0.693359375f * 0x1p-23f);
 }
 
-// Computes  sin(pi a / 2^31) and cos(pi a / 2^31), float.
-// Numerics  a is rounded to float and reduced to a quarter of half a turn without another rounding, polynomials of degree 7
-//           and 8; 1e-7 absolute.
-// Source    Cephes, sinf and cosf, with pi folded into the coefficients' argument.
-MFA_HD inline NormalPair<float> sin_cos(std::int32_t angle) {
-  const float a = static_cast<float>(angle);
-  const float shifted = a * 0x1p-30f + 12582912.0f;  // 1.5 * 2^23: rounds to the nearest integer, in the last bits
-  const std::uint32_t quadrant = std::bit_cast<std::uint32_t>(shifted);
-  const float t = (a - (shifted - 12582912.0f) * 0x1p30f) * (3.14159265358979f * 0x1p-31f);
+// Computes  a point of the unit circle, each as likely as any other, from 32 random bits.
+// Numerics  the sine and the cosine, to 1.2e-7, of at most half a right angle to either side, by polynomials of degree 7 and 8 in
+//           what 30 of the bits say; the others give the cosine's sign, and which of the two comes first.
+// Source    Cephes, sinf and cosf.
+MFA_HD inline NormalPair<float> circle_point(std::uint32_t word) {
+  const float t = static_cast<float>(static_cast<std::int32_t>(word << 2)) * (3.14159265358979f * 0x1p-33f);
   const float z = t * t;
-  const float s = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * t + t;
-  const float c = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z -
-                  0.5f * z + 1.0f;
-  const bool swap = (quadrant & 1u) != 0;
-  const std::uint32_t sine = std::bit_cast<std::uint32_t>(swap ? c : s);
-  const std::uint32_t cosine = std::bit_cast<std::uint32_t>(swap ? s : c);
-  return {std::bit_cast<float>(sine ^ ((quadrant << 30) & 0x80000000u)),
-          std::bit_cast<float>(cosine ^ (((quadrant + 1u) << 30) & 0x80000000u))};
+  const float sine = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * t + t;
+  const float c =
+      (((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z - 0.5f) * z + 1.0f;
+  const float cosine = std::bit_cast<float>(std::bit_cast<std::uint32_t>(c) ^ (word & 0x80000000u));
+  const bool swap = (word & 0x40000000u) != 0;
+  return {swap ? sine : cosine, swap ? cosine : sine};
 }
 
 // Computes  sqrt(x), float.
@@ -81,8 +76,8 @@ MFA_HD inline NormalPair<float> normal_pair(std::uint32_t w0, std::uint32_t w1) 
   const float low = static_cast<float>(static_cast<std::int32_t>(w0 & 0xffffu));
   const float u = high * 0x1p-16f + (low * 0x1p-32f + 0x1p-33f);
   const float radius = root(-2.0f * log_uniform(u));
-  const NormalPair<float> angle = sin_cos(static_cast<std::int32_t>(w1));
-  return {radius * angle.b, radius * angle.a};
+  const NormalPair<float> point = circle_point(w1);
+  return {radius * point.a, radius * point.b};
 }
 
 // The same in double, from four words.

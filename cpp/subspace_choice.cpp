@@ -107,15 +107,18 @@ Screening Subspace::choose(const Model& model, const Screening& near) {
   const double product = static_cast<double>(d * columns);
   const double per_survivor =
       survivor_cost * static_cast<double>(d * (model.n_factors() + 1)) + survivor_fixed;
+  const auto cost = [&](std::size_t count, double survivors) {
+    return static_cast<double>(count * (d + columns)) + bound_cost * static_cast<double>(columns) +
+           (1.0 + real_samples * survivors) * per_survivor;
+  };
   double least = (1.0 - least_gain) * product;
   Screening best{directions, nullptr};
-  for (std::size_t count = 16; count <= most; count += most > 64 ? 32 : 16) {
+  // More directions cost more, and leave none standing at best.
+  for (std::size_t count = 16; count <= most && cost(count, 0.0) < least; count += most > 64 ? 32 : 16) {
     auto subspace = std::make_shared<const Subspace>(model, directions, count);
-    const double survivors = count_survivors(model, *subspace, trials, coordinates);
-    const double cost = static_cast<double>(count * (d + columns)) + bound_cost * static_cast<double>(columns) +
-                        (1.0 + real_samples * survivors) * per_survivor;
-    if (cost < least) {
-      least = cost;
+    const double tried = cost(count, count_survivors(model, *subspace, trials, coordinates));
+    if (tried < least) {
+      least = tried;
       best.subspace = std::move(subspace);
     }
   }

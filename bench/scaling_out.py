@@ -427,7 +427,8 @@ and what does not shrink shows:
 
 - **The parameters on their way out.** Dask sends from a worker to at most 50 at a time, which share its bandwidth. A
   faster network moves this, as the last column shows; so do fewer machines with more cores.
-- **One core's work**: packing on each worker before it begins, the last sums, and the M-step, which the client does.
+- **What more machines do not share**: packing on each worker before it begins, the last sums, and the M-step, which the
+  client does.
 - **The scheduler**, with {task_blocks:.0f} ms for the 8 blocks of a machine: with 1,000 machines that is
   {task_all:.0f} s.
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/gaussian.hpp"
 #include "core/philox.hpp"
@@ -15,8 +16,14 @@ namespace {
 // out well enough: the bounds hold for any.
 constexpr int rounds_from_sketch = 2;
 constexpr int rounds_from_near = 1;
-// Directions do as well for a similar model if they leave no more than this many times what they left when they were found.
+// Directions do as well for a similar model if they leave no more than this many times what they left when they were found, and
+// a little for rounding.
 constexpr double as_well = 1.1;
+constexpr double rounding = 1e-13;
+// Others may do better all the same. They are looked for after one model, and after twice as many where they leave no less
+// than this share of what is left, up to so many: EM comes to rest.
+constexpr double no_better = 0.9;
+constexpr int most_patience = 16;
 
 // out (n, columns) = x (n, depth) times the matrix, on several threads where there is enough to do.
 template <class T>
@@ -79,13 +86,15 @@ void orthonormalize(double* rows, std::size_t n, std::size_t d, const Model& mod
 
 }  // namespace
 
-// Every direction is the sum of some of the rows, with signs by chance, so that all have a part in it: one step of subspace
+// Rows are dealt out to the directions at random, each of which is the sum of its own with random signs: one step of subspace
 // iteration from random directions, for next to nothing. Source: Clarkson & Woodruff 2013.
 void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads) {
   const std::size_t d = n_features_;
   cpu::parallel_for(count_, cpu::with_work(n_threads, 1e-3 * static_cast<double>(n * d)), [&] {
     return [&](std::size_t r) {
-      for (std::size_t i = r; i < n; i += count_) {
+      for (std::size_t first = 0; first < n; first += count_) {
+        const std::size_t i = first + (r + core::draw(0, first, core::Stream::component, 0).w0) % count_;
+        if (i >= n) continue;
         const double sign = core::draw(0, i, core::Stream::factors, 0).w0 % 2 == 0 ? 1.0 : -1.0;
         for (std::size_t j = 0; j < d; ++j) directions_[r * d + j] += sign * static_cast<double>(rows[i * d + j]);
       }
@@ -113,16 +122,28 @@ void Directions::search(const double* rows, const Model& model, bool from_sketch
   cpu::Panel<float> by_row(loops, n, d), by_direction(loops, d, count_);
   lay_out(scaled.data(), n, d, by_row, model.n_threads());
 
-  if (from_sketch) sketch(scaled.data(), n, model.n_threads());
+  if (from_sketch) {
+    sketch(scaled.data(), n, model.n_threads());
+    orthonormalize(directions_.data(), count_, d, model, 1);
+  }
   const std::size_t columns = by_direction.columns();
   std::vector<double> along(count_ * n);  // of the rows along the directions
   std::vector<float> products(n * columns), shares(count_ * n);
+  std::vector<double> squares(count_);
+  std::vector<std::size_t> order(count_);
   const cpu::AlignedBuffer<float> sums(count_ * by_row.columns());
   for (int round = 0; round < (from_sketch ? rounds_from_sketch : rounds_from_near); ++round) {
     by_direction.set_columns(direction(0), count_);
     multiply(by_direction, scaled.data(), n, d, products.data(), model.n_threads());
+    std::fill(squares.begin(), squares.end(), 0.0);
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t r = 0; r < count_; ++r)
+        squares[r] += static_cast<double>(products[i * columns + r]) * static_cast<double>(products[i * columns + r]);
+    // Those that hold most come first: what is common to several then goes to the one that has most of it.
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return squares[a] > squares[b]; });
     for (std::size_t r = 0; r < count_; ++r)
-      for (std::size_t i = 0; i < n; ++i) along[r * n + i] = products[i * columns + r];
+      for (std::size_t i = 0; i < n; ++i) along[r * n + i] = products[i * columns + order[r]];
     orthonormalize(along.data(), count_, n, model, 1);
     std::copy(along.begin(), along.end(), shares.begin());
     multiply(by_row, shares.data(), count_, n, sums.data(), model.n_threads());
@@ -138,9 +159,8 @@ cpu::AlignedBuffer<double> Directions::make_rows(const Model& model) {
   const double* center = model.center<double>();
   cpu::AlignedBuffer<double> all(model.n_components() * rows_ * d);
   model.for_each_component(2 * rows_ * d, [&] {
-    cpu::Panel<double> columns(model.loops().f64, d, rows_);
-    std::vector<double> out(rows_ * columns.columns());
-    return [&, columns = std::move(columns), out = std::move(out)](std::size_t k) mutable {
+    return [&, columns = cpu::Panel<double>(model.loops().f64, d, rows_), out = std::vector<double>()](
+               std::size_t k) mutable {
       const ComponentView c = model.component(k);
       double* rows = all.data() + k * rows_ * d;
       std::copy_n(c.loadings, L * d, rows);
@@ -149,6 +169,7 @@ cpu::AlignedBuffer<double> Directions::make_rows(const Model& model) {
         for (std::size_t l = 0; l < rows_; ++l)
           for (std::size_t j = 0; j < d; ++j) rows[l * d + j] *= scale[j];
       columns.set_columns(rows, rows_);
+      out.resize(rows_ * columns.columns());
       columns.multiply(rows, rows_, out.data());
       // The same number on both sides of the diagonal, whatever the order in which it was summed.
       for (std::size_t l = 0; l < rows_; ++l)
@@ -185,16 +206,26 @@ Directions::Directions(const Model& model, std::size_t count, const Directions* 
       directions_(count * model.n_features()),
       products_(model.n_components() * rows_ * rows_) {
   const cpu::AlignedBuffer<double> rows = make_rows(model);
+  double left = 1.0;
   if (near != nullptr) {
     directions_ = near->directions_;
     project(rows.data(), model);
+    left = share_left();
     share_left_when_found_ = near->share_left_when_found_;
-    kept_ = share_left() <= as_well * share_left_when_found_;
-    if (kept_) return;
+    patience_ = near->patience_;
+    age_ = near->age_ + 1;
+    if (left <= as_well * share_left_when_found_ + rounding && age_ < patience_) return;
   }
   search(rows.data(), model, near == nullptr);
   project(rows.data(), model);
   share_left_when_found_ = share_left();
+  patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience) : 1;
+  age_ = 0;
+}
+
+void Directions::forget_rows() {
+  inside_ = {};
+  products_ = {};
 }
 
 }  // namespace mfa

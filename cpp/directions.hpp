@@ -11,21 +11,23 @@ namespace mfa {
 
 class Directions {
  public:
-  // `near`, unless null, are as many directions of a similar model: they are kept where they do as well for this one, and are
-  // where the search starts from where they do not.
+  // `near`, unless null, are as many directions of a similar model: they are kept while they do as well for this one, and from
+  // time to time are where a search for others starts.
   Directions(const Model& model, std::size_t count, const Directions* near);
 
   std::size_t count() const { return count_; }
   std::size_t n_features() const { return n_features_; }
   // Whether they are those of `near`.
-  bool kept() const { return kept_; }
+  bool kept() const { return age_ > 0; }
   // Orthonormal, (d) each, for rows as BlockScorer keeps them: centred, and scaled but for spherical noise. Of a model with
-  // fewer the last are zero.
+  // fewer, those too many are zero.
   const double* direction(std::size_t r) const { return directions_.data() + r * n_features_; }
   // Row l of component k along all directions (count): its l-th loading, or for l = L its mean about the centre.
   const double* inside(std::size_t k, std::size_t l) const { return inside_.data() + (k * rows_ + l) * stride_; }
   // The product of rows l and m of component k, over all features.
   double product(std::size_t k, std::size_t l, std::size_t m) const { return products_[(k * rows_ + l) * rows_ + m]; }
+  // Gives the memory of these two back, once all that is made of them is.
+  void forget_rows();
 
  private:
   // All rows of all components (K (L + 1), d), and their products.
@@ -38,8 +40,8 @@ class Directions {
 
   std::size_t count_, n_features_, rows_, stride_ = 0;  // rows of one component: L + 1
   std::vector<double> directions_, inside_, products_;
-  bool kept_ = false;
   double share_left_when_found_ = 0.0;
+  int patience_ = 1, age_ = 0;  // models that they are kept for before others are looked for, and have been kept for
 };
 
 }  // namespace mfa

@@ -146,12 +146,12 @@ void Model::factorize() {
   projected_means_.resize(n_components_ * n);
   mean_norms_.resize(n_components_);
 
+  const std::vector<double> ones(d, 1.0);
   for_each_component(6 * (n + 1) * d, [&] {
     // D^-1 A, and D^-1 (mu - center) in the last row; what it is multiplied with, which is A and mu - center.
-    std::vector<double> weighted((n + 1) * d), mean(d), log_noise(d), diagonal(n), projected(n);
-    cpu::Panel<double> rows(loops_.f64, d, n + 1);
-    std::vector<double> products((n + 1) * rows.columns());
-    return [=, this, ones = std::vector<double>(d, 1.0), rows = std::move(rows)](std::size_t k) mutable {
+    return [&, weighted = std::vector<double>((n + 1) * d), rows = cpu::Panel<double>(loops_.f64, d, n + 1),
+            products = std::vector<double>(), mean = std::vector<double>(d), log_noise = std::vector<double>(d),
+            diagonal = std::vector<double>(n), projected = std::vector<double>(n)](std::size_t k) mutable {
       const ComponentView c = component(k);
       for (std::size_t j = 0; j < d; ++j) {
         mean[j] = c.mean[j] - center_[j];
@@ -161,6 +161,7 @@ void Model::factorize() {
         for (std::size_t j = 0; j < d; ++j) weighted[l * d + j] = c.loadings[l * d + j] * inverse_noise(k, j);
       rows.set_columns(c.loadings, n);
       rows.set_column(n, mean.data());
+      products.resize((n + 1) * rows.columns());
       rows.multiply(weighted.data(), n + 1, products.data());
       const auto product = [&](std::size_t l, std::size_t m) { return products[l * rows.columns() + m]; };
 

@@ -89,19 +89,11 @@ double count_survivors(const Model& model, const Subspace& subspace, const std::
   return survivors / static_cast<double>(trials.size());
 }
 
-}  // namespace
-
-Screening Subspace::choose(const Model& model, const Screening& near) {
+// Of as many of the directions as make scoring cheapest; null where it is cheapest without.
+std::shared_ptr<const Subspace> find_cheapest(const Model& model, const std::shared_ptr<const Directions>& directions) {
   const std::size_t d = model.n_features();
   const std::size_t columns = model.n_components() * (model.n_factors() + 1);
-  const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3}) / 16 * 16;
-  if (most == 0) return {};
-  const Directions* known = near.directions.get();
-  const bool similar = known != nullptr && known->count() == most && known->n_features() == d;
-  const auto directions = std::make_shared<const Directions>(model, most, similar ? known : nullptr);
-  if (directions->kept() && near.subspace != nullptr)
-    return {directions, std::make_shared<const Subspace>(model, directions, near.subspace->n_directions())};
-
+  const std::size_t most = directions->count();
   std::vector<double> coordinates;
   const std::vector<Trial> trials = make_trials(model, *directions, coordinates);
   const double product = static_cast<double>(d * columns);
@@ -112,17 +104,34 @@ Screening Subspace::choose(const Model& model, const Screening& near) {
            (1.0 + real_samples * survivors) * per_survivor;
   };
   double least = (1.0 - least_gain) * product;
-  Screening best{directions, nullptr};
+  std::shared_ptr<const Subspace> cheapest;
   // More directions cost more, and leave none standing at best.
   for (std::size_t count = 16; count <= most && cost(count, 0.0) < least; count += most > 64 ? 32 : 16) {
     auto subspace = std::make_shared<const Subspace>(model, directions, count);
     const double tried = cost(count, count_survivors(model, *subspace, trials, coordinates));
     if (tried < least) {
       least = tried;
-      best.subspace = std::move(subspace);
+      cheapest = std::move(subspace);
     }
   }
-  return best;
+  return cheapest;
+}
+
+}  // namespace
+
+Screening Subspace::choose(const Model& model, const Screening& near) {
+  const std::size_t d = model.n_features();
+  const std::size_t columns = model.n_components() * (model.n_factors() + 1);
+  const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3}) / 16 * 16;
+  if (most == 0) return {};
+  const Directions* known = near.directions.get();
+  const bool similar = known != nullptr && known->count() == most && known->n_features() == d;
+  const auto directions = std::make_shared<Directions>(model, most, similar ? known : nullptr);
+  const bool same_number = directions->kept() && near.subspace != nullptr;
+  auto subspace = same_number ? std::make_shared<const Subspace>(model, directions, near.subspace->n_directions())
+                              : find_cheapest(model, directions);
+  directions->forget_rows();
+  return {directions, std::move(subspace)};
 }
 
 }  // namespace mfa

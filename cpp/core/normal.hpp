@@ -39,9 +39,9 @@ MFA_HD inline float log_uniform(float u) {
   return m + tail + e * (0.693359375f * 0x1p-23f);
 }
 
-// Computes  a point of the unit circle, each as likely as any other, from 32 random bits.
-// Numerics  the sine and the cosine, to 1.2e-7, of at most half a right angle to either side, by polynomials of degree 7 and 8 in
-//           what 30 of the bits say; the others give the cosine's sign, and which of the two comes first.
+// Computes  a point of the unit circle, each as likely as any other to within rounding, from 32 random bits.
+// Numerics  the sine and the cosine, to 1.2e-7, of at most half a right angle to either side, by polynomials of degree 7
+//           and 8 in what 30 of the bits say; the others give the cosine's sign, and which of the two comes first.
 // Source    Cephes, sinf and cosf.
 MFA_HD inline NormalPair<float> circle_point(std::uint32_t word) {
   const float t = static_cast<float>(static_cast<std::int32_t>(word << 2)) * (3.14159265358979f * 0x1p-33f);

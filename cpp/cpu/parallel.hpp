@@ -30,8 +30,7 @@ struct Execution {
   std::function<bool()> interrupted;
 };
 
-// As many of n threads as so much work, in what one of them takes for it, keeps busy: each is to have several times what it
-// takes to start it.
+// At most n threads, and no more than leave each half a millisecond of work; `microseconds` is what one would take for all.
 inline Execution with_work(std::size_t n_threads, double microseconds) {
   const double busy = 1.0 + microseconds / 500.0;
   return {busy < static_cast<double>(n_threads) ? static_cast<std::size_t>(busy) : n_threads, nullptr};

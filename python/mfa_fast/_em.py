@@ -72,7 +72,7 @@ def e_step(
     """Return the statistics of the samples at the parameters that were packed, which have this fingerprint.
 
     If `marginal`, NaN is a missing value. Every number is summed in the order of the rows, so blocks show in none of
-    them (but in rounding where values are missing, as rows are then taken by pattern).
+    them; but in rounding where values are missing, as rows are then taken by pattern, or where a device adds blocks up.
     """
     sums = Sums.zeros(model.n_components, model.n_factors, model.n_features)
     log_likelihood, n_samples = 0.0, 0
@@ -211,8 +211,7 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     known = eigenvalues > 1e-15 * eigenvalues[:, -1:]
     scales = np.power(eigenvalues, -0.5, out=np.zeros_like(eigenvalues), where=known)
     whitening = directions * scales[:, None, :]
-    # Copied, because NumPy multiplies what lies transposed without BLAS.
-    along = whitening.transpose(0, 2, 1).copy() @ sums.cross
+    along = whitening.transpose(0, 2, 1) @ sums.cross
     explained = np.einsum("kld,kld->kd", along, along)
     loadings = whitening[:, :n_factors] @ along
     return Parameters(

@@ -284,3 +284,34 @@ def test_no_rows(device):
     for dtype in (np.float32, np.float64):
         out = _reduce(device, device.model(p), np.empty((0, 20), dtype), np.array([0, 3]), dtype)
         assert out["log_sum"].shape == (0, 1)
+
+
+def _in_few_dimensions(n_dimensions, spread, n_factors):
+    """Means in the first of some dimensions, and loadings that are next to nothing."""
+    rng = np.random.default_rng(0)
+    K, d = 100, 400
+    dimensions = rng.normal(size=(60, d)) / np.sqrt(d)
+    means = spread * rng.normal(size=(K, n_dimensions)) @ dimensions[:n_dimensions]
+    loadings = 1e-3 * rng.normal(size=(K, n_factors, d))
+    return ref.Parameters(np.full(K, 1 / K), means, loadings, np.full((K, d), 1e-2))
+
+
+@pytest.mark.parametrize("n_factors", [0, 1, 3, 6, 7, 15])
+def test_directions_that_hold_all_means_are_found(device, n_factors):
+    # However many rows a component has, means among them.
+    assert device.model(_in_few_dimensions(16, 3.0, n_factors)).n_directions == 16
+
+
+def test_directions_are_looked_for_again_where_fewer_would_do(device):
+    def chain(p, near, length):
+        numbers = []
+        for _ in range(length):
+            near = _core.Model(*map(np.ascontiguousarray, p), near=near)
+            numbers.append(device.kernels.Model(near, **device.launch).n_directions)
+        return near, numbers
+
+    # Those of the first model hold all there is of the second, and more.
+    first, numbers = chain(_in_few_dimensions(60, 0.2, 3), None, 8)
+    assert set(numbers) == {48}
+    _, numbers = chain(_in_few_dimensions(12, 3.0, 3), first, 17)
+    assert numbers[-1] == 16

@@ -153,7 +153,7 @@ def test_what_a_similar_model_found_is_as_good(problem, near):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_packed_model_is_the_same_for_any_number_of_threads(noise_type, dtype):
     # Of a size at which several have something to do in every part.
-    p = ref.random_parameters(40, 1100, 6, noise_type=noise_type)
+    p = ref.random_parameters(40, 2200, 16, noise_type=noise_type)
     X = ref.random_samples(p, 60).astype(dtype)
     one, three = (_packed(p, n_threads=n) for n in (1, 3))
     assert np.array_equal(_log_sums(one, X), _log_sums(three, X))

@@ -36,8 +36,8 @@ BadRow expectation(const Model& model, const Rows& rows, const double* weights, 
 // Cost      2 n d (L + 2) flops.
 template <class T>
 void assigned(const Loops& loops, const Rows& rows, const double* weights, std::size_t n_components,
-              std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors, const Statistics& out,
-              const Execution& execution);
+              std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors,
+              const Statistics& out, const Execution& execution);
 
 // Computes  total + sum_i w_i v_i, added one by one, so that values in several calls give the same bits as in one.
 // Shapes    values (n), weights (n) or null for 1 each.

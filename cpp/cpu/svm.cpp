@@ -22,7 +22,8 @@ class LinearAttack {
  public:
   LinearAttack(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const StepOptions& options,
                const AttackOutput<T>& out, std::size_t max_rows)
-      : steps_(options.steps), active_(current_loops(), rows, options, out, max_rows), d_(rows.n_features), gradient_(d_), ascent_(d_) {
+      : steps_(options.steps), active_(current_loops(), rows, options, out, max_rows), d_(rows.n_features), gradient_(d_),
+        ascent_(d_) {
     intercept_ = machine.intercept;
     for (std::size_t j = 0; j < d_; ++j) {
       gradient_[j] = machine.weights[j] * scaling.scale[j];

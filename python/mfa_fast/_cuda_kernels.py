@@ -214,12 +214,8 @@ def expectation(
     statistics: tuple[FloatArray, ...],
     sample_weight: FloatArray | None,
     screening: bool,
-    log_likelihood: float,
-) -> tuple[float, Any]:
-    """Add EM's statistics of the samples to arrays on the host, and log p(x) to the sum of them.
-
-    Returns this sum, and log p(x) of every sample, where they are.
-    """
+) -> Any:
+    """Add EM's statistics of the samples to arrays on the host, and return log p(x) of every sample, where they are."""
     device = samples.device
     assert device is not None
     sums = tuple(device.full(s.shape, 0.0, np.float64) for s in statistics)
@@ -230,14 +226,9 @@ def expectation(
         X, values = columns["X"], columns["log_likelihoods"]
         kernel(copy, X, sums, values, sample_weight=columns.get("sample_weight"), screening=screening, **launch)
 
-    weights = _weights(samples, sample_weight)
-    run(samples, call, {"log_likelihoods": log_likelihoods}, weights)
-    if samples.on_host:
-        _add(samples, sums, statistics)
-        return _core.add_in_order(log_likelihood, log_likelihoods, sample_weight), log_likelihoods
-    with device.active():
-        total = (log_likelihoods * weights["sample_weight"] if weights else log_likelihoods).sum()
-    return log_likelihood + float(_add(samples, (*sums, total), statistics)[-1]), log_likelihoods
+    run(samples, call, {"log_likelihoods": log_likelihoods}, _weights(samples, sample_weight))
+    _add(samples, sums, statistics)
+    return log_likelihoods
 
 
 def assigned(
@@ -267,17 +258,16 @@ def _weights(samples: Samples, sample_weight: FloatArray | None) -> Columns:
     return {} if sample_weight is None else {"sample_weight": samples.arrays.from_host(sample_weight)}
 
 
-def _add(samples: Samples, found: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> list[FloatArray]:
-    """Bring what is found to the host, where its first arrays are added to the statistics, and return it."""
+def _add(samples: Samples, sums: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> None:
+    """Bring sums to the host, and add them to the statistics there."""
     device = samples.device
     assert device is not None
     with device.active():
         # In pinned memory, which is used again from call to call and copied to at the full speed of the bus.
-        fetched = [device.pinned(tuple(array.shape), np.float64) for array in found]
-        for array, target in zip(found, fetched, strict=True):
+        fetched = [device.pinned(tuple(array.shape), np.float64) for array in sums]
+        for array, target in zip(sums, fetched, strict=True):
             device.download(array, target, device.current())
         device.record(device.current()).synchronize()
     samples.settle()
-    for total, target in zip(fetched, statistics, strict=False):
+    for total, target in zip(fetched, statistics, strict=True):
         target += total
-    return fetched

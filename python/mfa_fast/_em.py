@@ -81,12 +81,11 @@ def e_step(
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
         found = by_pattern(block, n_threads) if marginal else block
         if isinstance(found, IncompleteSamples):
-            ranks = np.empty(len(block))
-            found.add_expectation(model, sums.sums(), ranks, shares, screening=screening, n_threads=n_threads)
-            log_likelihood = _core.add_in_order(log_likelihood, ranks, shares)
-            ranks = found.last_if_empty(ranks)
+            log_likelihoods = np.empty(len(block))
+            found.add_expectation(model, sums.sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads)
+            ranks = found.last_if_empty(log_likelihoods)
         else:
-            log_likelihood, ranks = _add_expectation(model, block, sums, shares, screening, n_threads, log_likelihood)
+            ranks = log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
         # Components only gain samples: those that are empty at the end are so after every block.
         n_empty = int(np.count_nonzero(sums.empty()))
         candidates = _worst(block, n_empty, ranks, shares)
@@ -95,6 +94,7 @@ def e_step(
             if worst is None
             else keep_worst(n_empty, *map(np.concatenate, zip(worst, candidates, strict=True)))
         )
+        log_likelihood = _add_log_likelihoods(log_likelihood, block, log_likelihoods, shares)
         n_samples += len(block)
     assert worst is not None
     return Statistics(
@@ -114,11 +114,10 @@ def _add_expectation(
     sample_weight: FloatArray | None,
     screening: bool,
     n_threads: int,
-    log_likelihood: float,
-) -> tuple[float, Any]:
-    """Add to the sums; return the sum of log p(x), which goes on from another, and log p(x) of every sample."""
+) -> Any:
+    """Add to the sums, and return log p(x) of every sample, where the samples are."""
     if samples.device is not None:
-        return _cuda_kernels.expectation(model, samples, sums.sums(), sample_weight, screening, log_likelihood)
+        return _cuda_kernels.expectation(model, samples, sums.sums(), sample_weight, screening)
     log_likelihoods = np.empty(len(samples))
     bad = _core.expectation(
         model,
@@ -130,12 +129,21 @@ def _add_expectation(
         n_threads=n_threads,
     )
     reject_bad_row(samples, bad)
-    return _core.add_in_order(log_likelihood, log_likelihoods, sample_weight), log_likelihoods
+    return log_likelihoods
+
+
+def _add_log_likelihoods(total: float, block: Samples, values: Any, sample_weight: FloatArray | None) -> float:
+    """Return the total with a block's log p(x): in the order of the rows, unless they are on a device."""
+    if block.on_host:
+        return _core.add_in_order(total, values, sample_weight)
+    if sample_weight is not None:
+        values = values * block.arrays.from_host(sample_weight)
+    return total + float(block.fetch(values.sum()))
 
 
 def _worst(block: Samples, count: int, ranks: Any, sample_weight: FloatArray | None) -> tuple[Array, FloatArray]:
     """Return the `count` samples of a block that rank lowest, and their ranks, on the host."""
-    known: FloatArray = block.arrays.to_host(ranks) if count else np.empty(0)
+    known: FloatArray = block.fetch(ranks) if count else np.empty(0)
     chosen = worst_rows(count, known, sample_weight)
     return np.array(block.host_rows(chosen)), known[chosen]
 

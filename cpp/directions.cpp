@@ -223,9 +223,4 @@ Directions::Directions(const Model& model, std::size_t count, const Directions* 
   age_ = 0;
 }
 
-void Directions::forget_rows() {
-  inside_ = {};
-  products_ = {};
-}
-
 }  // namespace mfa

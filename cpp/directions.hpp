@@ -26,8 +26,6 @@ class Directions {
   const double* inside(std::size_t k, std::size_t l) const { return inside_.data() + (k * rows_ + l) * stride_; }
   // The product of rows l and m of component k, over all features.
   double product(std::size_t k, std::size_t l, std::size_t m) const { return products_[(k * rows_ + l) * rows_ + m]; }
-  // Gives the memory of these two back, once all that is made of them is.
-  void forget_rows();
 
  private:
   // All rows of all components (K (L + 1), d), and their products.

@@ -47,8 +47,10 @@ Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, st
   center_f32_.assign(center_.begin(), center_.end());
   classify_noise();
   scale_f32_.assign(scale_.begin(), scale_.end());
+  groups_.assign(p.groups.begin(), p.groups.end());
+  if (groups_.empty()) groups_ = {0, static_cast<std::int64_t>(n_components_)};
   if (near != nullptr) {
-    near->subspace();
+    const std::lock_guard lock(near->mutex_);
     near_ = near->screening_;
   }
   largest_noise_.assign(n_components_, 0.0);
@@ -296,12 +298,19 @@ double Model::mean_rounding(std::size_t k) const {
   return prepare_single<T>().mean_rounding[k];
 }
 
-const Subspace* Model::subspace() const {
-  std::call_once(once_subspace_, [&] {
-    screening_ = Subspace::choose(*this, near_);
-    near_ = {};
-  });
-  return screening_.subspace.get();
+const Subspace* Model::subspace(Processor processor) const {
+  const auto which = static_cast<std::size_t>(processor);
+  const std::lock_guard lock(mutex_);
+  Screening::Choice& choice = screening_.choices[which];
+  if (!choice.made) {
+    if (screening_.directions == nullptr) screening_.directions = Subspace::find_directions(*this, near_.directions.get());
+    if (screening_.directions != nullptr)
+      choice.subspace = Subspace::choose(*this, processor, screening_.directions, near_.choices[which].subspace.get());
+    choice.made = true;
+    near_.choices[which] = {};
+    near_.directions = nullptr;
+  }
+  return choice.subspace.get();
 }
 
 Model::~Model() = default;

@@ -1,9 +1,12 @@
 // Parameters -> packed model. Everything delicate happens here, once per model, in float64 on the host.
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "core/views.hpp"
@@ -33,16 +36,25 @@ struct Parameters {
   const double* loadings;        // (K, L, d)
   const double* noise_variance;  // (K, d)
   const double* center = nullptr;  // (d); null for the mean of the means
+  // Components [groups[g], groups[g + 1]) are scored as a group of their own, a class; empty for one group of all.
+  std::span<const std::int64_t> groups = {};
 };
+
+// What scores are made on: what is quick on one may be slow on the other.
+enum class Processor { cpu, cuda };
 
 class Directions;
 class Subspace;
 
-// What was found for screening: the directions that were looked at, and the subspace of those that it uses, null where it would
-// not pay.
+// What was found for screening: the directions that were looked at; and for each processor the subspace of those that it uses,
+// null where it would not pay.
 struct Screening {
+  struct Choice {
+    bool made = false;
+    std::shared_ptr<const Subspace> subspace;
+  };
   std::shared_ptr<const Directions> directions;
-  std::shared_ptr<const Subspace> subspace;
+  std::array<Choice, 2> choices;
 };
 
 class Model {
@@ -68,6 +80,8 @@ class Model {
   Noise noise() const { return noise_; }
   const cpu::Loops& loops() const { return loops_; }
   std::size_t n_threads() const { return n_threads_; }
+  // (n_groups + 1), from 0 to the number of components.
+  std::span<const std::int64_t> groups() const { return groups_; }
 
   ComponentView component(std::size_t k) const;
   double log_weight(std::size_t k) const { return log_weights_[k]; }
@@ -102,7 +116,7 @@ class Model {
   template <class T>
   double mean_rounding(std::size_t k) const;
   // What screening needs; null where it would not pay.
-  const Subspace* subspace() const;
+  const Subspace* subspace(Processor processor) const;
 
  private:
   template <class T>
@@ -138,8 +152,10 @@ class Model {
   std::vector<double> cholesky_, log_normalizers_, model_errors_, projected_means_, mean_norms_, posterior_covariances_;
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
-  mutable std::once_flag once_subspace_;
-  mutable Screening screening_, near_;
+  std::vector<std::int64_t> groups_;
+  mutable std::mutex mutex_;  // of these two; one who holds it takes no other model's
+  mutable Screening screening_;
+  mutable Screening near_;  // a similar model's
 };
 
 }  // namespace mfa

@@ -16,9 +16,12 @@ class Subspace {
   // Of the first `count` of the directions.
   Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count);
 
-  // Of as many directions as make scoring cheapest, or none where it is cheapest without. `near` is what a similar model has
-  // chosen, if there is one: as long as its directions are kept, so is their number.
-  static Screening choose(const Model& model, const Screening& near);
+  // As many directions as may be of use, null where there are too few; `near`, unless null, are a similar model's.
+  static std::shared_ptr<const Directions> find_directions(const Model& model, const Directions* near);
+  // Of as many of the directions as make scoring cheapest; null where it is cheapest without. `near`, unless null, is what a
+  // similar model has chosen: as long as its directions are kept, so is their number.
+  static std::shared_ptr<const Subspace> choose(const Model& model, Processor processor,
+                                                const std::shared_ptr<const Directions>& directions, const Subspace* near);
 
   std::size_t n_directions() const { return n_directions_; }
   // The model's shadow: its means about the centre, and its loadings, in the basis; noise s I.

@@ -1,6 +1,7 @@
 // How many directions screening is to use with a model, found by trying them on samples that the model itself would give.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -14,14 +15,46 @@ namespace {
 
 // Samples that are tried.
 constexpr std::size_t most_trials = 64;
-// Time in units of one multiplication and addition of a matrix product, as measured.
-constexpr double bound_cost = 25.0;      // of a bound, for every factor of every component
-constexpr double survivor_cost = 1.6;    // of a term of a survivor's products, which are of single rows
-constexpr double survivor_fixed = 2000;  // of a survivor
 // Real samples are less typical of a model than its own, and leave more standing.
 constexpr double real_samples = 1.5;
-// Screening has to save this share of a full product to be worth its while.
+// Screening has to save this share of what a row costs without to be worth its while.
 constexpr double least_gain = 0.1;
+
+// What it costs to score a row, in whatever unit, as measured; `evaluated` components one by one.
+struct Costs {
+  double without;
+  std::function<double(std::size_t count, double evaluated)> with;
+};
+
+// In multiplications and additions of a matrix product.
+Costs costs_on_cpu(double d, double components, double factors) {
+  constexpr double bound = 25.0;               // for every factor of every component
+  constexpr double evaluation = 1.6;           // of a term of a product of a single row
+  constexpr double fixed_evaluation = 2000.0;
+  const double columns = components * (factors + 1.0);
+  return {d * columns, [=](std::size_t count, double evaluated) {
+            return static_cast<double>(count) * (d + columns) + bound * columns +
+                   evaluated * (evaluation * d * (factors + 1.0) + fixed_evaluation);
+          }};
+}
+
+// In nanoseconds of an H200. A row is read once for its coordinates, which are made meanwhile, and once for every component.
+Costs costs_on_cuda(double d, double components, double factors) {
+  constexpr double product = 4e-5;             // of a number and a column
+  constexpr double reading = 1.1e-3;           // of a number
+  constexpr double passing = 2e-3;             // of a product written, and read again
+  constexpr double entry = 1e-2;               // of what is kept of a component
+  constexpr double coordinate = 5e-5;          // of a number and a direction
+  constexpr double bound = 1.2e-2, bound_direction = 3e-4;  // of eight columns
+  constexpr double evaluation = 1.4e-3;        // of a number
+  const double tiles = components * std::ceil((factors + 1.0) / 8.0);
+  const double columns = components * (factors + 1.0);
+  return {d * (3.0 * reading + product * columns) + passing * columns + entry * components, [=](std::size_t count, double evaluated) {
+            const auto directions = static_cast<double>(count);
+            return d * std::max(reading, coordinate * directions) + tiles * (bound + bound_direction * directions) +
+                   evaluated * evaluation * d;
+          }};
+}
 
 // A sample of component k, as far as it can be told from the directions: its coordinates, and the squared length of the rest.
 struct Trial {
@@ -62,7 +95,7 @@ std::vector<Trial> make_trials(const Model& model, const Directions& from, std::
   return trials;
 }
 
-// How many other components a trial leaves standing, on average.
+// How many components a trial leaves standing besides those that are tried first, the likeliest of every group; on average.
 double count_survivors(const Model& model, const Subspace& subspace, const std::vector<Trial>& trials,
                        const std::vector<double>& coordinates) {
   const std::size_t K = model.n_components();
@@ -81,34 +114,37 @@ double count_survivors(const Model& model, const Subspace& subspace, const std::
     terms.outside = std::sqrt(outside);
     panel.multiply(y, 1, product.data());
     model.loops().f64.screen(terms, product.data(), guess.data(), upper.data());
-    // Under its own component a sample's distance is d on average.
-    const double own = model.log_normalizers()[trials[t].component] - 0.5 * static_cast<double>(model.n_features());
-    for (std::size_t k = 0; k < K; ++k)
-      if (k != trials[t].component && !(upper[k] < own - core::negligible_nats)) survivors += 1.0;
+    // Under its own component a sample's distance is d on average. Under another it is at least as good as if what is outside
+    // the subspace were perpendicular, but for chance: as far below the guess as the bound is above.
+    const std::size_t own = trials[t].component;
+    const double of_own = model.log_normalizers()[own] - 0.5 * static_cast<double>(model.n_features());
+    for (std::size_t g = 0; g + 1 < model.groups().size(); ++g) {
+      const auto begin = static_cast<std::size_t>(model.groups()[g]), end = static_cast<std::size_t>(model.groups()[g + 1]);
+      std::size_t first = begin;
+      for (std::size_t k = begin; k < end; ++k)
+        if (k == own || (first != own && guess[k] > guess[first])) first = k;
+      const double floor = first == own ? of_own : 2.0 * guess[first] - upper[first];
+      for (std::size_t k = begin; k < end; ++k)
+        if (k != first && !(upper[k] < floor - core::negligible_nats)) survivors += 1.0;
+    }
   }
   return survivors / static_cast<double>(trials.size());
 }
 
 // Of as many of the directions as make scoring cheapest; null where it is cheapest without.
-std::shared_ptr<const Subspace> find_cheapest(const Model& model, const std::shared_ptr<const Directions>& directions) {
-  const std::size_t d = model.n_features();
-  const std::size_t columns = model.n_components() * (model.n_factors() + 1);
+std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& costs,
+                                              const std::shared_ptr<const Directions>& directions) {
   const std::size_t most = directions->count();
+  const double groups = static_cast<double>(model.groups().size() - 1);
   std::vector<double> coordinates;
   const std::vector<Trial> trials = make_trials(model, *directions, coordinates);
-  const double product = static_cast<double>(d * columns);
-  const double per_survivor =
-      survivor_cost * static_cast<double>(d * (model.n_factors() + 1)) + survivor_fixed;
-  const auto cost = [&](std::size_t count, double survivors) {
-    return static_cast<double>(count * (d + columns)) + bound_cost * static_cast<double>(columns) +
-           (1.0 + real_samples * survivors) * per_survivor;
-  };
-  double least = (1.0 - least_gain) * product;
+  double least = (1.0 - least_gain) * costs.without;
   std::shared_ptr<const Subspace> cheapest;
   // More directions cost more, and leave none standing at best.
-  for (std::size_t count = 16; count <= most && cost(count, 0.0) < least; count += most > 64 ? 32 : 16) {
+  for (std::size_t count = 16; count <= most && costs.with(count, groups) < least; count += count < 64 ? 16 : 32) {
     auto subspace = std::make_shared<const Subspace>(model, directions, count);
-    const double tried = cost(count, count_survivors(model, *subspace, trials, coordinates));
+    const double survivors = count_survivors(model, *subspace, trials, coordinates);
+    const double tried = costs.with(count, groups + real_samples * survivors);
     if (tried < least) {
       least = tried;
       cheapest = std::move(subspace);
@@ -119,19 +155,22 @@ std::shared_ptr<const Subspace> find_cheapest(const Model& model, const std::sha
 
 }  // namespace
 
-Screening Subspace::choose(const Model& model, const Screening& near) {
+std::shared_ptr<const Directions> Subspace::find_directions(const Model& model, const Directions* near) {
   const std::size_t d = model.n_features();
   const std::size_t columns = model.n_components() * (model.n_factors() + 1);
   const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3}) / 16 * 16;
-  if (most == 0) return {};
-  const Directions* known = near.directions.get();
-  const bool similar = known != nullptr && known->count() == most && known->n_features() == d;
-  const auto directions = std::make_shared<Directions>(model, most, similar ? known : nullptr);
-  const bool same_number = directions->kept() && near.subspace != nullptr;
-  auto subspace = same_number ? std::make_shared<const Subspace>(model, directions, near.subspace->n_directions())
-                              : find_cheapest(model, directions);
-  directions->forget_rows();
-  return {directions, std::move(subspace)};
+  if (most == 0) return nullptr;
+  const bool similar = near != nullptr && near->count() == most && near->n_features() == d;
+  return std::make_shared<const Directions>(model, most, similar ? near : nullptr);
+}
+
+std::shared_ptr<const Subspace> Subspace::choose(const Model& model, Processor processor,
+                                                 const std::shared_ptr<const Directions>& directions, const Subspace* near) {
+  if (directions->kept() && near != nullptr)
+    return std::make_shared<const Subspace>(model, directions, near->n_directions());
+  const auto number = [](std::size_t n) { return static_cast<double>(n); };
+  const double d = number(model.n_features()), K = number(model.n_components()), L = number(model.n_factors());
+  return find_cheapest(model, processor == Processor::cpu ? costs_on_cpu(d, K, L) : costs_on_cuda(d, K, L), directions);
 }
 
 }  // namespace mfa

@@ -34,12 +34,11 @@ __device__ ClassScore class_score(const ScoreView& scores, const GroupView& grou
                                   bool sum_rule, std::size_t i, std::size_t g) {
   core::LogSumExp sum;
   core::ArgMax best;
-  for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
-    const std::size_t at = scores.at(i, k);
-    if (scores.known[at] == known_nothing) continue;
-    sum.add(scores.values[at]);
-    best.add(scores.values[at], k);
-  }
+  for_each_known(scores, groups.begin(g), groups.end(g), i, [&](std::size_t k) {
+    const double value = scores.values[scores.at(i, k)];
+    sum.add(value);
+    best.add(value, k);
+  });
   return {log_priors[g] + (sum_rule ? sum.value() : best.max), best.index, sum.value()};
 }
 
@@ -117,11 +116,9 @@ __global__ void choose_kernel(Choice choice, bool sharp, const std::int64_t* lab
 }
 
 // Components that are held fixed may be some that scoring has left out, or not looked at closely. One thread per row.
-__global__ void mark_pairs_kernel(std::size_t n_components, ScoreView scores, Attack attack) {
+__global__ void mark_pairs_kernel(ScoreView scores, Attack attack) {
   const std::size_t i = task_index();
-  if (i >= scores.n) return;
-  for (std::size_t k = 0; k < n_components; ++k) scores.marks[scores.at(i, k)] = 0;
-  if (attack.done[i]) return;
+  if (i >= scores.n || attack.done[i]) return;
   for (const int k : {attack.source[i], attack.target[i]}) scores.marks[scores.at(i, static_cast<std::size_t>(k))] = 1;
 }
 
@@ -289,7 +286,8 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
       launch_tasks(stream, count, choose_kernel<T>, choice, true, labels, first, scorer.scores(), attack, out);
       if (choice.last) break;
       if (fixed) {
-        launch_tasks(stream, count, mark_pairs_kernel, K, scorer.scores(), attack);
+        fill_zero(stream, scorer.scores().marks, K * scorer.scores().stride);
+        launch_tasks(stream, count, mark_pairs_kernel, scorer.scores(), attack);
         scorer.evaluate_marked(now, score_tolerance<double>);
       }
       launch_tasks(stream, count, terms_kernel, scorer.model(), choice, fixed, scorer.scores(), attack);

@@ -18,17 +18,25 @@ constexpr unsigned coordinate_threads = coordinate_warps * warp_size;
 constexpr unsigned warp_rows = 16;
 constexpr unsigned block_rows = coordinate_warps * warp_rows;
 constexpr unsigned most_block_tiles = 8;
-// Features that a warp copies at once, some such slices ahead; and the steps of sixteen that are summed on tensor cores before
+// Features that are copied at once, some such slices ahead; and the steps of sixteen that are summed on tensor cores before
 // the sums go on by ordinary additions.
 constexpr unsigned slice_features = 32;
 constexpr unsigned slice_steps = slice_features / basis_features;
-constexpr unsigned slices_at_once = 3;
+template <class S>
+constexpr unsigned slices_at_once = sizeof(S) == sizeof(double) ? 2 : 3;
 constexpr unsigned run_steps = 4;
 
-// Of rows g and g + 8, features 4 c to 4 c + 3 of every sixteen: what a lane multiplies, it has copied itself.
-template <class S>
+// A slice: of every warp's rows g and g + 8, features 4 c to 4 c + 3 of every sixteen, which the lane that multiplies them has
+// copied itself; and what is the same for all rows, which the block copies together.
+template <class S, unsigned Tiles>
 struct Slice {
-  Four<S> fours[slice_steps][2][warp_size];
+  Four<S> fours[coordinate_warps][slice_steps][2][warp_size];
+  BasisPart directions[slice_steps][Tiles * warp_size];
+  float center[slice_features], scale[slice_features];
+};
+// Features 4 c to 4 c + 3 of what is the same for all rows.
+struct Frame {
+  Four<float> center, scale;
 };
 
 template <class S>
@@ -60,16 +68,21 @@ template <unsigned Tiles>
 struct CoordinateSums {
   tensor::Sums run[Tiles] = {}, sums[Tiles] = {};
 
+  // Some tiles at a time, as the registers have room for.
   __device__ void add(const Split& x, const BasisPart* directions) {
-    BasisPart own[Tiles];
+    constexpr unsigned at_once = Tiles % 4 == 0 ? 4 : Tiles % 3 == 0 ? 3 : Tiles;
 #pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t) own[t] = directions[t * warp_size];
+    for (unsigned first = 0; first < Tiles; first += at_once) {
+      BasisPart own[at_once];
 #pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(run[t], x.low, own[t].high);
+      for (unsigned t = 0; t < at_once; ++t) own[t] = directions[(first + t) * warp_size];
 #pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(run[t], x.high, own[t].low);
+      for (unsigned t = 0; t < at_once; ++t) tensor::multiply_add(run[first + t], x.low, own[t].high);
 #pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(run[t], x.high, own[t].high);
+      for (unsigned t = 0; t < at_once; ++t) tensor::multiply_add(run[first + t], x.high, own[t].low);
+#pragma unroll
+      for (unsigned t = 0; t < at_once; ++t) tensor::multiply_add(run[first + t], x.high, own[t].high);
+    }
   }
   __device__ void end_run() {
 #pragma unroll
@@ -82,17 +95,16 @@ struct CoordinateSums {
   }
 };
 
-// The coordinates of block_rows rows in Tiles tiles of directions, and |x|^2. Warps need nothing of each other; the directions,
-// the same for all, come from the processor's cache.
+// The coordinates of block_rows rows in Tiles tiles of directions, and |x|^2.
 template <class S, unsigned Tiles>
 __global__ void __launch_bounds__(coordinate_threads, 2)
     coordinates_kernel(Rows<S> rows, ScreenView screen, std::size_t d, ScoreView scores, float* coordinates,
                        std::int64_t* bad_row) {
-  constexpr unsigned ahead = slices_at_once - 1;
+  constexpr unsigned n_slices = slices_at_once<S>, ahead = n_slices - 1;
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned lane = threadIdx.x % warp_size;
   const tensor::Lane own = tensor::lane();
-  auto* slices = reinterpret_cast<Slice<S>*>(block_memory()) + warp * slices_at_once;
+  auto* slices = reinterpret_cast<Slice<S, Tiles>*>(block_memory());
   const auto R = static_cast<unsigned>(screen.n_directions);
   const unsigned all_tiles = R / tile_directions;
   const unsigned shares = (all_tiles + Tiles - 1) / Tiles;
@@ -107,56 +119,74 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
   for (unsigned r = 0; r < 2; ++r) {
     from[r] = rows.row(reads[r] ? first + 8 * r : 0) + 4 * own.c;
     if (reads[r]) continue;
-    for (unsigned s = 0; s < slices_at_once; ++s)
-      for (auto& step : slices[s].fours) step[r][lane] = {};
+    for (unsigned s = 0; s < n_slices; ++s)
+      for (auto& step : slices[s].fours[warp]) step[r][lane] = {};
   }
 
   double squares[2] = {};
   CoordinateSums<Tiles> products;
-  const BasisPart* const basis = screen.basis + first_tile * warp_size + lane;
-  const auto add_step = [&](std::size_t step, const Four<S> (&values)[2], unsigned left) {
-    const std::size_t j = step * basis_features + 4 * own.c;
-    const Four<float> center = load_four(screen.center + j, left, true);
+  const bool scales = screen.scale != nullptr;
+  const BasisPart* const basis = screen.basis + first_tile * warp_size;
+  const auto add_step = [&](const Four<S> (&values)[2], const Frame& frame, unsigned left, const BasisPart* directions) {
     float x[2][4];
 #pragma unroll
     for (unsigned r = 0; r < 2; ++r)
 #pragma unroll
-      for (unsigned f = 0; f < 4; ++f) x[r][f] = f < left ? centered(values[r].values[f], center.values[f]) : 0.0f;
-    if (screen.scale != nullptr) {
-      const Four<float> scale = load_four(screen.scale + j, left, true);
+      for (unsigned f = 0; f < 4; ++f) x[r][f] = f < left ? centered(values[r].values[f], frame.center.values[f]) : 0.0f;
+    if (scales) {
 #pragma unroll
       for (unsigned r = 0; r < 2; ++r)
 #pragma unroll
-        for (unsigned f = 0; f < 4; ++f) x[r][f] *= scale.values[f];
+        for (unsigned f = 0; f < 4; ++f) x[r][f] *= frame.scale.values[f];
     }
 #pragma unroll
     for (unsigned r = 0; r < 2; ++r)
 #pragma unroll
       for (unsigned f = 0; f < 4; ++f) squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
-    products.add(split(x), basis + step * all_tiles * warp_size);
+    products.add(split(x), directions + lane);
+  };
+  const auto fetch = [&](Slice<S, Tiles>& to, std::size_t s) {
+#pragma unroll
+    for (unsigned step = 0; step < slice_steps; ++step)
+#pragma unroll
+      for (unsigned r = 0; r < 2; ++r)
+        if (reads[r])
+          copy_to_block<sizeof(Four<S>), true>(&to.fours[warp][step][r][lane],
+                                               from[r] + s * slice_features + step * basis_features);
+    for (unsigned part = threadIdx.x; part < slice_steps * Tiles * warp_size; part += coordinate_threads) {
+      const unsigned step = part / (Tiles * warp_size), at = part % (Tiles * warp_size);
+      copy_to_block<sizeof(BasisPart)>(&to.directions[step][at], basis + (s * slice_steps + step) * all_tiles * warp_size + at);
+    }
+    if (threadIdx.x < slice_features / 4) {
+      const std::size_t j = s * slice_features + threadIdx.x * 4;
+      copy_to_block<sizeof(Four<float>)>(&to.center[threadIdx.x * 4], screen.center + j);
+      if (scales) copy_to_block<sizeof(Four<float>)>(&to.scale[threadIdx.x * 4], screen.scale + j);
+    }
   };
 
   const std::size_t whole = rows.has_aligned_fours() ? d / slice_features : 0;
   unsigned coming = 0, now = 0;
-  const auto move_on = [](unsigned& slice) { slice = slice + 1 == slices_at_once ? 0 : slice + 1; };
+  const auto move_on = [](unsigned& slice) { slice = slice + 1 == n_slices ? 0 : slice + 1; };
   for (std::size_t s = 0; s < whole + ahead; ++s) {
-    if (s >= ahead) await_copies<ahead - 1>();
+    if (s >= ahead) {
+      await_copies<ahead - 1>();
+      __syncthreads();  // the others' copies have come as well, and all are done with the slice before
+    }
     if (s < whole) {
-#pragma unroll
-      for (unsigned step = 0; step < slice_steps; ++step)
-#pragma unroll
-        for (unsigned r = 0; r < 2; ++r)
-          if (reads[r])
-            copy_to_block<sizeof(Four<S>), true>(&slices[coming].fours[step][r][lane],
-                                                 from[r] + s * slice_features + step * basis_features);
+      fetch(slices[coming], s);
       move_on(coming);
     }
     commit_copies();
     if (s < ahead) continue;
+    const Slice<S, Tiles>& slice = slices[now];
 #pragma unroll
     for (unsigned step = 0; step < slice_steps; ++step) {
-      const auto& fours = slices[now].fours[step];
-      add_step((s - ahead) * slice_steps + step, {fours[0][lane], fours[1][lane]}, 4);
+      const auto& fours = slice.fours[warp][step];
+      const auto four_of = [&](const float* of) {
+        return *reinterpret_cast<const Four<float>*>(of + step * basis_features + 4 * own.c);
+      };
+      const Frame frame{four_of(slice.center), scales ? four_of(slice.scale) : Four<float>{}};
+      add_step({fours[0][lane], fours[1][lane]}, frame, 4, slice.directions[step]);
     }
     move_on(now);
     if ((s - ahead + 1) * slice_steps % run_steps == 0) products.end_run();
@@ -167,7 +197,9 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
     const auto values = [&](unsigned r) {
       return load_four(from[r] + step * basis_features, reads[r] ? left : 0, rows.has_aligned_fours());
     };
-    add_step(step, {values(0), values(1)}, left);
+    const Frame frame{load_four(screen.center + j, left, true),
+                      scales ? load_four(screen.scale + j, left, true) : Four<float>{}};
+    add_step({values(0), values(1)}, frame, left, basis + step * all_tiles * warp_size);
     if ((step + 1) % run_steps == 0) products.end_run();
   }
   products.end_run();
@@ -263,15 +295,15 @@ void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& scre
   const std::size_t tiles = screen.n_directions / tile_directions;
   const std::size_t shares = ceil_div(tiles, most_block_tiles);
   const std::size_t share_tiles = ceil_div(tiles, 2 * shares) * 2;
-  const auto launch_one = [&](auto kernel) {
+  const auto launch_for = [&](auto n_tiles) {
     launch_with_memory(stream, shares * ceil_div(scores.n, block_rows), coordinate_threads,
-                       coordinate_warps * slices_at_once * sizeof(Slice<S>), kernel, rows, screen, n_features, scores,
-                       space.coordinates, bad_row);
+                       slices_at_once<S> * sizeof(Slice<S, n_tiles>), coordinates_kernel<S, n_tiles>, rows, screen,
+                       n_features, scores, space.coordinates, bad_row);
   };
-  if (share_tiles == 2) launch_one(coordinates_kernel<S, 2>);
-  else if (share_tiles == 4) launch_one(coordinates_kernel<S, 4>);
-  else if (share_tiles == 6) launch_one(coordinates_kernel<S, 6>);
-  else launch_one(coordinates_kernel<S, most_block_tiles>);
+  if (share_tiles == 2) launch_for(std::integral_constant<unsigned, 2>{});
+  else if (share_tiles == 4) launch_for(std::integral_constant<unsigned, 4>{});
+  else if (share_tiles == 6) launch_for(std::integral_constant<unsigned, 6>{});
+  else launch_for(std::integral_constant<unsigned, most_block_tiles>{});
   if (space.moving != nullptr) launch_tasks(stream, scores.n, start_coordinates_kernel, screen, n_features, scores, space);
 }
 

@@ -133,7 +133,7 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
 }
 
 void DeviceModel::upload_screen(const Model& model, Upload& upload) {
-  const Subspace* subspace = model.subspace();
+  const Subspace* subspace = model.subspace(Processor::cuda);
   if (subspace == nullptr) return;
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();

@@ -313,11 +313,12 @@ void search_rows(const DeviceModel& model, const View& view, const Rows<S>& rows
              arena.take<std::uint8_t>(stride)};
     moved = arena.take<T>(stride * d);
   };
-  const auto begin = [&](const Blas& held) {
-    blas = &held;
+  const auto begin = [&](const Blas* held) {
+    blas = held;
     scorer.begin(stream, held);
   };
-  for_each_chunk(of_points, rows.count, K, lay_out, begin, [&](std::size_t first, std::size_t count) {
+  const bool multiplies = in_products || scorer.multiplies();
+  for_each_chunk(of_points, rows.count, K, multiplies, lay_out, begin, [&](std::size_t first, std::size_t count) {
     const Rows<S> part = rows.part(first, count);
     launch_tasks(stream, count * warp_size, prepare_kernel<S, T>, part, scorer.model(), labels,
                  scorer.groups().count, found, out, certificates, call.bad_row);

@@ -90,11 +90,11 @@ __device__ double residual_pass(const Rows<S>& rows, const Tile& members, const 
 // Blocks take tile after tile; those of which nothing is coarse are passed by.
 template <class S, unsigned Tiles, bool Copied>
 __global__ void __launch_bounds__(tile_block_threads, 3)
-    refinement_kernel(Rows<S> rows, ModelView model, double tolerance, const int* any_coarse, EntryView entries,
+    refinement_kernel(Rows<S> rows, ModelView model, double tolerance, const int* if_not_zero, EntryView entries,
                       ScoreView scores, double* all_scratch, PieceMemory memory) {
   __shared__ double parts[tile_block_warps][tile_entries][tile_columns * Tiles + 1];
   __shared__ int said;
-  if (any_coarse != nullptr && *any_coarse == 0) return;
+  if (if_not_zero != nullptr && *if_not_zero == 0) return;
   const std::size_t K = model.n_components;
   const std::size_t L = model.n_factors;
   double* own_scratch = all_scratch + blockIdx.x * 2 * tile_entries * L;
@@ -150,14 +150,14 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
 std::size_t refinement_scratch(std::size_t n_factors) { return resident_blocks() * 2 * tile_entries * n_factors; }
 
 template <class S>
-void refine(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const int* any_coarse,
+void refine(Stream stream, const Rows<S>& rows, const ModelView& model, double tolerance, const int* if_not_zero,
             const EntryView& entries, const ScoreView& scores, double* scratch) {
   const auto [pieces, copied] = memory_for<S>(n_singles, 1, model.n_factors, 0);
   const auto kernel = !copied                            ? refinement_kernel<S, 2, false>
                       : model.n_factors <= tile_columns ? refinement_kernel<S, 1, true>
                                                          : refinement_kernel<S, 2, true>;
   launch_with_memory(stream, resident_blocks(), tile_block_threads, pieces.bytes(), kernel, rows, model, tolerance,
-                     any_coarse, entries, scores, scratch, pieces);
+                     if_not_zero, entries, scores, scratch, pieces);
 }
 
 #define MFA_INSTANTIATE(S)                                                                             \

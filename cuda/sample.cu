@@ -252,13 +252,13 @@ void sample(const DeviceModel& model, const double* weights, std::uint64_t seed,
   double* noise_std = nullptr;
   Space space;
   for_each_chunk(
-      call, n, K,
+      call, n, K, false,
       [&](Arena& arena, std::size_t stride) {
         shares = arena.take<double>(K);
         if (noise) noise_std = arena.take<double>(n_stds);
         space.lay_out(arena, K, model.n_factors(), stride);
       },
-      [&](const Blas&) {
+      [&](const Blas*) {
         send(call.stream, cumulative.data(), K, shares);
         if (noise) launch_tasks(call.stream, n_stds, noise_std_kernel, model.view(), noise_std);
       },
@@ -277,7 +277,7 @@ void reconstruct(const DeviceModel& model, std::size_t n, const std::int64_t* la
   const std::size_t L = model.n_factors();
   Space space;
   for_each_chunk(
-      call, n, K, [&](Arena& arena, std::size_t stride) { space.lay_out(arena, K, L, stride); }, [](const Blas&) {},
+      call, n, K, false, [&](Arena& arena, std::size_t stride) { space.lay_out(arena, K, L, stride); }, [](const Blas*) {},
       [&](std::size_t first, std::size_t count) {
         compose(model, space, count, labels + first, factors + first * L, core::RoundKeys(0), 0, nullptr,
                 out + first * model.n_features(), call.stream);

@@ -41,12 +41,11 @@ __global__ void reduce_kernel(ModelView model, GroupView groups, ScoreView score
   const std::size_t end = groups.end(g);
   core::LogSumExp sum;
   core::ArgMax best;
-  for (std::size_t k = begin; k < end; ++k) {
-    const std::size_t at = scores.at(i, k);
-    if (scores.known[at] == known_nothing) continue;
-    sum.add(scores.values[at]);
-    best.add(scores.values[at], k - begin);
-  }
+  for_each_known(scores, begin, end, i, [&](std::size_t k) {
+    const double value = scores.values[scores.at(i, k)];
+    sum.add(value);
+    best.add(value, k - begin);
+  });
   const double log_sum = sum.value();
   const std::size_t row = first + i;
   if (!in_range<T>(log_sum)) report_bad_row(bad_row, row);

@@ -18,46 +18,44 @@ __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, 
 
 // Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
 // section 1. With any_coarse only in groups of which something is: *any_coarse tells whether there are any, so that what is done
-// to a row does not depend on the others. One thread per row and group.
-__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, const int* any_coarse, ScoreView scores) {
+// to a row does not depend on the others. *any_marked becomes 1 where there are any. One thread per row and group.
+__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, const int* any_coarse, ScoreView scores,
+                                         int* any_marked) {
   const auto [i, g] = cell_of_thread(scores);
-  if (g >= groups.count || (any_coarse != nullptr && *any_coarse == 0)) return;
-  const double floor = clear_and_find_floor(scores, groups, i, g);
-  if (scores.skips(i)) return;
-  const std::size_t begin = groups.begin(g);
-  const std::size_t end = groups.end(g);
-  const auto may_matter = [&](std::size_t at) {
-    return scores.known[at] != known_nothing &&
-           !(scores.values[at] + scores.errors[at] < floor - core::negligible_nats);
-  };
+  if (g >= groups.count || (any_coarse != nullptr && *any_coarse == 0) || scores.skips(i)) return;
+  const double floor = find_floor(scores, groups, i, g);
   const auto may_be_best = [&](std::size_t at) { return !(scores.values[at] + scores.errors[at] < floor); };
+  const auto for_each_that_may_matter = [&](const auto& visit) {
+    for_each_known(scores, groups.begin(g), groups.end(g), i, [&](std::size_t k) {
+      const std::size_t at = scores.at(i, k);
+      if (!(scores.values[at] + scores.errors[at] < floor - core::negligible_nats)) visit(at);
+    });
+  };
   double largest_error = 0.0, n_terms = 0.0;
   int n_best = 0;
   bool coarse = any_coarse == nullptr;
   core::LogSumExp sum;
-  for (std::size_t k = begin; k < end; ++k) {
-    const std::size_t at = scores.at(i, k);
-    if (!may_matter(at)) continue;
+  for_each_that_may_matter([&](std::size_t at) {
     largest_error = scores.errors[at] > largest_error ? scores.errors[at] : largest_error;
     n_terms += 1.0;
     n_best += may_be_best(at) ? 1 : 0;
     coarse = coarse || !(scores.errors[at] <= score_tolerance<double> * std::abs(scores.values[at]));
     sum.add(scores.values[at]);
-  }
+  });
   if (!coarse) return;
   // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
   // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
   // they are where their shares are small enough.
   const double allowed = tolerance * core::positive(std::abs(sum.value()) - largest_error);
-  for (std::size_t k = begin; k < end; ++k) {
-    const std::size_t at = scores.at(i, k);
-    if (!may_matter(at)) continue;
+  for_each_that_may_matter([&](std::size_t at) {
     const double needed = n_best > 1 && may_be_best(at) ? 0.0 : allowed;
-    if (scores.errors[at] <= needed) continue;
+    if (scores.errors[at] <= needed) return;
     const double above = scores.values[at] + scores.errors[at] - floor;
     const double share = std::exp(above < 0.0 ? above : 0.0);
-    if (!(scores.errors[at] * share * n_terms <= 0.1 * needed)) scores.marks[at] = 1;
-  }
+    if (scores.errors[at] * share * n_terms <= 0.1 * needed) return;
+    scores.marks[at] = 1;
+    *any_marked = 1;
+  });
 }
 
 }  // namespace
@@ -80,15 +78,16 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   entries_ = lay_out_entries(arena, view.n_components, stride, view.n_components * stride);
   scratch_ = arena.take<double>(refinement_scratch(view.n_factors));
   any_coarse_ = arena.take<int>(1);
+  any_marked_ = arena.take<int>(1);
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
   if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), follows_, stride);
   else dense_ = lay_out_dense(arena, view, stride);
 }
 
 template <class S>
-void Scorer<S>::begin(Stream stream, const Blas& blas) {
+void Scorer<S>::begin(Stream stream, const Blas* blas) {
   stream_ = stream;
-  blas_ = &blas;
+  blas_ = blas;
   send(stream, host_groups_.data(), host_groups_.size(), groups_.offsets);
 }
 
@@ -153,7 +152,7 @@ template <class S>
 void Scorer<S>::evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   fill_zero(stream_, any_coarse_, sizeof(int));
   evaluate_about_means(rows, score_tolerance<double>);
-  mark_survivors(stream_, groups_, scores_, screen_);
+  mark_survivors(stream_, model().n_components, groups_, scores_, screen_);
   evaluate_about_means(rows, score_tolerance<double>);
   sharpen(rows, tolerance, skip);
 }
@@ -163,9 +162,12 @@ void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_
   scores_.skip = skip;
   // Of dense products it is not known whether any is coarse; of what screening left it is.
   const int* any_coarse = screening_ ? any_coarse_ : nullptr;
-  launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, any_coarse, scores_);
-  list_marked(any_coarse);
-  refine(stream_, rows, model(), 0.0, any_coarse, entries_, scores_, scratch_);
+  fill_zero(stream_, any_marked_, sizeof(int));
+  fill_zero(stream_, scores_.marks, model().n_components * scores_.stride);
+  launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, any_coarse, scores_,
+               any_marked_);
+  list_marked(any_marked_);
+  refine(stream_, rows, model(), 0.0, any_marked_, entries_, scores_, scratch_);
 }
 
 template class Scorer<float>;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "blas.hpp"
@@ -52,8 +53,10 @@ class Scorer {
   bool follow_rows();
   // Its memory for that many rows at once.
   void lay_out(Arena& arena, std::size_t stride);
-  // To be called once before the first rows.
-  void begin(Stream stream, const Blas& blas);
+  // Whether it takes matrix products for anything.
+  bool multiplies() const { return !screening_; }
+  // To be called once before the first rows; blas may be null where it does not multiply.
+  void begin(Stream stream, const Blas* blas);
 
   // Computes  every component's log-density, to tolerance * |value|.
   void score_all(const Rows<S>& rows, double tolerance);
@@ -100,6 +103,8 @@ class Scorer {
   double* scratch_ = nullptr;
   // Not 0 where something that was evaluated since it was set to 0 is not right to the tolerance that it was evaluated to.
   int* any_coarse_ = nullptr;
+  // Not 0 where sharpen has marked something.
+  int* any_marked_ = nullptr;
 };
 
 // Memory that one call may take at once, but for what its least number of rows needs. Tests have few rows, and are to go
@@ -110,10 +115,10 @@ inline constexpr std::size_t workspace_bytes = std::size_t{128} << 10;
 inline constexpr std::size_t workspace_bytes = std::size_t{1} << 30;
 #endif
 
-// Calls lay_out(arena, stride) for as many rows at once as the memory allows, and then work(blas, first, count) for all
-// rows in turn. cuBLAS is held from begin(blas) on.
+// Calls lay_out(arena, stride) for as many rows at once as the memory allows, begin(blas), and then work(first, count) for all
+// rows in turn. cuBLAS is held from begin on if `multiplies`; else blas is null.
 template <class LayOut, class Begin, class Work>
-void for_each_chunk(const Call& call, std::size_t n_rows, std::size_t n_components, const LayOut& lay_out,
+void for_each_chunk(const Call& call, std::size_t n_rows, std::size_t n_components, bool multiplies, const LayOut& lay_out,
                     const Begin& begin, const Work& work) {
   if (n_rows == 0) return;
   constexpr std::size_t unit = coordinate_rows;
@@ -121,7 +126,7 @@ void for_each_chunk(const Call& call, std::size_t n_rows, std::size_t n_componen
   const auto measure = [&](std::size_t stride) {
     Arena arena;
     lay_out(arena, stride);
-    arena.take<char>(Blas::workspace_bytes);
+    if (multiplies) arena.take<char>(Blas::workspace_bytes);
     return arena.used();
   };
   std::size_t stride = ceil_div(n_rows, unit) * unit;
@@ -129,8 +134,9 @@ void for_each_chunk(const Call& call, std::size_t n_rows, std::size_t n_componen
     stride = ceil_div(stride / 2, unit) * unit;
   Arena arena(call.allocate(measure(stride)));
   lay_out(arena, stride);
-  const Blas blas(call.stream, arena.take<char>(Blas::workspace_bytes));
-  begin(blas);
+  std::optional<Blas> blas;
+  if (multiplies) blas.emplace(call.stream, arena.take<char>(Blas::workspace_bytes));
+  begin(multiplies ? &*blas : nullptr);
   for (std::size_t first = 0; first < n_rows; first += stride)
     work(first, first + stride < n_rows ? stride : n_rows - first);
 }
@@ -146,8 +152,8 @@ void for_each_part(const Call& call, const Rows<Row>& rows, Scorer<S>& scorer, c
     lay_out_more(arena, stride);
   };
   for_each_chunk(
-      call, rows.count, scorer.model().n_components, lay_out,
-      [&](const Blas& blas) { scorer.begin(call.stream, blas); },
+      call, rows.count, scorer.model().n_components, scorer.multiplies(), lay_out,
+      [&](const Blas* blas) { scorer.begin(call.stream, blas); },
       [&](std::size_t first, std::size_t count) { work(rows.part(first, count)); });
 }
 template <class S, class Work>

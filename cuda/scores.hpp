@@ -62,17 +62,39 @@ __device__ inline Cell cell_of_thread(const ScoreView& scores) {
   return {task % scores.n, task / scores.n};
 }
 
-// No best value of group g of row i is below it, by what is known; nothing is marked in the group any more.
-__device__ inline double clear_and_find_floor(const ScoreView& scores, const GroupView& groups, std::size_t i,
-                                              std::size_t g) {
+// Calls visit(k, load(k)) for components begin to end - 1, of which several are loaded at once: a thread that waited for one
+// after the other would wait most of the time.
+template <class Load, class Visit>
+__device__ void for_each_loaded(std::size_t begin, std::size_t end, const Load& load, const Visit& visit) {
+  constexpr std::size_t at_once = 8;
+  for (std::size_t first = begin; first < end; first += at_once) {
+    decltype(load(first)) loaded[at_once];
+#pragma unroll
+    for (std::size_t m = 0; m < at_once; ++m) loaded[m] = load(first + m < end ? first + m : first);
+#pragma unroll
+    for (std::size_t m = 0; m < at_once; ++m)
+      if (first + m < end) visit(first + m, loaded[m]);
+  }
+}
+
+// Calls visit(k) for those of them whose scores of row i are known.
+template <class Visit>
+__device__ void for_each_known(const ScoreView& scores, std::size_t begin, std::size_t end, std::size_t i, const Visit& visit) {
+  for_each_loaded(
+      begin, end, [&](std::size_t k) { return scores.known[scores.at(i, k)]; },
+      [&](std::size_t k, std::uint8_t known) {
+        if (known != known_nothing) visit(k);
+      });
+}
+
+// No best value of group g of row i is below it, by what is known.
+__device__ inline double find_floor(const ScoreView& scores, const GroupView& groups, std::size_t i, std::size_t g) {
   double floor = -std::numeric_limits<double>::infinity();
-  for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
+  for_each_known(scores, groups.begin(g), groups.end(g), i, [&](std::size_t k) {
     const std::size_t at = scores.at(i, k);
-    scores.marks[at] = 0;
-    if (scores.known[at] == known_nothing) continue;
     const double low = scores.values[at] - scores.errors[at];
     floor = low > floor ? low : floor;
-  }
+  });
   return floor;
 }
 

@@ -17,11 +17,13 @@ constexpr unsigned tiles_at_once = 4;
 constexpr unsigned column_stages = 2;
 
 // A block's memory: coordinates, in rows that are longer than they need be, so that the lanes' parts of them lie in different
-// banks; and columns.
+// banks; and columns with their terms.
 constexpr unsigned padding = 8;
+constexpr unsigned stage_terms = tiles_at_once * tile_columns;
 inline std::size_t bound_memory(std::size_t n_directions, unsigned warps) {
   return warps * warp_rows * (n_directions + padding) * sizeof(float) +
-         column_stages * tiles_at_once * n_directions / tensor_depth * warp_size * sizeof(ColumnPart);
+         column_stages * (tiles_at_once * n_directions / tensor_depth * warp_size * sizeof(ColumnPart) +
+                          stage_terms * sizeof(ColumnTerms));
 }
 
 // Of one row: what bounds are made of besides its product.
@@ -85,7 +87,7 @@ __device__ Bound bound(const ScreenView& screen, std::size_t n_factors, std::siz
       core::shadow_distance_error(norms, static_cast<float>(n_factors), screen.epsilon, terms.model_error);
   const float q = core::mahalanobis_lower_bound(c, products.moved, error, x, left);
   return {core::log_density_bound(terms.log_normalizer, q),
-          terms.log_normalizer - 0.5f * core::mahalanobis_guess(c, x, left)};
+          terms.log_normalizer - 0.5f * core::mahalanobis_guess(q, c, x, left)};
 }
 
 // The best component of a group so far, the lowest one on a tie.
@@ -126,19 +128,29 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
   const auto component_tiles = static_cast<unsigned>(screen.component_tiles);
   const auto all_tiles = static_cast<unsigned>(model.n_components) * component_tiles;
   const unsigned stage_parts = tiles_at_once * steps * warp_size;
+  auto* column_terms = reinterpret_cast<TwoColumnTerms*>(columns + column_stages * stage_parts);
+  const auto stage_of = [](unsigned start) { return start / tiles_at_once % column_stages; };
   const auto fetch = [&](unsigned start) {
-    ColumnPart* to = columns + start / tiles_at_once % column_stages * stage_parts;
-    const unsigned count = (all_tiles - start < tiles_at_once ? all_tiles - start : tiles_at_once) * steps * warp_size;
-    for (unsigned part = threadIdx.x; part < count; part += blockDim.x)
+    const unsigned tiles = all_tiles - start < tiles_at_once ? all_tiles - start : tiles_at_once;
+    ColumnPart* to = columns + stage_of(start) * stage_parts;
+    for (unsigned part = threadIdx.x; part < tiles * steps * warp_size; part += blockDim.x)
       copy_to_block<sizeof(ColumnPart)>(to + part, screen.columns + static_cast<std::size_t>(start) * steps * warp_size + part);
+    const auto* terms = reinterpret_cast<const TwoColumnTerms*>(screen.column_terms + static_cast<std::size_t>(start) * tile_columns);
+    if (threadIdx.x < tiles * tile_columns / 2)
+      copy_to_block<sizeof(TwoColumnTerms)>(column_terms + stage_of(start) * stage_terms / 2 + threadIdx.x, terms + threadIdx.x);
   };
   fetch(0);
-  commit_copies();
 
   float* y = coordinates + warp * warp_rows * row_length;
-  for (unsigned r = 0; r < warp_rows; ++r)
-    for (unsigned j = lane; j < R; j += warp_size)
-      y[r * row_length + j] = first + r < scores.n ? space.coordinates[(first + r) * R + j] : 0.0f;
+  const unsigned row_fours = R / 4;
+  for (unsigned part = lane; part < warp_rows * row_fours; part += warp_size) {
+    const unsigned of_row = part / row_fours, j = part % row_fours * 4;
+    float* to = y + of_row * row_length + j;
+    if (first + of_row < scores.n) copy_to_block<sizeof(Four<float>)>(to, space.coordinates + (first + of_row) * R + j);
+    else *reinterpret_cast<Four<float>*>(to) = {};
+  }
+  commit_copies();
+  await_copies<0>();
   __syncwarp();
   const tensor::Lane own = tensor::lane();
   const bool odd = own.c % 2 != 0;
@@ -160,7 +172,7 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
     __syncthreads();  // all have come, and the others are done with
     if (start + tiles_at_once < all_tiles) fetch(start + tiles_at_once);
     commit_copies();
-    const ColumnPart* stage = columns + start / tiles_at_once % column_stages * stage_parts;
+    const ColumnPart* stage = columns + stage_of(start) * stage_parts;
     tensor::Sums sums[tiles_at_once] = {};
 #pragma unroll 2
     for (unsigned s = 0; s < steps; ++s) {
@@ -184,8 +196,7 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
 #pragma unroll
     for (unsigned t = 0; t < tiles_at_once; ++t) {
       if (start + t >= all_tiles) continue;
-      const auto two = *reinterpret_cast<const TwoColumnTerms*>(
-          screen.column_terms + static_cast<std::size_t>(start + t) * tile_columns + 2 * own.c);
+      const TwoColumnTerms two = column_terms[(stage_of(start) * stage_terms + t * tile_columns) / 2 + own.c];
 #pragma unroll
       for (unsigned e = 0; e < 4; ++e) {
         const unsigned l = tile_of_component * tile_columns + 2 * own.c + e % 2;
@@ -233,10 +244,20 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
 __global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace space) {
   const auto [i, g] = cell_of_thread(scores);
   if (g >= groups.count || scores.skips(i)) return;
-  const auto least = static_cast<float>(clear_and_find_floor(scores, groups, i, g) - core::negligible_nats);
-  for (std::size_t k = groups.begin(g); k < groups.end(g); ++k)
-    if (const std::size_t at = scores.at(i, k); scores.known[at] == known_nothing && !(space.upper[at] < least))
-      scores.marks[at] = 1;
+  const auto least = static_cast<float>(find_floor(scores, groups, i, g) - core::negligible_nats);
+  struct Entry {
+    std::uint8_t known;
+    float upper;
+  };
+  for_each_loaded(
+      groups.begin(g), groups.end(g),
+      [&](std::size_t k) {
+        const std::size_t at = scores.at(i, k);
+        return Entry{scores.known[at], space.upper[at]};
+      },
+      [&](std::size_t k, const Entry& entry) {
+        if (entry.known == known_nothing && !(entry.upper < least)) scores.marks[scores.at(i, k)] = 1;
+      });
 }
 
 }  // namespace
@@ -252,7 +273,9 @@ void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenVi
                      scores, space);
 }
 
-void mark_survivors(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space) {
+void mark_survivors(Stream stream, std::size_t n_components, const GroupView& groups, const ScoreView& scores,
+                    const ScreenSpace& space) {
+  fill_zero(stream, scores.marks, n_components * scores.stride);
   launch_tasks(stream, groups.count * scores.n, survivors_kernel, groups, scores, space);
 }
 

@@ -15,7 +15,8 @@ namespace mfa::cuda {
 void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const GroupView& groups,
                            const ScoreView& scores, const ScreenSpace& space);
 
-// Marks, of the components that have not been evaluated, those that the values known so far leave standing.
-void mark_survivors(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space);
+// Marks, of the components that have not been evaluated, those and no others that the values known so far leave standing.
+void mark_survivors(Stream stream, std::size_t n_components, const GroupView& groups, const ScoreView& scores,
+                    const ScreenSpace& space);
 
 }  // namespace mfa::cuda

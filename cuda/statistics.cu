@@ -11,35 +11,17 @@ namespace {
 
 // Responsibilities below it add nothing to a sum in double.
 constexpr double negligible_responsibility = 1e-16;
-// Components whose scores a thread asks after at once.
-constexpr std::size_t components_at_once = 8;
-
-// Calls visit(k) for the components whose scores of row i are known.
-template <class Visit>
-__device__ void for_each_known(const ScoreView& scores, std::size_t n_components, std::size_t i, const Visit& visit) {
-  for (std::size_t first = 0; first < n_components; first += components_at_once) {
-    std::uint8_t known[components_at_once];
-#pragma unroll
-    for (std::size_t m = 0; m < components_at_once; ++m)
-      known[m] = first + m < n_components ? scores.known[scores.at(i, first + m)] : std::uint8_t{known_nothing};
-#pragma unroll
-    for (std::size_t m = 0; m < components_at_once; ++m)
-      if (known[m] != known_nothing) visit(first + m);
-  }
-}
-
 // One thread per row. Marks the members; their responsibilities take the place of the errors, which are of no use any more.
 __global__ void responsibilities_kernel(std::size_t n_components, ScoreView scores, std::size_t first,
                                         double* log_likelihoods, std::int64_t* bad_row) {
   const std::size_t i = task_index();
   if (i >= scores.n) return;
-  for (std::size_t k = 0; k < n_components; ++k) scores.marks[scores.at(i, k)] = 0;
   core::LogSumExp sum;
-  for_each_known(scores, n_components, i, [&](std::size_t k) { sum.add(scores.values[scores.at(i, k)]); });
+  for_each_known(scores, 0, n_components, i, [&](std::size_t k) { sum.add(scores.values[scores.at(i, k)]); });
   const double log_sum = sum.value();
   if (!std::isfinite(log_sum)) report_bad_row(bad_row, first + i);
   log_likelihoods[first + i] = log_sum;
-  for_each_known(scores, n_components, i, [&](std::size_t k) {
+  for_each_known(scores, 0, n_components, i, [&](std::size_t k) {
     const std::size_t at = scores.at(i, k);
     const double share = std::exp(scores.values[at] - log_sum);
     if (!(share > negligible_responsibility)) return;
@@ -90,6 +72,7 @@ void expectation(const DeviceModel& model, const Rows<S>& rows, const double* sa
   for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {
     scorer.score_groups(part, score_tolerance<Precision<S>>);
     const ScoreView& scores = scorer.scores();
+    fill_zero(call.stream, scores.marks, K * scores.stride);
     launch_tasks(call.stream, part.count, responsibilities_kernel, K, scores, part.first, log_likelihoods,
                  call.bad_row);
     list_entries(call.stream, scores.marks, 1, K, part.count, scores.stride, scorer.entries());
@@ -111,14 +94,14 @@ void assigned(const Rows<S>& rows, std::size_t n_components, std::size_t n_facto
   std::size_t stride = 0;
   start_report(call, rows.count);
   for_each_chunk(
-      call, rows.count, K,
+      call, rows.count, K, false,
       [&](Arena& arena, std::size_t places) {
         stride = places;
         marks = arena.take<std::uint8_t>(K * places);
         entries = lay_out_entries(arena, K, places, places);
         split = lay_out_split(arena, n_factors, n_features);
       },
-      [&](const Blas&) {},
+      [&](const Blas*) {},
       [&](std::size_t first, std::size_t count) {
         launch_tasks(call.stream, count, labels_kernel, labels, first, count, stride, K, marks, call.bad_row);
         list_entries(call.stream, marks, 1, K, count, stride, entries);

@@ -28,15 +28,17 @@ using namespace mfa::bindings;
 namespace {
 
 std::unique_ptr<Model> make_model(const py::array& weights, const py::array& means, const py::array& loadings,
-                                  const py::array& noise_variance, const Model* near, std::size_t n_threads) {
+                                  const py::array& noise_variance, const Model* near, std::size_t n_threads,
+                                  const std::optional<py::array>& groups) {
   if (loadings.ndim() != 3) throw py::value_error("loadings must have 3 dimensions, got " + shape_of(loadings));
   const auto extent = [&](int axis) { return static_cast<std::size_t>(loadings.shape(axis)); };
   const std::size_t K = extent(0), L = extent(1), d = extent(2);
-  const Parameters parameters{K, L, d,
-                              borrow<double>("weights", weights, {K}),
-                              borrow<double>("means", means, {K, d}),
-                              borrow<double>("loadings", loadings, {K, L, d}),
-                              borrow<double>("noise_variance", noise_variance, {K, d})};
+  Parameters parameters{K, L, d,
+                        borrow<double>("weights", weights, {K}),
+                        borrow<double>("means", means, {K, d}),
+                        borrow<double>("loadings", loadings, {K, L, d}),
+                        borrow<double>("noise_variance", noise_variance, {K, d})};
+  if (groups) parameters.groups = borrow_groups(*groups, K);
   const std::size_t threads = execution(n_threads).n_threads;
   auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops(), near, threads); });
   if (!model->is_finite())
@@ -293,7 +295,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   py::class_<Model>(m, "Model", "Parameters packed for the kernels; immutable, and safe to use from many threads.")
       .def(py::init(&make_model), py::arg("weights"), py::arg("means"), py::arg("loadings"), py::arg("noise_variance"),
-           py::kw_only(), py::arg("near") = py::none(), py::arg("n_threads") = 1)
+           py::kw_only(), py::arg("near") = py::none(), py::arg("n_threads") = 1, py::arg("groups") = py::none())
       .def_property_readonly("n_components", &Model::n_components)
       .def_property_readonly("n_factors", &Model::n_factors)
       .def_property_readonly("n_features", &Model::n_features)

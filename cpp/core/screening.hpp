@@ -133,11 +133,12 @@ MFA_HD inline T log_density_bound(T normalizer, T q) {
   return value + (std::abs(normalizer) + q) * (4 * std::numeric_limits<T>::epsilon());
 }
 
-// Computes  a guess at q, for the order in which components are tried: as if what is outside the subspace were
-//           perpendicular to the component's leftovers, theory.md (23).
+// Computes  a guess at q, for the order in which components are tried: halfway from its lower bound to what it is if what is
+//           outside the subspace is perpendicular to the component's leftovers, theory.md (23).
 template <class T>
-MFA_HD inline T mahalanobis_guess(T c, const Outside<T>& x, const Leftover<T>& k) {
-  return c + (x.length * x.length + k.mean * k.mean) * k.inverse_noise_root * k.inverse_noise_root;
+MFA_HD inline T mahalanobis_guess(T lower_bound, T c, const Outside<T>& x, const Leftover<T>& k) {
+  const T perpendicular = c + (x.length * x.length + k.mean * k.mean) * k.inverse_noise_root * k.inverse_noise_root;
+  return T(0.5) * (lower_bound + perpendicular);
 }
 
 }  // namespace MFA_ISA

@@ -38,7 +38,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       loops_(typed<T>(model.loops())),
       unit_(core::rounding_unit(std::numeric_limits<T>::epsilon(), model.n_features())),
       double_unit_(core::rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features())),
-      subspace_(screening ? model.subspace() : nullptr),
+      subspace_(screening ? model.subspace(Processor::cpu) : nullptr),
       tile_(std::min(max_rows, tile_rows(model.n_features() * sizeof(T), subspace_ == nullptr))),
       centered_(tile_ * model.n_features()),
       squares_(model.noise() == Noise::diagonal ? tile_ * model.n_features() : 0),

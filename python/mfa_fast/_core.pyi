@@ -61,6 +61,7 @@ class Model:
         *,
         near: Model | None = None,
         n_threads: int = 1,
+        groups: _Index | None = None,
     ) -> None: ...
     @property
     def n_components(self) -> int: ...

@@ -55,9 +55,12 @@ class Parameters:
             digest.update(array.data)
         return digest.hexdigest()
 
-    def pack(self, n_threads: int, near: _core.Model | None = None) -> _core.Model:
-        """Pack them for the kernels; what screening found for a similar model is taken up."""
-        return _core.Model(*self.astype(np.float64).arrays(), near=near, n_threads=n_threads)
+    def pack(self, n_threads: int, near: _core.Model | None = None, groups: Array | None = None) -> _core.Model:
+        """Pack them for the kernels; what screening found for a similar model is taken up.
+
+        Components groups[g] to groups[g + 1] - 1 are scored by themselves, as a class; if not given, all are together.
+        """
+        return _core.Model(*self.astype(np.float64).arrays(), near=near, n_threads=n_threads, groups=groups)
 
 
 def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Parameters:
@@ -103,7 +106,8 @@ class PackedCache:
         if model is not None and same and model.isa == _core.isa():
             return model
         # Outside the lock: packing takes time, and two threads that pack the same model do no harm.
-        model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack(n_threads)
+        groups = np.cumsum([0, *(len(m.weights) for m in mixtures)])
+        model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack(n_threads, groups=groups)
         if not any(a.flags.writeable for a in arrays):
             with self._lock:
                 self._entries[owner] = (arrays, model)

@@ -1,7 +1,6 @@
 // How many directions screening is to use with a model, found by trying them on samples that the model itself would give.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <memory>
 #include <utility>
 
@@ -20,41 +19,51 @@ constexpr double real_samples = 1.5;
 // Screening has to save this share of what a row costs without to be worth its while.
 constexpr double least_gain = 0.1;
 
-// What it costs to score a row, in whatever unit, as measured; `evaluated` components one by one.
-struct Costs {
-  double without;
-  std::function<double(std::size_t count, double evaluated)> with;
-};
+// What it costs to score a row, as measured, without screening and with so many directions and `evaluated` components one by
+// one; and the rounding unit of the bounds.
 
 // In multiplications and additions of a matrix product.
-Costs costs_on_cpu(double d, double components, double factors) {
-  constexpr double bound = 25.0;               // for every factor of every component
-  constexpr double evaluation = 1.6;           // of a term of a product of a single row
-  constexpr double fixed_evaluation = 2000.0;
-  const double columns = components * (factors + 1.0);
-  return {d * columns, [=](std::size_t count, double evaluated) {
-            return static_cast<double>(count) * (d + columns) + bound * columns +
-                   evaluated * (evaluation * d * (factors + 1.0) + fixed_evaluation);
-          }};
-}
+struct CpuCosts {
+  static constexpr double bound = 25.0;      // for every factor of every component
+  static constexpr double evaluation = 1.6;  // of a term of a product of a single row
+  static constexpr double fixed_evaluation = 2000.0;
 
-// In nanoseconds of an H200. A row is read once for its coordinates, which are made meanwhile, and once for every component.
-Costs costs_on_cuda(double d, double components, double factors) {
-  constexpr double product = 4e-5;             // of a number and a column
-  constexpr double reading = 1.1e-3;           // of a number
-  constexpr double passing = 2e-3;             // of a product written, and read again
-  constexpr double entry = 1e-2;               // of what is kept of a component
-  constexpr double coordinate = 5e-5;          // of a number and a direction
-  constexpr double bound = 1.2e-2, bound_direction = 3e-4;  // of eight columns
-  constexpr double evaluation = 1.4e-3;        // of a number
-  const double tiles = components * std::ceil((factors + 1.0) / 8.0);
-  const double columns = components * (factors + 1.0);
-  return {d * (3.0 * reading + product * columns) + passing * columns + entry * components, [=](std::size_t count, double evaluated) {
-            const auto directions = static_cast<double>(count);
-            return d * std::max(reading, coordinate * directions) + tiles * (bound + bound_direction * directions) +
-                   evaluated * evaluation * d;
-          }};
-}
+  double d, K, L;
+
+  double columns() const { return K * (L + 1.0); }
+  double without() const { return d * columns(); }
+  double with(std::size_t count, double evaluated) const {
+    return static_cast<double>(count) * (d + columns()) + bound * columns() +
+           evaluated * (evaluation * d * (L + 1.0) + fixed_evaluation);
+  }
+  double epsilon(std::size_t) const { return 0.0; }
+};
+
+// In nanoseconds of an H200. A row is read for its coordinates, which are made meanwhile, and again for every component.
+struct CudaCosts {
+  static constexpr double product = 4e-5;        // of a number and a column
+  static constexpr double passing = 2e-3;        // of a product, written and read
+  static constexpr double entry = 1e-2;          // of what is kept of a component
+  static constexpr double reading = 1.1e-3;      // of a number
+  static constexpr double coordinate = 3e-5;     // of a number and a direction
+  static constexpr double bound = 1.2e-2;        // of eight columns,
+  static constexpr double bound_along = 2.7e-4;  // and of each direction of theirs
+  static constexpr double evaluation = 1.4e-3;   // of a number
+
+  double d, K, L;
+
+  double without() const {
+    const double columns = K * (L + 1.0);
+    return d * (3.0 * reading + product * columns) + passing * columns + entry * K;
+  }
+  double with(std::size_t count, double evaluated) const {
+    const auto directions = static_cast<double>(count);
+    const double tiles = K * std::ceil((L + 1.0) / 8.0);
+    return d * std::max(reading, coordinate * directions) + tiles * (bound + bound_along * directions) +
+           evaluated * evaluation * d;
+  }
+  double epsilon(std::size_t count) const { return core::tensor_product_unit(count); }
+};
 
 // A sample of component k, as far as it can be told from the directions: its coordinates, and the squared length of the rest.
 struct Trial {
@@ -96,13 +105,13 @@ std::vector<Trial> make_trials(const Model& model, const Directions& from, std::
 }
 
 // How many components a trial leaves standing besides those that are tried first, the likeliest of every group; on average.
-double count_survivors(const Model& model, const Subspace& subspace, const std::vector<Trial>& trials,
+double count_survivors(const Model& model, const Subspace& subspace, double epsilon, const std::vector<Trial>& trials,
                        const std::vector<double>& coordinates) {
   const std::size_t K = model.n_components();
   const std::size_t R = subspace.n_directions();
   const std::size_t stride = coordinates.size() / trials.size();
   const cpu::Panel<double>& panel = subspace.shadow().panels<double>().columns;
-  cpu::ScreenTerms<double> terms = subspace.terms<double>(0.0);
+  cpu::ScreenTerms<double> terms = subspace.terms<double>(epsilon);
   std::vector<double> product(panel.columns()), guess(K), upper(K);
   double survivors = 0.0;
   for (std::size_t t = 0; t < trials.size(); ++t) {
@@ -132,18 +141,19 @@ double count_survivors(const Model& model, const Subspace& subspace, const std::
 }
 
 // Of as many of the directions as make scoring cheapest; null where it is cheapest without.
+template <class Costs>
 std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& costs,
                                               const std::shared_ptr<const Directions>& directions) {
   const std::size_t most = directions->count();
   const double groups = static_cast<double>(model.groups().size() - 1);
   std::vector<double> coordinates;
   const std::vector<Trial> trials = make_trials(model, *directions, coordinates);
-  double least = (1.0 - least_gain) * costs.without;
+  double least = (1.0 - least_gain) * costs.without();
   std::shared_ptr<const Subspace> cheapest;
   // More directions cost more, and leave none standing at best.
   for (std::size_t count = 16; count <= most && costs.with(count, groups) < least; count += count < 64 ? 16 : 32) {
     auto subspace = std::make_shared<const Subspace>(model, directions, count);
-    const double survivors = count_survivors(model, *subspace, trials, coordinates);
+    const double survivors = count_survivors(model, *subspace, costs.epsilon(count), trials, coordinates);
     const double tried = costs.with(count, groups + real_samples * survivors);
     if (tried < least) {
       least = tried;
@@ -170,7 +180,8 @@ std::shared_ptr<const Subspace> Subspace::choose(const Model& model, Processor p
     return std::make_shared<const Subspace>(model, directions, near->n_directions());
   const auto number = [](std::size_t n) { return static_cast<double>(n); };
   const double d = number(model.n_features()), K = number(model.n_components()), L = number(model.n_factors());
-  return find_cheapest(model, processor == Processor::cpu ? costs_on_cpu(d, K, L) : costs_on_cuda(d, K, L), directions);
+  if (processor == Processor::cpu) return find_cheapest(model, CpuCosts{d, K, L}, directions);
+  return find_cheapest(model, CudaCosts{d, K, L}, directions);
 }
 
 }  // namespace mfa

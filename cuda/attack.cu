@@ -126,6 +126,8 @@ __global__ void mark_pairs_kernel(ScoreView scores, Attack attack) {
 __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreView scores, Attack attack) {
   const std::size_t i = task_index();
   if (i >= scores.n) return;
+  const bool in_pairs = fixed || !choice.sum_rule;
+  if (in_pairs && attack.done[i]) return;  // its shares are asked for by nobody
   const auto share = [&](std::size_t k) -> double& { return scores.errors[scores.at(i, k)]; };
   for (std::size_t k = 0; k < model.n_components; ++k) share(k) = 0.0;
   if (attack.done[i]) return;
@@ -137,7 +139,7 @@ __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreVi
         choice.log_priors[attack.target_class[i]] - scores.values[scores.at(i, target)];
     attack.gap[i] = gap > 0.0 ? gap : 0.0;
   }
-  if (fixed || !choice.sum_rule) {
+  if (in_pairs) {
     share(source) = -1.0;
     share(target) = 1.0;
     for (const std::size_t k : {source, target}) {

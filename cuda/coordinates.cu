@@ -220,13 +220,14 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
   }
 }
 
-// Errors of coordinates that tensor cores have made, from where these start to move. One thread per row.
+// Errors of coordinates that tensor cores have made, from where these start to move. One thread per coordinate.
 __global__ void start_coordinates_kernel(ScreenView screen, std::size_t d, ScoreView scores, ScreenSpace space) {
-  const std::size_t i = task_index();
+  const std::size_t task = task_index();
+  const std::size_t i = task / screen.n_directions;
   if (i >= scores.n) return;
-  space.errors[i] = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
-  const std::size_t R = screen.n_directions;
-  for (std::size_t r = i * R; r < (i + 1) * R; ++r) space.moving[r] = static_cast<double>(space.coordinates[r]);
+  space.moving[task] = static_cast<double>(space.coordinates[task]);
+  if (task % screen.n_directions == 0)
+    space.errors[i] = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
 }
 
 // One warp per row.
@@ -304,7 +305,8 @@ void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& scre
   else if (share_tiles == 4) launch_for(std::integral_constant<unsigned, 4>{});
   else if (share_tiles == 6) launch_for(std::integral_constant<unsigned, 6>{});
   else launch_for(std::integral_constant<unsigned, most_block_tiles>{});
-  if (space.moving != nullptr) launch_tasks(stream, scores.n, start_coordinates_kernel, screen, n_features, scores, space);
+  if (space.moving != nullptr)
+    launch_tasks(stream, scores.n * screen.n_directions, start_coordinates_kernel, screen, n_features, scores, space);
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,

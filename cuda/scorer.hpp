@@ -112,7 +112,7 @@ class Scorer {
 #if defined(MFA_CUDA_EMULATION)
 inline constexpr std::size_t workspace_bytes = std::size_t{128} << 10;
 #else
-inline constexpr std::size_t workspace_bytes = std::size_t{1} << 30;
+inline constexpr std::size_t workspace_bytes = std::size_t{2} << 30;
 #endif
 
 // Calls lay_out(arena, stride) for as many rows at once as the memory allows, begin(blas), and then work(first, count) for all

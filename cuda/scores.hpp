@@ -77,14 +77,18 @@ __device__ void for_each_loaded(std::size_t begin, std::size_t end, const Load& 
   }
 }
 
-// Calls visit(k) for those of them whose scores of row i are known.
+// Calls visit(k) for those of them whose scores of row i are known. They are found before any is visited: threads beside each
+// other, of rows that know different components, then visit their first ones together, their second ones, and so on.
 template <class Visit>
 __device__ void for_each_known(const ScoreView& scores, std::size_t begin, std::size_t end, std::size_t i, const Visit& visit) {
-  for_each_loaded(
-      begin, end, [&](std::size_t k) { return scores.known[scores.at(i, k)]; },
-      [&](std::size_t k, std::uint8_t known) {
-        if (known != known_nothing) visit(k);
-      });
+  constexpr std::size_t at_once = 32;
+  for (std::size_t first = begin; first < end; first += at_once) {
+    unsigned known = 0;
+    for_each_loaded(
+        first, first + at_once < end ? first + at_once : end, [&](std::size_t k) { return scores.known[scores.at(i, k)]; },
+        [&](std::size_t k, std::uint8_t of) { known |= (of != known_nothing ? 1u : 0u) << (k - first); });
+    for (; known != 0; known &= known - 1) visit(first + static_cast<unsigned>(__ffs(static_cast<int>(known)) - 1));
+  }
 }
 
 // No best value of group g of row i is below it, by what is known.

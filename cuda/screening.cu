@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <limits>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
 
 #include "core/screening.hpp"
 #include "tensor.hpp"
@@ -104,13 +107,13 @@ struct Best {
 
 // A warp has sixteen rows; the block goes through all components together, whose columns stand in whole tiles. Bounds are made
 // for two components of a group at once, by two lanes of a row each. In every group the highest guess is marked.
+template <unsigned Steps>
 __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
     bounds_kernel(ModelView model, ScreenView screen, std::size_t d, GroupView groups, ScoreView scores,
                   ScreenSpace space) {
   __shared__ int any_wanted;
-  const auto R = static_cast<unsigned>(screen.n_directions);
-  const unsigned steps = R / tensor_depth;
-  const unsigned row_length = R + padding;
+  constexpr unsigned R = Steps * tensor_depth;
+  constexpr unsigned row_length = R + padding;
   const unsigned warps = blockDim.x / warp_size;
   auto* coordinates = reinterpret_cast<float*>(block_memory());
   auto* columns = reinterpret_cast<ColumnPart*>(coordinates + warps * warp_rows * row_length);
@@ -127,14 +130,14 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
   const std::size_t L = model.n_factors;
   const auto component_tiles = static_cast<unsigned>(screen.component_tiles);
   const auto all_tiles = static_cast<unsigned>(model.n_components) * component_tiles;
-  const unsigned stage_parts = tiles_at_once * steps * warp_size;
+  constexpr unsigned stage_parts = tiles_at_once * Steps * warp_size;
   auto* column_terms = reinterpret_cast<TwoColumnTerms*>(columns + column_stages * stage_parts);
   const auto stage_of = [](unsigned start) { return start / tiles_at_once % column_stages; };
   const auto fetch = [&](unsigned start) {
     const unsigned tiles = all_tiles - start < tiles_at_once ? all_tiles - start : tiles_at_once;
     ColumnPart* to = columns + stage_of(start) * stage_parts;
-    for (unsigned part = threadIdx.x; part < tiles * steps * warp_size; part += blockDim.x)
-      copy_to_block<sizeof(ColumnPart)>(to + part, screen.columns + static_cast<std::size_t>(start) * steps * warp_size + part);
+    for (unsigned part = threadIdx.x; part < tiles * Steps * warp_size; part += blockDim.x)
+      copy_to_block<sizeof(ColumnPart)>(to + part, screen.columns + static_cast<std::size_t>(start) * Steps * warp_size + part);
     const auto* terms = reinterpret_cast<const TwoColumnTerms*>(screen.column_terms + static_cast<std::size_t>(start) * tile_columns);
     if (threadIdx.x < tiles * tile_columns / 2)
       copy_to_block<sizeof(TwoColumnTerms)>(column_terms + stage_of(start) * stage_terms / 2 + threadIdx.x, terms + threadIdx.x);
@@ -142,7 +145,7 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
   fetch(0);
 
   float* y = coordinates + warp * warp_rows * row_length;
-  const unsigned row_fours = R / 4;
+  constexpr unsigned row_fours = R / 4;
   for (unsigned part = lane; part < warp_rows * row_fours; part += warp_size) {
     const unsigned of_row = part / row_fours, j = part % row_fours * 4;
     float* to = y + of_row * row_length + j;
@@ -174,8 +177,8 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
     commit_copies();
     const ColumnPart* stage = columns + stage_of(start) * stage_parts;
     tensor::Sums sums[tiles_at_once] = {};
-#pragma unroll 2
-    for (unsigned s = 0; s < steps; ++s) {
+#pragma unroll
+    for (unsigned s = 0; s < Steps; ++s) {
       tensor::Left8 high, low;
 #pragma unroll
       for (unsigned e = 0; e < 4; ++e) {
@@ -185,7 +188,7 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
       }
       ColumnPart column[tiles_at_once];
 #pragma unroll
-      for (unsigned t = 0; t < tiles_at_once; ++t) column[t] = stage[(t * steps + s) * warp_size + lane];
+      for (unsigned t = 0; t < tiles_at_once; ++t) column[t] = stage[(t * Steps + s) * warp_size + lane];
 #pragma unroll
       for (unsigned t = 0; t < tiles_at_once; ++t) tensor::multiply_add(sums[t], low, column[t].high);
 #pragma unroll
@@ -268,9 +271,19 @@ void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenVi
   fill_zero(stream, scores.marks, model.n_components * scores.stride);
   unsigned warps = most_bound_warps;
   while (warps > 1 && bound_memory(screen.n_directions, warps) > room_in_block()) warps /= 2;
-  launch_with_memory(stream, ceil_div(scores.n, warps * warp_rows), warps * warp_size,
-                     bound_memory(screen.n_directions, warps), bounds_kernel, model, screen, model.n_features, groups,
-                     scores, space);
+  const auto launch_for = [&](auto steps) {
+    launch_with_memory(stream, ceil_div(scores.n, warps * warp_rows), warps * warp_size,
+                       bound_memory(screen.n_directions, warps), bounds_kernel<steps>, model, screen, model.n_features,
+                       groups, scores, space);
+  };
+  // Numbers of directions that a subspace may have.
+  if (screen.n_directions == 16) launch_for(std::integral_constant<unsigned, 2>{});
+  else if (screen.n_directions == 32) launch_for(std::integral_constant<unsigned, 4>{});
+  else if (screen.n_directions == 48) launch_for(std::integral_constant<unsigned, 6>{});
+  else if (screen.n_directions == 64) launch_for(std::integral_constant<unsigned, 8>{});
+  else if (screen.n_directions == 96) launch_for(std::integral_constant<unsigned, 12>{});
+  else if (screen.n_directions == 128) launch_for(std::integral_constant<unsigned, 16>{});
+  else throw std::logic_error("screening has no kernel for " + std::to_string(screen.n_directions) + " directions");
 }
 
 void mark_survivors(Stream stream, std::size_t n_components, const GroupView& groups, const ScoreView& scores,

@@ -242,7 +242,7 @@ __device__ Moved move_rows(const PairSources<T, Spherical>& from, bool in_line, 
 
 // Blocks take tile after tile of rows of one source, sorted by their targets.
 template <class T, bool Spherical, bool Copied>
-__global__ void __launch_bounds__(tile_block_threads, 3)
+__global__ void __launch_bounds__(tile_block_threads, 2)
     step_kernel(Rows<T> rows, ModelView model, PairView pairs, EntryView entries, ScoreView scores, StepLimits limits,
                 StepView steps, StepOutput<T> out, double* scratch, PieceMemory memory) {
   __shared__ double parts[tile_block_warps][tile_entries][first_width];
@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned place = threadIdx.x % warp_size;  // there are as many lanes as entries
   const int tiles = entries.tile_starts[K];
-  for (int at = static_cast<int>(blockIdx.x); at < tiles; at += static_cast<int>(gridDim.x)) {
+  for (int at = first_tile(tiles); at < tiles; at += static_cast<int>(gridDim.x)) {
     const Tile all = tile_at(entries, K, at);
     const int target_of_place = pairs.targets[all.row(place)];
     for (unsigned begin = 0; begin < all.count;) {

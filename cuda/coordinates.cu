@@ -230,9 +230,10 @@ __global__ void start_coordinates_kernel(ScreenView screen, std::size_t d, Score
     space.errors[i] = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
 }
 
-// One warp per row.
-__global__ void move_coordinates_kernel(ModelView model, ScreenView screen, ScoreView scores, StepView steps,
-                                        ScreenSpace space, std::size_t first_row, std::int64_t* bad_row) {
+// One warp per row. It waits for one number after the other: many warps at once hide that.
+__global__ void __launch_bounds__(task_threads, 6)
+    move_coordinates_kernel(ModelView model, ScreenView screen, ScoreView scores, StepView steps, ScreenSpace space,
+                            std::size_t first_row, std::int64_t* bad_row) {
   const std::size_t i = task_index() / warp_size;
   if (i >= scores.n || steps.lengths[i] == 0.0) return;  // a whole warp
   const std::size_t K = model.n_components;

@@ -27,6 +27,7 @@ void fill_zero(Stream stream, void* at, std::size_t bytes) {
 }
 
 std::size_t resident_blocks() {
+  constexpr int blocks_per_processor = 8;
   int device = 0, processors = 0;
   check(cudaGetDevice(&device), "asking for the device");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "asking for the device's size");

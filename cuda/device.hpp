@@ -33,8 +33,7 @@ void check_launch(const char* what);
 void copy_to_device(Stream stream, void* to, const void* from, std::size_t bytes);
 void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes);
 void fill_zero(Stream stream, void* at, std::size_t bytes);
-// Blocks that keep the whole device busy, for kernels whose blocks take task after task: so many for each of its processors.
-inline constexpr unsigned blocks_per_processor = 8;
+// Blocks that keep the whole device busy, for kernels whose blocks take task after task.
 std::size_t resident_blocks();
 // Bytes of shared memory that kernels can be launched with, beside what they declare themselves.
 std::size_t room_in_block();

@@ -65,7 +65,7 @@ __device__ void for_each_entry(const Rows<S>& rows, const ModelView& model, cons
   // In place of the warps' pieces, once these are done with.
   auto* parts = reinterpret_cast<double (*)[tile_entries][width + 1]>(block_memory());
   const int tiles = entries.tile_starts[model.n_components];
-  for (int tile = first_tile(tiles); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, model.n_components, tile);
     const std::size_t k = members.component;
     constexpr unsigned singles = n_singles(Spherical);

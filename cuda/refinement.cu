@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
     __syncthreads();
     return found;
   };
-  for (int tile = first_tile(tiles); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, K, tile);
     const std::size_t k = members.component;
     const std::size_t i = members.row(row);

@@ -138,7 +138,8 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
     ColumnPart* to = columns + stage_of(start) * stage_parts;
     for (unsigned part = threadIdx.x; part < tiles * Steps * warp_size; part += blockDim.x)
       copy_to_block<sizeof(ColumnPart)>(to + part, screen.columns + static_cast<std::size_t>(start) * Steps * warp_size + part);
-    const auto* terms = reinterpret_cast<const TwoColumnTerms*>(screen.column_terms + static_cast<std::size_t>(start) * tile_columns);
+    const auto* terms =
+        reinterpret_cast<const TwoColumnTerms*>(screen.column_terms + static_cast<std::size_t>(start) * tile_columns);
     if (threadIdx.x < tiles * tile_columns / 2)
       copy_to_block<sizeof(TwoColumnTerms)>(column_terms + stage_of(start) * stage_terms / 2 + threadIdx.x, terms + threadIdx.x);
   };

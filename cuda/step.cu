@@ -257,7 +257,7 @@ __global__ void __launch_bounds__(tile_block_threads, 2)
   const unsigned row = threadIdx.x / tile_sharers;
   const unsigned place = threadIdx.x % warp_size;  // there are as many lanes as entries
   const int tiles = entries.tile_starts[K];
-  for (int at = first_tile(tiles); at < tiles; at += static_cast<int>(gridDim.x)) {
+  for (int at = static_cast<int>(blockIdx.x); at < tiles; at += static_cast<int>(gridDim.x)) {
     const Tile all = tile_at(entries, K, at);
     const int target_of_place = pairs.targets[all.row(place)];
     for (unsigned begin = 0; begin < all.count;) {

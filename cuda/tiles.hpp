@@ -30,18 +30,6 @@ __device__ inline Tile tile_at(const EntryView& entries, std::size_t n_component
   return {k, entries.rows + first, static_cast<unsigned>(left < most ? left : most)};
 }
 
-// The first of a block's tiles, of so many; the others follow in steps of the number of blocks, which is resident_blocks().
-// Blocks are dealt out to the processors in turn: some of one processor have tiles beside each other, so that they meet in its
-// cache what they read of their component. Where tiles are few, the processors share them.
-__device__ inline int first_tile(int tiles) {
-  constexpr unsigned neighbours = 4;
-  static_assert(blocks_per_processor % neighbours == 0);
-  const unsigned processors = gridDim.x / blocks_per_processor;
-  if (tiles < static_cast<int>(processors * neighbours)) return static_cast<int>(blockIdx.x);
-  const unsigned round = blockIdx.x / processors, processor = blockIdx.x % processors;
-  return static_cast<int>((round / neighbours * processors + processor) * neighbours + round % neighbours);
-}
-
 // Two rows of one component, or one that stands for both.
 template <class S>
 struct Pair {
@@ -56,7 +44,7 @@ template <class S, class Visit>
 __device__ void for_each_pair(const Rows<S>& rows, const EntryView& entries, std::size_t n_components,
                               const Visit& visit) {
   const int tiles = entries.tile_starts[n_components];
-  for (int tile = first_tile(tiles); tile < tiles; tile += static_cast<int>(gridDim.x)) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x)) {
     const Tile members = tile_at(entries, n_components, tile);
     for (unsigned first = threadIdx.x / warp_size * rows_of_warp; first < members.count;
          first += pair_warps * rows_of_warp) {

@@ -315,3 +315,22 @@ def test_directions_are_looked_for_again_where_fewer_would_do(device):
     assert set(numbers) == {48}
     _, numbers = chain(_in_few_dimensions(12, 3.0, 3), first, 17)
     assert numbers[-1] == 16
+
+
+def test_classes_leave_components_standing_each_of_its_own(device):
+    # A sample is near one component of its own class, and as far from all of the other: to tell these apart takes more
+    # directions.
+    rng = np.random.default_rng(0)
+    K, d, L, rank = 40, 400, 4, 80
+    space = rng.normal(size=(rank, d)) / np.sqrt(d * (1.0 + np.arange(rank)[:, None]))
+    means, loadings = 2 * rng.normal(size=(K, rank)) @ space, rng.normal(size=(K, L, rank)) @ space
+    p = ref.Parameters(np.full(K, 1 / K), means, loadings, np.full((K, d), 1e-6))
+    classes = np.array([0, K // 2, K])
+    together, apart = (_core.Model(*p, groups=groups) for groups in (None, classes))
+    on_device = [device.kernels.Model(core, **device.launch) for core in (together, apart)]
+    assert on_device[0].n_directions < on_device[1].n_directions
+    # Whatever a model was packed for, it scores any groups.
+    X = ref.random_samples(p, 60)
+    first, second = (_reduce(device, model, X, classes, np.float64) for model in on_device)
+    assert relative_error(first["log_sum"], second["log_sum"]) <= LOG_DENSITY[X.dtype]
+    assert np.array_equal(first["best"], second["best"])

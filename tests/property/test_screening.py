@@ -124,12 +124,28 @@ def _packed(p, **how):
     return _core.Model(*(np.ascontiguousarray(a) for a in p), **how)
 
 
-def _log_sums(model, X):
-    out = np.empty((len(X), 1))
-    _core.reduce(
-        model, X, np.array([0, model.n_components]), exact=False, screening=True, n_threads=1, log_sum=out
-    )  # fmt: skip
+def _log_sums(model, X, groups=None):
+    groups = np.array([0, model.n_components]) if groups is None else groups
+    out = np.empty((len(X), len(groups) - 1))
+    _core.reduce(model, X, groups, exact=False, screening=True, n_threads=1, log_sum=out)
     return out
+
+
+@given(problems(), st.data())
+def test_whatever_groups_a_model_is_packed_for_all_can_be_scored(problem, data):
+    p, X = problem
+    K = len(p.weights)
+    one, other = (np.array([0, data.draw(st.integers(1, K - 1)), K]) for _ in range(2))
+    expected = _log_sums(_packed(p), X, one)
+    for groups in (one, other):
+        assert relative_error(_log_sums(_packed(p, groups=groups), X, one), expected) <= LOG_DENSITY[X.dtype]
+
+
+@pytest.mark.parametrize("groups", [[0], [0, 3], [1, 20], [0, 5, 4, 20]])
+def test_groups_that_are_none(groups):
+    p = ref.random_parameters(20, 40, 2)
+    with pytest.raises(ValueError, match="groups must"):
+        _packed(p, groups=np.array(groups))
 
 
 @given(problems(), st.sampled_from(["itself", "a step away", "another"]))

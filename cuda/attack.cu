@@ -127,9 +127,9 @@ __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreVi
   const std::size_t i = task_index();
   if (i >= scores.n) return;
   const bool in_pairs = fixed || !choice.sum_rule;
-  if (in_pairs && attack.done[i]) return;  // its shares are asked for by nobody
   const auto share = [&](std::size_t k) -> double& { return scores.errors[scores.at(i, k)]; };
-  for (std::size_t k = 0; k < model.n_components; ++k) share(k) = 0.0;
+  if (!in_pairs)
+    for (std::size_t k = 0; k < model.n_components; ++k) share(k) = 0.0;
   if (attack.done[i]) return;
   const auto source = static_cast<std::size_t>(attack.source[i]);
   const auto target = static_cast<std::size_t>(attack.target[i]);
@@ -140,8 +140,6 @@ __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreVi
     attack.gap[i] = gap > 0.0 ? gap : 0.0;
   }
   if (in_pairs) {
-    share(source) = -1.0;
-    share(target) = 1.0;
     for (const std::size_t k : {source, target}) {
       const std::size_t at = scores.at(i, k);
       if (scores.known[at] != known_v) continue;
@@ -260,6 +258,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
               arena.take<int>(stride),
               arena.take<int>(stride),
               {arena.take<double>(stride), arena.take<double>(stride)}};
+    if (in_pairs) attack.steps.sources = attack.source, attack.steps.targets = attack.target;
     priors = arena.take<double>(groups.size() - 1);
   };
   for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {

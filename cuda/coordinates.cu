@@ -231,7 +231,8 @@ __global__ void start_coordinates_kernel(ScreenView screen, std::size_t d, Score
 }
 
 // One warp per row. It waits for one number after the other: many warps at once hide that.
-__global__ void __launch_bounds__(task_threads, 6)
+template <bool Pairs>
+__global__ void __launch_bounds__(task_threads, 5)
     move_coordinates_kernel(ModelView model, ScreenView screen, ScoreView scores, StepView steps, ScreenSpace space,
                             std::size_t first_row, std::int64_t* bad_row) {
   const std::size_t i = task_index() / warp_size;
@@ -245,26 +246,32 @@ __global__ void __launch_bounds__(task_threads, 6)
   double gradient[coordinates_of_lane] = {};
   double feedback = 0.0, size = 0.0;
   const double x_length = std::sqrt(scores.norms[i]);
-  for (std::size_t begin = 0; begin < K; begin += warp_size) {
-    const std::size_t own = begin + lane;
-    const double own_share = own < K ? scores.errors[scores.at(i, own)] : 0.0;
-    for (unsigned left = __ballot_sync(all_lanes, own_share != 0.0); left != 0; left &= left - 1) {
-      const auto first = static_cast<unsigned>(__ffs(static_cast<int>(left)) - 1);
-      const std::size_t k = begin + first;
-      const double share = __shfl_sync(all_lanes, own_share, static_cast<int>(first));
-      const double weight = share * model.inverse_scalars[k];
-      const double* z = scores.factors + (i * K + k) * L;
-      feedback += weight;
-      size += std::abs(share) * core::precision_product_size(model.inverse_scalars[k], x_length, screen.mean_lengths[k],
-                                                             screen.loading_lengths[k],
-                                                             std::sqrt(core::squared_norm(L, z)));
+  const auto add_term = [&](std::size_t k, double share) {
+    const double weight = share * model.inverse_scalars[k];
+    const double* z = scores.factors + (i * K + k) * L;
+    feedback += weight;
+    size += std::abs(share) * core::precision_product_size(model.inverse_scalars[k], x_length, screen.mean_lengths[k],
+                                                           screen.loading_lengths[k],
+                                                           std::sqrt(core::squared_norm(L, z)));
 #pragma unroll
-      for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
-        const std::size_t r = lane + c * warp_size;
-        if (r >= R) continue;
-        double rest = y[r] - screen.means[k * R + r];
-        for (std::size_t l = 0; l < L; ++l) rest -= screen.loadings[(k * L + l) * R + r] * z[l];
-        gradient[c] += weight * rest;
+    for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
+      const std::size_t r = lane + c * warp_size;
+      if (r >= R) continue;
+      double rest = y[r] - screen.means[k * R + r];
+      for (std::size_t l = 0; l < L; ++l) rest -= screen.loadings[(k * L + l) * R + r] * z[l];
+      gradient[c] += weight * rest;
+    }
+  };
+  if constexpr (Pairs) {
+#pragma unroll 1
+    for (int sign = -1; sign <= 1; sign += 2)
+      add_term(static_cast<std::size_t>((sign < 0 ? steps.sources : steps.targets)[i]), sign);
+  } else {
+    for (std::size_t begin = 0; begin < K; begin += warp_size) {
+      const double own_share = begin + lane < K ? scores.errors[scores.at(i, begin + lane)] : 0.0;
+      for (unsigned left = __ballot_sync(all_lanes, own_share != 0.0); left != 0; left &= left - 1) {
+        const int first = __ffs(static_cast<int>(left)) - 1;
+        add_term(begin + static_cast<unsigned>(first), __shfl_sync(all_lanes, own_share, first));
       }
     }
   }
@@ -312,8 +319,8 @@ void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& scre
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
                       const StepView& steps, const ScreenSpace& space, std::size_t first_row, std::int64_t* bad_row) {
-  launch_tasks(stream, scores.n * warp_size, move_coordinates_kernel, model, screen, scores, steps, space, first_row,
-               bad_row);
+  const auto kernel = steps.sources != nullptr ? move_coordinates_kernel<true> : move_coordinates_kernel<false>;
+  launch_tasks(stream, scores.n * warp_size, kernel, model, screen, scores, steps, space, first_row, bad_row);
 }
 
 #define MFA_INSTANTIATE(S)                                                                                            \

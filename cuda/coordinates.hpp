@@ -29,11 +29,13 @@ inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const Sc
           rows_move ? arena.take<double>(stride) : nullptr, rows_move ? arena.take<double>(stride * R) : nullptr};
 }
 
-// Steps x <- x - a g of rows, g = sum_k share_k S_k^-1 (x - mu_k), with the shares in the scores' errors and the factors z
-// of their components known.
+// Steps x <- x - a g of rows, g = sum_k share_k S_k^-1 (x - mu_k), with the factors z of their components known. The shares are
+// -1 of a source and 1 of a target; where these are null they stand in the scores' errors.
 struct StepView {
   double* lengths;  // (stride) a; 0 for rows that stay
   double* norms;    // (stride) |x - center|^2 after the step
+  const int* sources = nullptr;  // (stride) of rows that move
+  const int* targets = nullptr;
 };
 
 // Computes  coordinates y of the rows in the subspace, |x|^2, and where rows move what these start from.

@@ -51,7 +51,8 @@ largest product in TF32, above 1 where screening spares more than that; `passes`
 `dense` is how many times longer a dense evaluation in torch takes per row (float32, batched Woodbury), whose own error
 is the last column. The error of the nearest adversarial example is the part of the mean distance that is not proved;
 that of samples, how far their mean squared distance from their components is from what it should be. Beside them stands
-what the project set itself: for `passes` the most, for the others the least.
+what the project set itself: for `passes` the most, for the others the least. What falls short of it has not been
+reached. The passes are against scoring as it is in the same run: when scoring gains more than they do, they grow.
 
 ```text
 {table}

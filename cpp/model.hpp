@@ -36,7 +36,8 @@ struct Parameters {
   const double* loadings;        // (K, L, d)
   const double* noise_variance;  // (K, d)
   const double* center = nullptr;  // (d); null for the mean of the means
-  // Components [groups[g], groups[g + 1]) are scored as a group of their own, a class; empty for one group of all.
+  // Components [groups[g], groups[g + 1]) will be scored as a class of its own, if one likes: how much screening is worth
+  // depends on it, and no result does beyond rounding. Empty for one group of all.
   std::span<const std::int64_t> groups = {};
 };
 
@@ -59,8 +60,8 @@ struct Screening {
 
 class Model {
  public:
-  // `near`, unless null, is a similar model: what screening found for it is taken up. The threads are for what is made here
-  // and when first asked for; how many they are shows in no number.
+  // `near`, unless null, is a similar model: what screening has found for it by now is taken up. The threads are for what is
+  // made here and when first asked for; how many they are shows in no number.
   Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr, std::size_t n_threads = 1);
   ~Model();
 
@@ -153,7 +154,7 @@ class Model {
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
   std::vector<std::int64_t> groups_;
-  mutable std::mutex mutex_;  // of these two; one who holds it takes no other model's
+  mutable std::mutex mutex_;  // guards the two below; while it is held, no other model's is taken
   mutable Screening screening_;
   mutable Screening near_;  // a similar model's
 };

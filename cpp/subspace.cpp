@@ -191,8 +191,8 @@ void Subspace::add_precision_product(std::size_t k, const double* y, const doubl
   const double weight = share * shadow.inverse_noise_scalar;
   for (std::size_t r = 0; r < R; ++r) out[r] += weight * (y[r] - shadow.mean[r]);
   for (std::size_t l = 0; l < L; ++l) {
-    const double rotated = core::dot(rotation + l * L, z, L);
-    for (std::size_t r = 0; r < R; ++r) out[r] -= weight * rotated * shadow.loadings[l * R + r];
+    const double rotated = weight * core::dot(rotation + l * L, z, L);
+    for (std::size_t r = 0; r < R; ++r) out[r] -= rotated * shadow.loadings[l * R + r];
   }
 }
 

@@ -11,12 +11,15 @@
 
 namespace mfa {
 
+// Numbers of directions that a subspace may have: kernels may be made for each.
+inline constexpr std::size_t direction_counts[] = {16, 32, 48, 64, 96, 128};
+
 class Subspace {
  public:
   // Of the first `count` of the directions.
   Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count);
 
-  // As many directions as may be of use, null where there are too few; `near`, unless null, are a similar model's.
+  // As many directions as may be of use, null where that is none; `near`, unless null, are a similar model's.
   static std::shared_ptr<const Directions> find_directions(const Model& model, const Directions* near);
   // Of as many of the directions as make scoring cheapest; null where it is cheapest without. `near`, unless null, is what a
   // similar model has chosen: as long as its directions are kept, so is their number.

@@ -16,13 +16,13 @@ namespace {
 constexpr std::size_t most_trials = 64;
 // Real samples are less typical of a model than its own, and leave more standing.
 constexpr double real_samples = 1.5;
-// Screening has to save this share of what a row costs without to be worth its while.
+// Screening has to save this share of what a row costs without it.
 constexpr double least_gain = 0.1;
 
-// What it costs to score a row, as measured, without screening and with so many directions and `evaluated` components one by
-// one; and the rounding unit of the bounds.
-
-// In multiplications and additions of a matrix product.
+// What it costs to score a row, as measured: without screening, and with `count` directions where `evaluated` components are
+// evaluated one by one. `epsilon` is the rounding unit of the bounds, where it is not too small to leave any more standing.
+//
+// On a CPU, in multiplications and additions of a matrix product.
 struct CpuCosts {
   static constexpr double bound = 25.0;      // for every factor of every component
   static constexpr double evaluation = 1.6;  // of a term of a product of a single row
@@ -39,7 +39,8 @@ struct CpuCosts {
   double epsilon(std::size_t) const { return 0.0; }
 };
 
-// In nanoseconds of an H200. A row is read for its coordinates, which are made meanwhile, and again for every component.
+// On a CUDA device, in nanoseconds of an H200. A row is read for its coordinates, which are made meanwhile, and again for every
+// component.
 struct CudaCosts {
   static constexpr double product = 4e-5;        // of a number and a column
   static constexpr double passing = 2e-3;        // of a product, written and read
@@ -123,8 +124,8 @@ double count_survivors(const Model& model, const Subspace& subspace, double epsi
     terms.outside = std::sqrt(outside);
     panel.multiply(y, 1, product.data());
     model.loops().f64.screen(terms, product.data(), guess.data(), upper.data());
-    // Under its own component a sample's distance is d on average. Under another it is at least as good as if what is outside
-    // the subspace were perpendicular, but for chance: as far below the guess as the bound is above.
+    // Under its own component a sample's distance is d on average. Under the best of another group it is taken to be what it is
+    // if what is outside the subspace is perpendicular: that lies as far below the guess as the bound lies above it.
     const std::size_t own = trials[t].component;
     const double of_own = model.log_normalizers()[own] - 0.5 * static_cast<double>(model.n_features());
     for (std::size_t g = 0; g + 1 < model.groups().size(); ++g) {
@@ -151,7 +152,8 @@ std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& c
   double least = (1.0 - least_gain) * costs.without();
   std::shared_ptr<const Subspace> cheapest;
   // More directions cost more, and leave none standing at best.
-  for (std::size_t count = 16; count <= most && costs.with(count, groups) < least; count += count < 64 ? 16 : 32) {
+  for (const std::size_t count : direction_counts) {
+    if (count > most || costs.with(count, groups) >= least) break;
     auto subspace = std::make_shared<const Subspace>(model, directions, count);
     const double survivors = count_survivors(model, *subspace, costs.epsilon(count), trials, coordinates);
     const double tried = costs.with(count, groups + real_samples * survivors);
@@ -168,10 +170,13 @@ std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& c
 std::shared_ptr<const Directions> Subspace::find_directions(const Model& model, const Directions* near) {
   const std::size_t d = model.n_features();
   const std::size_t columns = model.n_components() * (model.n_factors() + 1);
-  const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3}) / 16 * 16;
-  if (most == 0) return nullptr;
-  const bool similar = near != nullptr && near->count() == most && near->n_features() == d;
-  return std::make_shared<const Directions>(model, most, similar ? near : nullptr);
+  const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3});
+  std::size_t count = 0;
+  for (const std::size_t one : direction_counts)
+    if (one <= most) count = one;
+  if (count == 0) return nullptr;
+  const bool similar = near != nullptr && near->count() == count && near->n_features() == d;
+  return std::make_shared<const Directions>(model, count, similar ? near : nullptr);
 }
 
 std::shared_ptr<const Subspace> Subspace::choose(const Model& model, Processor processor,

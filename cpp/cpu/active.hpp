@@ -92,10 +92,7 @@ class ActiveRows {
                                                std::numeric_limits<T>::epsilon());
     const double factor = length / norm;
     constexpr double infinity = std::numeric_limits<double>::infinity();
-    const double low = options_.clip_low.value_or(-infinity);
-    const double high = options_.clip_high.value_or(infinity);
-    for (std::size_t j = 0; j < d; ++j)
-      x[j] = static_cast<T>(std::min(high, std::max(low, static_cast<double>(x[j]) - factor * gradient[j])));
+    loops_.step(x, gradient, factor, options_.clip_low.value_or(-infinity), options_.clip_high.value_or(infinity), d);
     ++out_.n_steps[index_[i]];
     return factor;
   }

@@ -91,6 +91,8 @@ struct TypedLoops {
                                  const double* shares, double* const* out);
   // |a - b|^2, or |a|^2 where b is null, in double.
   double (*squared_distance)(const T* a, const T* b, std::size_t d);
+  // x <- x - a gradient, not below `low` nor above `high`; in double.
+  void (*step)(T* x, const double* gradient, double a, double low, double high, std::size_t d);
   // Adds up to row_tile samples to the statistics of features [0, count):
   // cross (L + 1, count; rows `stride` apart) += sum_i factors[i, l] (x_i - mean), squares += sum_i weight_i (x - mean)^2.
   void (*accumulate)(const T* const* x, std::size_t rows, const double* mean, const double* factors,

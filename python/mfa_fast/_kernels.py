@@ -55,10 +55,13 @@ class Parameters:
             digest.update(array.data)
         return digest.hexdigest()
 
-    def pack(self, n_threads: int, near: _core.Model | None = None, groups: Array | None = None) -> _core.Model:
-        """Pack them for the kernels; what screening found for a similar model is taken up.
+    def pack(
+        self, n_threads: int, near: _core.Model | None = None, groups: NDArray[np.int64] | None = None
+    ) -> _core.Model:
+        """Pack them for the kernels; what screening has found for a similar model by now is taken up.
 
-        Components groups[g] to groups[g + 1] - 1 are scored by themselves, as a class; if not given, all are together.
+        Where components groups[g] to groups[g + 1] - 1 will be scored as a class, and not all together, that counts for
+        how much screening is worth.
         """
         return _core.Model(*self.astype(np.float64).arrays(), near=near, n_threads=n_threads, groups=groups)
 
@@ -97,8 +100,8 @@ class PackedCache:
         # The thread that held it may not exist in the child.
         self._lock = threading.Lock()
 
-    def get(self, owner: Any, mixtures: Sequence[Parameters], n_threads: int) -> _core.Model:
-        """Return the packed model of the owner's mixtures, side by side."""
+    def get(self, owner: Any, mixtures: Sequence[Parameters], groups: NDArray[np.int64], n_threads: int) -> _core.Model:
+        """Return the packed model of the owner's mixtures, side by side, one group each."""
         arrays = tuple(a for m in mixtures for a in m.arrays())
         with self._lock:
             known, model = self._entries.get(owner, ((), None))
@@ -106,7 +109,6 @@ class PackedCache:
         if model is not None and same and model.isa == _core.isa():
             return model
         # Outside the lock: packing takes time, and two threads that pack the same model do no harm.
-        groups = np.cumsum([0, *(len(m.weights) for m in mixtures)])
         model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack(n_threads, groups=groups)
         if not any(a.flags.writeable for a in arrays):
             with self._lock:
@@ -144,7 +146,7 @@ class Scorer:
         sizes = [len(m.weights) for m in mixtures]
         groups = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         n_threads = check_threads(owner.n_threads)
-        model = packed_models.get(owner, mixtures, n_threads)
+        model = packed_models.get(owner, mixtures, groups, n_threads)
         return cls(model, groups, n_threads, bool(owner.screening), owner)
 
     @property

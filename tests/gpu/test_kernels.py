@@ -302,6 +302,26 @@ def test_directions_that_hold_all_means_are_found(device, n_factors):
     assert device.model(_in_few_dimensions(16, 3.0, n_factors)).n_directions == 16
 
 
+@pytest.mark.parametrize(
+    ("n_dimensions", "spread", "n_directions"),
+    [(16, 3.0, 16), (32, 1.0, 32), (48, 0.5, 48), (64, 0.31, 64), (96, 0.25, 96), (96, 0.2, 128)],
+)
+def test_every_number_of_directions(device, n_dimensions, spread, n_directions):
+    # Kernels are made for each; for more than 64, two blocks share a row.
+    rng = np.random.default_rng(0)
+    K, L, d = 130, 2, 2048
+    dimensions = rng.normal(size=(n_dimensions, d)) / np.sqrt(d)
+    means = spread * rng.normal(size=(K, n_dimensions)) @ dimensions
+    p = ref.Parameters(np.full(K, 1 / K), means, 1e-3 * rng.normal(size=(K, L, d)), np.full((K, d), 1e-2))
+    model = device.model(p)
+    assert model.n_directions == n_directions
+    X = ref.random_samples(p, 40, stray=0.0).astype(np.float32)
+    joint = ref.weighted_log_prob(X, p)
+    out = _reduce(device, model, X, np.array([0, K]), X.dtype)
+    assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[X.dtype]
+    assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
+
+
 def test_directions_are_looked_for_again_where_fewer_would_do(device):
     def chain(p, near, length):
         numbers = []

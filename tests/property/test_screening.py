@@ -141,7 +141,7 @@ def test_whatever_groups_a_model_is_packed_for_all_can_be_scored(problem, data):
         assert relative_error(_log_sums(_packed(p, groups=groups), X, one), expected) <= LOG_DENSITY[X.dtype]
 
 
-@pytest.mark.parametrize("groups", [[0], [0, 3], [1, 20], [0, 5, 4, 20]])
+@pytest.mark.parametrize("groups", [[0], [0, 3], [1, 20], [0, 5, 4, 20], [0, 5, 5, 20]])
 def test_groups_that_are_none(groups):
     p = ref.random_parameters(20, 40, 2)
     with pytest.raises(ValueError, match="groups must"):
@@ -159,7 +159,9 @@ def test_what_a_similar_model_found_is_as_good(problem, near):
         loadings=p.loadings + far * size * rng.normal(size=p.loadings.shape),
     )
     expected = _log_sums(_packed(p), X)
-    model = _packed(p, near=_packed(other))
+    similar = _packed(other)
+    _log_sums(similar, X)  # finds what is to be taken up
+    model = _packed(p, near=similar)
     assert relative_error(_log_sums(model, X), expected) <= LOG_DENSITY[X.dtype]
     # And handed on from one to the next.
     assert relative_error(_log_sums(_packed(p, near=model), X), expected) <= LOG_DENSITY[X.dtype]

@@ -1,4 +1,4 @@
-// Lengths of rows and of what lies between them. Part of loops.cpp.
+// Lengths of rows and of what lies between them, and steps from one to another. Part of loops.cpp.
 #pragma once
 
 #include <cstddef>
@@ -30,6 +30,16 @@ double squared_distance(const T* a, const T* b, std::size_t d) {
     total += value * value;
   }
   return total;
+}
+
+// x <- x - a g, not below `low` nor above `high`; in double.
+template <class T>
+void step(T* x, const double* gradient, double a, double low, double high, std::size_t d) {
+  for (std::size_t j = 0; j < d; ++j) {
+    const double there = static_cast<double>(x[j]) - a * gradient[j];
+    const double above = low < there ? there : low;
+    x[j] = static_cast<T>(above < high ? above : high);
+  }
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ example, the part of the mean distance that is not proved.
 
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision.
+LD-Grad's floor gained more than LD-Grad did when classes came to be screened apart.
 
 ```text
 {table}

@@ -48,6 +48,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       product_row_(max_rows),
       all_rows_(max_rows),
       all_components_(model.n_components()),
+      wider_row_(max_rows, -1),
       starts_(model.n_components() + 1),
       last_slot_(max_rows, -1),
       read_buffers_(refined_rows * model.n_features()),
@@ -74,6 +75,7 @@ void BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count
   count_ = count;
   slots_.clear();
   std::fill_n(last_slot_.begin(), count, -1);
+  std::fill_n(wider_row_.begin(), count, -1);
   flagged_.clear();
 }
 
@@ -165,6 +167,7 @@ BadRow BlockScorer<T>::score_all(double tolerance) {
       // Written so that a product that overflowed (infinite or not a number) is computed again as well.
       if (const double allowed = tolerance * std::abs(values_[i * K + k]); !(errors_[i * K + k] <= allowed))
         flag(i, k, allowed);
+  score_in_double([&](BlockScorer<double>& scorer) { scorer.score_all(tolerance); });
   refine();
   return {};
 }
@@ -204,7 +207,9 @@ void BlockScorer<T>::score_survivors(Groups groups, double tolerance) {
     evaluate();
     multiply_some();
   }
-  sharpen({all_rows_.data(), count_}, groups, tolerance);
+  flag_what_matters({all_rows_.data(), count_}, groups, tolerance);
+  score_in_double([&](BlockScorer<double>& scorer) { scorer.score_groups(groups, tolerance); });
+  refine();
 }
 
 template <class T>
@@ -215,7 +220,7 @@ void BlockScorer<T>::sharpen(std::span<const std::size_t> rows, Groups groups, d
 
 template <class T>
 std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
-  if (product_row_[i] >= 0) return {all_components_.data(), all_components_.size()};
+  if (product_row_[i] >= 0 || wider_row_[i] >= 0) return {all_components_.data(), all_components_.size()};
   scored_.clear();
   for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slots_[static_cast<std::size_t>(slot)].before)
     scored_.push_back(slots_[static_cast<std::size_t>(slot)].component);
@@ -278,6 +283,50 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> c
     };
     if (!(errors[k] <= needed || small())) flag(i, k, needed);
   });
+}
+
+// Rows of which more is flagged than is worth taking one by one, whose entries are flagged no more. That is a row's own matter,
+// so that it is scored in the same way whatever rows are beside it.
+template <class T>
+std::vector<std::size_t> BlockScorer<T>::take_rows_of_many() {
+  std::vector<std::size_t> rows;
+  auto kept = flagged_.begin();
+  for (auto begin = flagged_.begin(), end = begin; begin != flagged_.end(); begin = end) {
+    const std::size_t i = begin->row;
+    end = std::find_if(begin, flagged_.end(), [&](const Entry& entry) { return entry.row != i; });
+    const auto count = static_cast<std::size_t>(end - begin);
+    if (count > 1 && count > too_many()) rows.push_back(i);
+    else kept = std::copy(begin, end, kept);
+  }
+  flagged_.erase(kept, flagged_.end());
+  return rows;
+}
+
+template <class T>
+template <class Score>
+void BlockScorer<T>::score_in_double(const Score& score) {
+  if constexpr (std::is_same_v<T, float>) {
+    const std::vector<std::size_t> members = take_rows_of_many();
+    if (members.empty()) return;
+    const std::size_t d = model_.n_features();
+    const std::size_t K = model_.n_components();
+    if (wider_ == nullptr) {
+      wider_ = std::make_unique<BlockScorer<double>>(model_, norms_.size(), false);
+      wider_rows_ = AlignedBuffer<float>(norms_.size() * d);
+    }
+    for (std::size_t r = 0; r < members.size(); ++r)
+      std::copy_n(read_row(rows_, first_ + members[r], 0, d, read_buffers_.data()), d, wider_rows_.data() + r * d);
+    wider_->load({wider_rows_.data(), ElementType::f32, members.size(), d, static_cast<std::ptrdiff_t>(d * sizeof(float)),
+                  sizeof(float)},
+                 0, members.size());
+    score(*wider_);
+    for (std::size_t r = 0; r < members.size(); ++r) {
+      const std::size_t i = members[r];
+      wider_row_[i] = static_cast<std::int32_t>(r);
+      std::copy_n(wider_->values(r), K, values_.data() + i * K);
+      std::copy_n(wider_->errors(r), K, errors_.data() + i * K);
+    }
+  }
 }
 
 template class BlockScorer<float>;

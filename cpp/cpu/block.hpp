@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -63,6 +64,8 @@ class BlockScorer {
   std::span<const std::size_t> scored(std::size_t i);
   // log w_k + log N(x_i; mu_k, S_k) of row i of the block.
   const double* values(std::size_t i) const { return values_.data() + i * model_.n_components(); }
+  // Bounds on how far off these are.
+  const double* errors(std::size_t i) const { return errors_.data() + i * model_.n_components(); }
   // The posterior mean of the factors of row i under component k, which has been scored.
   void factors(std::size_t i, std::size_t k, double* z) const;
 
@@ -119,6 +122,12 @@ class BlockScorer {
   void flag_what_matters(std::span<const std::size_t> rows, Groups groups, double tolerance);
   void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
                      double tolerance);
+  // More components of a row than are taken one by one: a matrix product has them sooner.
+  std::size_t too_many() const { return model_.n_components() / 2; }
+  std::vector<std::size_t> take_rows_of_many();
+  // Rows in float of which a matrix product has left so many open: score(scorer) is to score them in double.
+  template <class Score>
+  void score_in_double(const Score& score);
   void sort_flagged();
   void refine();  // flagged entries, in double
   void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
@@ -157,6 +166,10 @@ class BlockScorer {
   std::vector<std::size_t> candidates_;  // (rows, groups): the component that was tried last
   std::vector<Contest> contested_;
   std::vector<std::size_t> survivors_, dense_rows_;
+
+  std::unique_ptr<BlockScorer<double>> wider_;  // of rows in float that are scored in double; made when first wanted
+  AlignedBuffer<float> wider_rows_;             // (rows, d), copies of these
+  std::vector<std::int32_t> wider_row_;         // (rows): a row's place there, or -1
 
   std::vector<Entry> flagged_;
   std::vector<std::size_t> order_, next_;   // flagged entries sorted by component

@@ -173,6 +173,7 @@ double* BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, Known known) 
 
 template <class T>
 void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
+  if (wider_row_[i] >= 0) return wider_->factors(static_cast<std::size_t>(wider_row_[i]), k, z);
   const std::size_t n = model_.n_factors();
   const std::int32_t slot = find_slot(i, k);
   Known known = Known::v;

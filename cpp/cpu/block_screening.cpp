@@ -128,7 +128,6 @@ void BlockScorer<T>::find_challengers(Groups groups) {
 template <class T>
 void BlockScorer<T>::find_survivors(Groups groups) {
   const std::size_t K = model_.n_components();
-  const std::size_t too_many = K / 2;
   const std::size_t n_groups = groups.size() - 1;
   dense_rows_.clear();
   std::size_t before = 0;
@@ -144,7 +143,7 @@ void BlockScorer<T>::find_survivors(Groups groups) {
     for (std::size_t s = 0; s < n; ++s)
       if (find_slot(i, begin + survivors_[s]) < 0) flag(i, begin + survivors_[s], infinity);
     if (c + 1 < contested_.size() && contested_[c + 1].row == i) continue;  // the row has another group
-    if (flagged_.size() - before > too_many) {
+    if (flagged_.size() - before > too_many()) {
       flagged_.resize(before);
       dense_rows_.push_back(i);
     }

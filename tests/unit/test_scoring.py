@@ -192,6 +192,27 @@ def test_a_component_of_weight_zero_has_no_share(dtype):
     assert np.all(model.predict_proba(X) == [1.0, 0.0])
 
 
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(("noise_std", "K"), [(0.1, 2), (0.1, 9), (1e-3, 9)])
+def test_components_on_top_of_each_other(noise_std, K, noise, dtype, isa):
+    """Float32 cannot tell them apart, so rows near them are scored in float64; those beside them are not."""
+    p = _parameters((1, 300, 5), noise, noise_std)
+    rng = np.random.default_rng(1)
+    apart = 0.01 * noise_std * rng.normal(size=(K, 300))
+    p = ref.Parameters(rng.dirichlet(np.ones(K)), p.means + apart, *(np.repeat(a, K, axis=0) for a in p[2:]))
+    X = ref.random_samples(p, 100)
+    X[::3] += rng.normal(size=(34, 300))
+    X = X.astype(dtype)
+    model = MFA.from_parameters(*p)
+    outputs = _outputs(model, X)
+    assert relative_error(outputs["weighted_log_prob"], ref.weighted_log_prob(X, p)) <= LOG_DENSITY[dtype]
+    assert relative_error(outputs["score_samples"], ref.score_samples(X, p)) <= LOG_DENSITY[dtype]
+    assert relative_error(outputs["z"], ref.posterior_factors(X, p)[1]) <= FACTORS[dtype]
+    order = rng.permutation(len(X))
+    for name, value in _outputs(model, X[order]).items():
+        assert np.array_equal(value, outputs[name][order]), name
+
+
 def test_the_lowest_index_wins_a_tie(dtype):
     p = ref.random_parameters(1, 9, 2)
     twins = [np.repeat(value, 3, axis=0) for value in p[1:]]

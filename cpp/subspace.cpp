@@ -183,17 +183,10 @@ void Subspace::to_model_factors(std::size_t k, double* z) const {
   }
 }
 
-void Subspace::add_precision_product(std::size_t k, const double* y, const double* z, double share, double* out) const {
-  const ComponentView shadow = shadow_->component(k);
-  const std::size_t R = n_directions_;
-  const std::size_t L = shadow.n_factors;
+void Subspace::to_shadow_factors(std::size_t k, const double* z, double* out) const {
+  const std::size_t L = shadow_->n_factors();
   const double* rotation = rotations_.data() + k * L * L;
-  const double weight = share * shadow.inverse_noise_scalar;
-  for (std::size_t r = 0; r < R; ++r) out[r] += weight * (y[r] - shadow.mean[r]);
-  for (std::size_t l = 0; l < L; ++l) {
-    const double rotated = weight * core::dot(rotation + l * L, z, L);
-    for (std::size_t r = 0; r < R; ++r) out[r] -= rotated * shadow.loadings[l * R + r];
-  }
+  for (std::size_t l = 0; l < L; ++l) out[l] = core::dot(rotation + l * L, z, L);
 }
 
 double Subspace::precision_product_size(std::size_t k, double x_length, const double* z) const {

@@ -38,11 +38,8 @@ class Subspace {
   cpu::ScreenTerms<T> terms(double epsilon) const;
   // The shadow's factors are rotated: z (L) of component k becomes the model's.
   void to_model_factors(std::size_t k, double* z) const;
+  void to_shadow_factors(std::size_t k, const double* z, double* out) const;  // and back
 
-  // Computes  out (R) += share * U^T S_k^-1 (x - mu_k), from the coordinates y (R) of x and the posterior mean z (L) of its
-  //           factors: what a step along it moves y by. Spherical noise only.
-  // Cost      2 R L flops.
-  void add_precision_product(std::size_t k, const double* y, const double* z, double share, double* out) const;
   // A bound on the terms that S_k^-1 (x - mu_k) is the sum of; `x_length` is |x|, about the centre.
   double precision_product_size(std::size_t k, double x_length, const double* z) const;
   // In all features: |mu_k| about the centre, |A_k|_F.

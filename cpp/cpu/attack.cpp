@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "core/quadric.hpp"
@@ -82,7 +83,11 @@ class LdGrad {
         pairs.source[at] = static_cast<std::int64_t>(pairs_[i].source) - groups_[pairs_[i].source_class];
         pairs.target[at] = static_cast<std::int64_t>(pairs_[i].target) - groups_[pairs_[i].target_class];
       }
-      const std::size_t at_once = std::clamp<std::size_t>(gradient_numbers / model_.n_features(), 1, active_.size());
+      // Neighbours then meet the same components.
+      std::sort(standing_.begin(), standing_.end(), [&](std::size_t a, std::size_t b) {
+        return std::tuple(pairs_[a].source, pairs_[a].target, a) < std::tuple(pairs_[b].source, pairs_[b].target, b);
+      });
+      const std::size_t at_once = std::max(gradient_numbers / model_.n_features(), refined_rows);
       for (std::size_t s = 0; s < standing_.size(); s += at_once)
         take_steps(standing_.data() + s, std::min(at_once, standing_.size() - s));
       for (std::size_t i = active_.size(); i-- > 0;)
@@ -106,32 +111,36 @@ class LdGrad {
     if (!places_.empty()) std::swap(places_[i], places_[active_.size()]);
   }
 
-  // Gradients that are held at once, in numbers.
-  static constexpr std::size_t gradient_numbers = std::size_t{1} << 20;
+  // Gradients that are held at once, in numbers: in the second-level cache.
+  static constexpr std::size_t gradient_numbers = std::size_t{1} << 15;
 
   struct ClassScore {
     double score;
     std::size_t best;  // over all classes
   };
 
-  ClassScore class_score(std::size_t i, std::size_t g) const {
+  // Of the components that row i has been scored under: what the others have is 0.
+  ClassScore class_score(std::size_t i, std::span<const std::size_t> scored, std::size_t g) const {
     const double* values = scorer_.values(i);
+    const auto begin = static_cast<std::size_t>(groups_[g]), end = static_cast<std::size_t>(groups_[g + 1]);
     core::LogSumExp sum;
     core::ArgMax best;
-    for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) {
-      sum.add(values[k]);
-      best.add(values[k], static_cast<std::size_t>(k));
+    for (const std::size_t k : scored) {
+      if (k < begin || k >= end) continue;
+      best.add(values[k], k);
+      if (options_.rule == Rule::sum) sum.add(values[k]);
     }
     return {log_priors_[g] + (options_.rule == Rule::max ? best.max : sum.value()), best.index};
   }
 
-  Pair choose(std::size_t i, std::size_t label) const {
-    const ClassScore own = class_score(i, label);
+  Pair choose(std::size_t i, std::size_t label) {
+    const std::span<const std::size_t> scored = scorer_.scored(i);
+    const ClassScore own = class_score(i, scored, label);
     core::ArgMax rival;
     std::size_t rival_best = 0;
     for (std::size_t g = 0; g + 1 < groups_.size(); ++g) {
       if (g == label) continue;
-      const ClassScore other = class_score(i, g);
+      const ClassScore other = class_score(i, scored, g);
       if (rival.empty || other.score > rival.max) rival_best = other.best;
       rival.add(other.score, g);
     }
@@ -150,7 +159,8 @@ class LdGrad {
   // Steps of some rows at once, so that all that is done with a component is done for several rows.
   void take_steps(const std::size_t* rows, std::size_t count) {
     const std::size_t d = model_.n_features();
-    gradients_.assign(count * d, 0.0);
+    gradients_.resize(std::max(gradients_.size(), count * d));
+    begun_.assign(count, 0);
     curvatures_.assign(count, 0.0);
     terms_.clear();
     term_factors_.clear();
@@ -170,6 +180,7 @@ class LdGrad {
     for_each_component([&](const Term* terms, std::size_t n) { add_curvatures(terms, n); });
     if (!places_.empty()) add_shifts(rows, count);
     for (std::size_t r = 0; r < count; ++r) {
+      if (begun_[r] == 0) continue;  // there is no way to go: no component has a share in it
       const double* gradient = gradients_.data() + r * d;
       const double b = model_.loops().f64.squared_distance(gradient, nullptr, d);
       const double gap = step_gap(rows[r]);
@@ -187,15 +198,25 @@ class LdGrad {
       shifts_[r].coordinates.assign(subspace.n_directions(), 0.0);
       shifts_[r].feedback = shifts_[r].size = 0.0;
     }
-    for (const Term& term : terms_) {
-      const Place& at = places_[rows[term.row]];
-      const double* z = term_factors_.data() + term.factors;
-      Shift& shift = shifts_[term.row];
-      subspace.add_precision_product(term.component, at.coordinates.data(), z, term.share, shift.coordinates.data());
-      shift.feedback += term.share * model_.inverse_noise_scalars()[term.component];
-      shift.size +=
-          std::abs(term.share) * subspace.precision_product_size(term.component, std::sqrt(at.norm), z);
-    }
+    for_each_component([&](const Term* terms, std::size_t n) {
+      const std::size_t k = terms[0].component;
+      const double* y[refined_rows];
+      double shares[refined_rows];
+      const bool begins[refined_rows] = {};
+      double* out[refined_rows];
+      for (std::size_t t = 0; t < n; ++t) {
+        const Place& at = places_[rows[terms[t].row]];
+        const double* z = term_factors_.data() + terms[t].factors;
+        Shift& shift = shifts_[terms[t].row];
+        y[t] = at.coordinates.data();
+        shares[t] = terms[t].share;
+        out[t] = shift.coordinates.data();
+        subspace.to_shadow_factors(k, z, factors_.data() + t * model_.n_factors());
+        shift.feedback += terms[t].share * model_.inverse_noise_scalars()[k];
+        shift.size += std::abs(terms[t].share) * subspace.precision_product_size(k, std::sqrt(at.norm), z);
+      }
+      model_.loops().f64.add_precision_products(y, n, subspace.shadow().component(k), factors_.data(), shares, begins, out);
+    });
   }
 
   // The place of a row that has taken the step x - a g.
@@ -244,15 +265,18 @@ class LdGrad {
     const std::size_t n = model_.n_factors();
     const T* x[refined_rows];
     double shares[refined_rows];
+    bool begins[refined_rows];
     double* out[refined_rows];
     for (std::size_t t = 0; t < count; ++t) {
+      begins[t] = begun_[terms[t].row] == 0;
+      begun_[terms[t].row] = 1;
       x[t] = active_.row(rows[terms[t].row]);
       shares[t] = terms[t].share;
       out[t] = gradients_.data() + terms[t].row * model_.n_features();
       std::copy_n(term_factors_.data() + terms[t].factors, n, factors_.data() + t * n);
     }
     typed<T>(model_.loops())
-        .add_precision_products(x, count, model_.component(terms[0].component), factors_.data(), shares, out);
+        .add_precision_products(x, count, model_.component(terms[0].component), factors_.data(), shares, begins, out);
   }
 
   // curvature += share g^T S_k^-1 g / 2, in difference form: good to rounding of |g|^2_D, which is enough for the length of
@@ -331,6 +355,7 @@ class LdGrad {
   std::vector<std::size_t> close_;        // rows near the surface between the classes
   std::vector<Term> terms_;
   std::vector<double> gradients_;         // (rows at once, d)
+  std::vector<std::uint8_t> begun_;       // (rows at once): whether there is anything in its gradient
   std::vector<double> curvatures_;        // (rows at once)
   std::vector<double> term_factors_;      // (terms, L)
   std::vector<double> row_, zeros_;       // (d)

@@ -57,8 +57,9 @@ class RowGradient {
   void add(const BlockScorer<T>& scorer, std::size_t i, const double* x, std::size_t k, double weight) {
     scorer.factors(i, k, z_.data());
     const double share = -weight;
+    const bool begins = false;
     double* out = gradient_.data();
-    model_.loops().f64.add_precision_products(&x, 1, model_.component(k), z_.data(), &share, &out);
+    model_.loops().f64.add_precision_products(&x, 1, model_.component(k), z_.data(), &share, &begins, &out);
   }
 
   const Model& model_;

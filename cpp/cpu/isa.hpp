@@ -86,9 +86,9 @@ struct TypedLoops {
   void (*residual_form)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
                         double* scratch, double* q, double* gradient);
   // For any number of rows: out (d) += share * D^-1 (x - mu - A z), which at the posterior mean of the factors is
-  // S^-1 (x - mu).
+  // S^-1 (x - mu). Where a row `begins`, nothing is in `out` yet.
   void (*add_precision_products)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
-                                 const double* shares, double* const* out);
+                                 const double* shares, const bool* begins, double* const* out);
   // |a - b|^2, or |a|^2 where b is null, in double.
   double (*squared_distance)(const T* a, const T* b, std::size_t d);
   // x <- x - a gradient, not below `low` nor above `high`; in double.

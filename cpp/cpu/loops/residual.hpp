@@ -172,26 +172,33 @@ void residual_form(const T* const* x, std::size_t rows, const ComponentView& c, 
 // Up to R rows.
 template <std::size_t R, class T>
 void add_precision_products_some(std::size_t rows, const T* const* x, const ComponentView& c, const double* z,
-                                 const double* shares, double* const* out) {
+                                 const double* shares, const bool* begins, std::size_t start, std::size_t count,
+                                 double* const* out) {
   if constexpr (R > 0) {
-    if (rows < R) return add_precision_products_some<R - 1>(rows, x, c, z, shares, out);
-    constexpr std::size_t w = width<double>;
+    if (rows < R) return add_precision_products_some<R - 1>(rows, x, c, z, shares, begins, start, count, out);
     alignas(64) double weighted[R][residual_chunk];
-    Vector<double, w> q[R] = {};
-    for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
-      const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
-      residual_block<R>(x, c, z, start, count, weighted, q);
-      for (std::size_t r = 0; r < R; ++r)
-        for (std::size_t i = 0; i < count; ++i) out[r][start + i] += shares[r] * weighted[r][i];
+    Vector<double, width<double>> q[R] = {};
+    residual_block<R>(x, c, z, start, count, weighted, q);
+    for (std::size_t r = 0; r < R; ++r) {
+      double* to = out[r] + start;
+      if (begins[r])
+        for (std::size_t i = 0; i < count; ++i) to[i] = shares[r] * weighted[r][i];
+      else
+        for (std::size_t i = 0; i < count; ++i) to[i] += shares[r] * weighted[r][i];
     }
   }
 }
 
+// Chunk by chunk, as above.
 template <class T>
 void add_precision_products(const T* const* x, std::size_t rows, const ComponentView& c, const double* z,
-                            const double* shares, double* const* out) {
-  for (std::size_t r = 0; r < rows; r += dot_rows)
-    add_precision_products_some<dot_rows>(rows - r, x + r, c, z + r * c.n_factors, shares + r, out + r);
+                            const double* shares, const bool* begins, double* const* out) {
+  for (std::size_t start = 0; start < c.n_features; start += residual_chunk) {
+    const std::size_t count = c.n_features - start < residual_chunk ? c.n_features - start : residual_chunk;
+    for (std::size_t r = 0; r < rows; r += dot_rows)
+      add_precision_products_some<dot_rows>(rows - r, x + r, c, z + r * c.n_factors, shares + r, begins + r, start, count,
+                                            out + r);
+  }
 }
 
 }  // namespace

@@ -25,15 +25,17 @@ constexpr double rounding = 1e-13;
 constexpr double no_better = 0.9;
 constexpr int most_patience = 16;
 
+// Rows that a thread multiplies at once.
+constexpr std::size_t rows_at_once = 96;
+
 // out (n, columns) = x (n, depth) times the matrix, on several threads where there is enough to do.
 template <class T>
 void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_t depth, T* out, std::size_t n_threads) {
-  constexpr std::size_t height = 96;
   const double microseconds = 6e-6 * static_cast<double>(sizeof(T) * n * depth * matrix.columns());
-  cpu::parallel_for((n + height - 1) / height, cpu::with_work(n_threads, microseconds), [&] {
+  cpu::parallel_for((n + rows_at_once - 1) / rows_at_once, cpu::with_work(n_threads, microseconds), [&] {
     return [&](std::size_t block) {
-      const std::size_t first = block * height;
-      matrix.multiply(x + first * depth, std::min(height, n - first), out + first * matrix.columns());
+      const std::size_t first = block * rows_at_once;
+      matrix.multiply(x + first * depth, std::min(rows_at_once, n - first), out + first * matrix.columns());
     };
   });
 }
@@ -103,7 +105,7 @@ void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads)
 }
 
 // Subspace iteration on the rows (n, d), in float: what it finds is made orthonormal in double.
-void Directions::search(const double* rows, const Model& model, bool from_sketch) {
+void Directions::search(const Model& model, bool from_sketch) {
   const std::size_t d = n_features_;
   const std::size_t n = model.n_components() * rows_;
   const cpu::TypedLoops<float>& loops = model.loops().f32;
@@ -113,9 +115,10 @@ void Directions::search(const double* rows, const Model& model, bool from_sketch
     for (std::size_t l = 0; l < rows_; ++l) longest = std::max(longest, std::sqrt(product(k, l, l)));
   const double factor = longest > 0.0 ? 1.0 / longest : 1.0;
   const cpu::AlignedBuffer<float> scaled(n * d);
-  cpu::parallel_for(n, cpu::with_work(model.n_threads(), 1e-3 * static_cast<double>(n * d)), [&] {
-    return [&](std::size_t i) {
-      std::transform(rows + i * d, rows + (i + 1) * d, scaled.data() + i * d,
+  model.for_each_component(2 * rows_ * d, [&] {
+    return [&, rows = std::vector<double>(rows_ * d)](std::size_t k) mutable {
+      read_rows(model, k, rows.data());
+      std::transform(rows.begin(), rows.end(), scaled.data() + k * rows_ * d,
                      [=](double v) { return static_cast<float>(v * factor); });
     };
   });
@@ -152,41 +155,53 @@ void Directions::search(const double* rows, const Model& model, bool from_sketch
   orthonormalize(directions_.data(), count_, d, model, 2);
 }
 
-cpu::AlignedBuffer<double> Directions::make_rows(const Model& model) {
+void Directions::read_rows(const Model& model, std::size_t k, double* rows) const {
   const std::size_t d = n_features_;
   const std::size_t L = rows_ - 1;
   const double* scale = model.scale<double>();
   const double* center = model.center<double>();
-  cpu::AlignedBuffer<double> all(model.n_components() * rows_ * d);
+  const ComponentView c = model.component(k);
+  std::copy_n(c.loadings, L * d, rows);
+  for (std::size_t j = 0; j < d; ++j) rows[L * d + j] = c.mean[j] - center[j];
+  if (scale == nullptr) return;
+  for (std::size_t l = 0; l < rows_; ++l)
+    for (std::size_t j = 0; j < d; ++j) rows[l * d + j] *= scale[j];
+}
+
+void Directions::multiply_rows(const Model& model) {
+  const std::size_t d = n_features_;
   model.for_each_component(2 * rows_ * d, [&] {
-    return [&, columns = cpu::Panel<double>(model.loops().f64, d, rows_), out = std::vector<double>()](
-               std::size_t k) mutable {
-      const ComponentView c = model.component(k);
-      double* rows = all.data() + k * rows_ * d;
-      std::copy_n(c.loadings, L * d, rows);
-      for (std::size_t j = 0; j < d; ++j) rows[L * d + j] = c.mean[j] - center[j];
-      if (scale != nullptr)
-        for (std::size_t l = 0; l < rows_; ++l)
-          for (std::size_t j = 0; j < d; ++j) rows[l * d + j] *= scale[j];
-      columns.set_columns(rows, rows_);
+    return [&, columns = cpu::Panel<double>(model.loops().f64, d, rows_), rows = std::vector<double>(rows_ * d),
+            out = std::vector<double>()](std::size_t k) mutable {
+      read_rows(model, k, rows.data());
+      columns.set_columns(rows.data(), rows_);
       out.resize(rows_ * columns.columns());
-      columns.multiply(rows, rows_, out.data());
+      columns.multiply(rows.data(), rows_, out.data());
       // The same number on both sides of the diagonal, whatever the order in which it was summed.
       for (std::size_t l = 0; l < rows_; ++l)
         for (std::size_t m = 0; m <= l; ++m)
           products_[(k * rows_ + l) * rows_ + m] = products_[(k * rows_ + m) * rows_ + l] = out[l * columns.columns() + m];
     };
   });
-  return all;
 }
 
-void Directions::project(const double* rows, const Model& model) {
-  const std::size_t n = model.n_components() * rows_;
-  cpu::Panel<double> columns(model.loops().f64, n_features_, count_);
+// Some components at once, so that the directions are read once for all of their rows.
+void Directions::project(const Model& model) {
+  const std::size_t K = model.n_components();
+  const std::size_t d = n_features_;
+  cpu::Panel<double> columns(model.loops().f64, d, count_);
   columns.set_columns(direction(0), count_);
   stride_ = columns.columns();
-  inside_.resize(n * stride_);
-  multiply(columns, rows, n, n_features_, inside_.data(), model.n_threads());
+  inside_.resize(K * rows_ * stride_);
+  const std::size_t at_once = (rows_at_once + rows_ - 1) / rows_;
+  const double microseconds = 5e-5 * static_cast<double>(K * rows_ * d * stride_);
+  cpu::parallel_for((K + at_once - 1) / at_once, cpu::with_work(model.n_threads(), microseconds), [&] {
+    return [&, rows = cpu::AlignedBuffer<double>(at_once * rows_ * d)](std::size_t block) {
+      const std::size_t first = block * at_once, count = std::min(at_once, K - first);
+      for (std::size_t k = 0; k < count; ++k) read_rows(model, first + k, rows.data() + k * rows_ * d);
+      columns.multiply(rows.data(), count * rows_, inside_.data() + first * rows_ * stride_);
+    };
+  });
 }
 
 double Directions::share_left() const {
@@ -205,19 +220,19 @@ Directions::Directions(const Model& model, std::size_t count, const Directions* 
       rows_(model.n_factors() + 1),
       directions_(count * model.n_features()),
       products_(model.n_components() * rows_ * rows_) {
-  const cpu::AlignedBuffer<double> rows = make_rows(model);
+  multiply_rows(model);
   double left = 1.0;
   if (near != nullptr) {
     directions_ = near->directions_;
-    project(rows.data(), model);
+    project(model);
     left = share_left();
     share_left_when_found_ = near->share_left_when_found_;
     patience_ = near->patience_;
     age_ = near->age_ + 1;
     if (left <= as_well * share_left_when_found_ + rounding && age_ < patience_) return;
   }
-  search(rows.data(), model, near == nullptr);
-  project(rows.data(), model);
+  search(model, near == nullptr);
+  project(model);
   share_left_when_found_ = share_left();
   patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience) : 1;
   age_ = 0;

@@ -28,11 +28,12 @@ class Directions {
   double product(std::size_t k, std::size_t l, std::size_t m) const { return products_[(k * rows_ + l) * rows_ + m]; }
 
  private:
-  // All rows of all components (K (L + 1), d), and their products.
-  cpu::AlignedBuffer<double> make_rows(const Model& model);
+  // The rows of component k, (L + 1, d).
+  void read_rows(const Model& model, std::size_t k, double* rows) const;
+  void multiply_rows(const Model& model);  // with each other
   void sketch(const float* rows, std::size_t n, std::size_t n_threads);
-  void search(const double* rows, const Model& model, bool from_sketch);
-  void project(const double* rows, const Model& model);
+  void search(const Model& model, bool from_sketch);
+  void project(const Model& model);
   // The share of the rows' squares that lies outside of the directions.
   double share_left() const;
 

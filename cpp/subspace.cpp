@@ -56,17 +56,11 @@ void rotate_factors(std::size_t n, const double* cholesky, double* outside, doub
 }  // namespace
 
 Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count)
-    : n_directions_(count),
-      directions_(std::move(directions)),
-      basis_f32_(model.loops().f32, model.n_features(), count),
-      basis_f64_(model.loops().f64, model.n_features(), count) {
+    : n_directions_(count), directions_(std::move(directions)) {
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
   const std::size_t R = n_directions_;
   const Directions& from = *directions_;
-  basis_f32_.set_columns(direction(0), R);
-  basis_f64_.set_columns(direction(0), R);
-
   std::vector<double> weights(K, 1.0), means(K * R), loadings(K * L * R), noise(K * R), origin(R, 0.0);
   for (std::size_t k = 0; k < K; ++k) {
     std::copy_n(from.inside(k, L), R, means.data() + k * R);
@@ -195,9 +189,17 @@ double Subspace::precision_product_size(std::size_t k, double x_length, const do
                                       std::sqrt(core::squared_norm(shadow.n_factors, z)));
 }
 
+template <class T>
+const cpu::Panel<T>& Subspace::lay_out(Basis<T>& basis) const {
+  std::call_once(basis.once, [&] {
+    basis.panel = cpu::Panel<T>(cpu::typed<T>(shadow_->loops()), directions_->n_features(), n_directions_);
+    basis.panel.set_columns(direction(0), n_directions_);
+  });
+  return basis.panel;
+}
 template <>
-const cpu::Panel<float>& Subspace::basis<float>() const { return basis_f32_; }
+const cpu::Panel<float>& Subspace::basis<float>() const { return lay_out(basis_f32_); }
 template <>
-const cpu::Panel<double>& Subspace::basis<double>() const { return basis_f64_; }
+const cpu::Panel<double>& Subspace::basis<double>() const { return lay_out(basis_f64_); }
 
 }  // namespace mfa

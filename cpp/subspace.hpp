@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "directions.hpp"
@@ -31,7 +32,7 @@ class Subspace {
   const Model& shadow() const { return *shadow_; }
   // Columns are the directions, for rows as BlockScorer keeps them: centred, and scaled where the noise is shared.
   template <class T>
-  const cpu::Panel<T>& basis() const;
+  const cpu::Panel<T>& basis() const;  // laid out when first asked for
   const double* direction(std::size_t r) const { return directions_->direction(r); }
   // What bounds are made of, but for the row's own numbers; `epsilon` is the rounding unit of the products.
   template <class T>
@@ -65,8 +66,15 @@ class Subspace {
   std::vector<double> mean_lengths_, loading_lengths_;  // (K), in all features
   Rounded<float> rounded_f32_;
   Rounded<double> rounded_f64_;
-  cpu::Panel<float> basis_f32_;
-  cpu::Panel<double> basis_f64_;
+  template <class T>
+  struct Basis {
+    std::once_flag once;
+    cpu::Panel<T> panel;
+  };
+  template <class T>
+  const cpu::Panel<T>& lay_out(Basis<T>& basis) const;
+  mutable Basis<float> basis_f32_;
+  mutable Basis<double> basis_f64_;
 };
 
 }  // namespace mfa

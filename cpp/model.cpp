@@ -4,24 +4,11 @@
 #include <cmath>
 #include <limits>
 
+#include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "subspace.hpp"
 
 namespace mfa {
-namespace {
-
-// Lower Cholesky factor of a positive definite matrix (n, n) in place; M = I + B B^T is one whatever B is.
-void factorize_in_place(std::size_t n, double* m) {
-  for (std::size_t j = 0; j < n; ++j) {
-    for (std::size_t k = 0; k < j; ++k)
-      for (std::size_t i = j; i < n; ++i) m[i * n + j] -= m[i * n + k] * m[j * n + k];
-    const double pivot = std::sqrt(m[j * n + j]);
-    for (std::size_t i = j; i < n; ++i) m[i * n + j] /= pivot;
-    for (std::size_t i = 0; i < j; ++i) m[i * n + j] = 0.0;
-  }
-}
-
-}  // namespace
 
 Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, std::size_t n_threads)
     : n_components_(p.n_components), n_factors_(p.n_factors), n_features_(p.n_features), loops_(loops),
@@ -178,7 +165,9 @@ void Model::factorize() {
         for (std::size_t m = 0; m < l; ++m) cholesky[l * n + m] = cholesky[m * n + l] = product(l, m);
         diagonal[l] = cholesky[l * n + l] = product(l, l) + 1.0;
       }
-      factorize_in_place(n, cholesky);
+      // I and a product: positive definite, unless it is not finite.
+      if (!core::cholesky(n, cholesky)) std::fill_n(cholesky, n * n, std::numeric_limits<double>::quiet_NaN());
+      for (std::size_t l = 0; l < n; ++l) std::fill(cholesky + l * n + l + 1, cholesky + (l + 1) * n, 0.0);
       double log_det_m = 0.0;
       for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
       log_normalizers_[k] = core::log_normalizer(log_weights_[k], d, log_det_m, sum_log_noise);

@@ -73,15 +73,7 @@ class ActiveRows {
   std::size_t index(std::size_t i) const { return index_[i]; }  // where it stands among all samples
   T* row(std::size_t i) { return data_.data() + i * source_.n_features; }
 
-  Rows view() const {
-    Rows rows = source_;
-    rows.data = data_.data();
-    rows.type = std::is_same_v<T, float> ? ElementType::f32 : ElementType::f64;
-    rows.n_rows = index_.size();
-    rows.row_stride = static_cast<std::ptrdiff_t>(source_.n_features * sizeof(T));
-    rows.column_stride = sizeof(T);
-    return rows;
-  }
+  Rows view() const { return rows_in_line(data_.data(), index_.size(), source_.n_features); }
 
   // x <- clip(x - a g), and beyond that point by the overshoot; `norm` is |g|. Returns the a that was taken.
   double step(std::size_t i, double a, const double* gradient, double norm) {

@@ -81,15 +81,20 @@ void BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count
 
 template <class T>
 std::size_t BlockScorer<T>::center(std::size_t first, std::size_t count) {
-  const std::size_t d = model_.n_features();
   for (std::size_t r = 0; r < count; ++r) {
-    if (r + 1 < count) prefetch_row(rows_, first_ + first + r + 1, 0, d);
-    const T* x = read_row(rows_, first_ + first + r, 0, d, read_buffers_.data());
-    T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + r * d;
-    norms_[first + r] = loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + r * d, squares);
+    if (r + 1 < count) prefetch_row(rows_, first_ + first + r + 1, 0, model_.n_features());
+    norms_[first + r] = center_row(first + r, r);
     if (!std::isfinite(norms_[first + r])) return r;
   }
   return count;
+}
+
+template <class T>
+double BlockScorer<T>::center_row(std::size_t i, std::size_t r) {
+  const std::size_t d = model_.n_features();
+  const T* x = read_row(rows_, first_ + i, 0, d, read_buffers_.data());
+  T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + r * d;
+  return loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + r * d, squares);
 }
 
 template <class T>
@@ -144,14 +149,9 @@ void BlockScorer<T>::multiply(const std::size_t* rows, std::size_t count, std::s
 // The tile holds other rows by now: they are centred again.
 template <class T>
 void BlockScorer<T>::multiply_some() {
-  const std::size_t d = model_.n_features();
   for (std::size_t first = 0; first < dense_rows_.size(); first += tile_) {
     const std::size_t count = std::min(tile_, dense_rows_.size() - first);
-    for (std::size_t r = 0; r < count; ++r) {
-      const T* x = read_row(rows_, first_ + dense_rows_[first + r], 0, d, read_buffers_.data());
-      T* squares = squares_.data() == nullptr ? nullptr : squares_.data() + r * d;
-      loops_.center(x, model_.center<T>(), model_.scale<T>(), d, centered_.data() + r * d, squares);
-    }
+    for (std::size_t r = 0; r < count; ++r) center_row(dense_rows_[first + r], r);
     multiply(dense_rows_.data() + first, count, first);
   }
 }
@@ -316,9 +316,7 @@ void BlockScorer<T>::score_in_double(const Score& score) {
     }
     for (std::size_t r = 0; r < members.size(); ++r)
       std::copy_n(read_row(rows_, first_ + members[r], 0, d, read_buffers_.data()), d, wider_rows_.data() + r * d);
-    wider_->load({wider_rows_.data(), ElementType::f32, members.size(), d, static_cast<std::ptrdiff_t>(d * sizeof(float)),
-                  sizeof(float)},
-                 0, members.size());
+    wider_->load(rows_in_line(wider_rows_.data(), members.size(), d), 0, members.size());
     score(*wider_);
     for (std::size_t r = 0; r < members.size(); ++r) {
       const std::size_t i = members[r];

@@ -100,6 +100,7 @@ class BlockScorer {
 
   // Rows go through matrix products in tiles that stay in the second-level cache.
   std::size_t center(std::size_t first, std::size_t count);  // returns how many are finite
+  double center_row(std::size_t i, std::size_t r);           // row i, as the tile's row r; returns |x|^2
   template <class Visit>
   BadRow for_each_tile(const Visit& visit);  // visit(first, count), of centred rows
 
@@ -185,21 +186,35 @@ class BlockScorer {
   std::vector<double> scratch_;
 };
 
-// Calls worker(first, count), which returns a BadRow, for every block of rows; each thread has a worker of its own from
-// make_worker(rows it must be able to take at once).
+// parallel_for with a worker that returns a BadRow: one of them, if there is any.
 template <class MakeWorker>
-BadRow for_each_block(std::size_t n_rows, const Execution& execution, const MakeWorker& make_worker) {
-  const std::size_t height = std::min(block_rows(n_rows, execution.n_threads), n_rows);
-  if (n_rows == 0) return {};
+BadRow for_each_task(std::size_t n_tasks, const Execution& execution, const MakeWorker& make_worker) {
   constexpr std::size_t none = static_cast<std::size_t>(-1);
   std::atomic<std::size_t> bad_row{none};
-  parallel_for((n_rows + height - 1) / height, execution, [&] {
-    return [&, worker = make_worker(height)](std::size_t block) mutable {
-      const std::size_t first = block * height;
-      if (const BadRow bad = worker(first, std::min(height, n_rows - first))) bad_row = *bad;
+  parallel_for(n_tasks, execution, [&] {
+    return [&, worker = make_worker()](std::size_t task) mutable {
+      if (const BadRow bad = worker(task)) bad_row = *bad;
     };
   });
   return bad_row == none ? BadRow{} : BadRow{bad_row};
+}
+
+// Calls worker(first, count), which returns a BadRow, for every so many rows; each thread has a worker of its own.
+template <class MakeWorker>
+BadRow for_each_block_of(std::size_t height, std::size_t n_rows, const Execution& execution, const MakeWorker& make_worker) {
+  return for_each_task((n_rows + height - 1) / height, execution, [&] {
+    return [&, worker = make_worker()](std::size_t block) mutable {
+      const std::size_t first = block * height;
+      return worker(first, std::min(height, n_rows - first));
+    };
+  });
+}
+// The same with as many rows as suit, which make_worker is told.
+template <class MakeWorker>
+BadRow for_each_block(std::size_t n_rows, const Execution& execution, const MakeWorker& make_worker) {
+  if (n_rows == 0) return {};
+  const std::size_t height = std::min(block_rows(n_rows, execution.n_threads), n_rows);
+  return for_each_block_of(height, n_rows, execution, [&] { return make_worker(height); });
 }
 
 // Calls visit(scorer, first, count), which returns a BadRow, for every block of rows, which the scorer has loaded.

@@ -85,17 +85,13 @@ std::vector<BlockRange> split(const Patterns& patterns);
 template <class Visit>
 BadRow score_ranges(const Model& model, const Rows& rows, std::span<const BlockRange> ranges, const Execution& execution,
                     const Visit& visit) {
-  constexpr std::size_t none = static_cast<std::size_t>(-1);
-  std::atomic<std::size_t> bad_row{none};
-  parallel_for(ranges.size(), execution, [&] {
-    return [&, block = MarginalBlock(model)](std::size_t task) mutable {
+  return for_each_task(ranges.size(), execution, [&] {
+    return [&, block = MarginalBlock(model)](std::size_t task) mutable -> BadRow {
       const BlockRange& range = ranges[task];
-      BadRow bad = block.score(rows, range.members, range.count);
-      if (!bad) bad = visit(block, range, task);
-      if (bad) bad_row = *bad;
+      if (const BadRow bad = block.score(rows, range.members, range.count)) return bad;
+      return visit(block, range, task);
     };
   });
-  return bad_row == none ? BadRow{} : BadRow{bad_row};
 }
 
 }  // namespace mfa::cpu

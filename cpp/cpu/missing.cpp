@@ -10,9 +10,6 @@
 namespace mfa::cpu {
 namespace {
 
-// Components that are less likely change neither mean nor variance in double.
-constexpr double negligible_responsibility = 1e-16;
-
 double log_sum(const MarginalBlock& block, std::size_t i) {
   core::LogSumExp sum;
   for (const std::size_t k : block.components()) sum.add(block.values(i)[k]);

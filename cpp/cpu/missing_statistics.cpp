@@ -9,10 +9,6 @@
 namespace mfa::cpu {
 namespace {
 
-// As for complete rows: what adds nothing in double, and features whose sums stay in the second-level cache.
-constexpr double negligible_responsibility = 1e-16;
-constexpr std::size_t slab_features = 1024;
-
 // What a block of rows of one pattern contributes to one component.
 struct Share {
   std::size_t component;

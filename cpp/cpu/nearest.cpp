@@ -118,14 +118,7 @@ class Nearest {
     const auto score = [&]() -> BadRow {
       if (pending_.empty()) return {};
       for (std::size_t p = 0; p < pending_.size(); ++p) move(pending_[p], moved_.data() + p * d_);
-      Rows view;
-      view.data = moved_.data();
-      view.type = std::is_same_v<T, float> ? ElementType::f32 : ElementType::f64;
-      view.n_rows = pending_.size();
-      view.n_features = d_;
-      view.row_stride = static_cast<std::ptrdiff_t>(d_ * sizeof(T));
-      view.column_stride = sizeof(T);
-      scorer_.load(view, 0, pending_.size());
+      scorer_.load(rows_in_line(moved_.data(), pending_.size(), d_), 0, pending_.size());
       return scorer_.score_groups(groups_, score_tolerance<double>);
     };
     // A surface that is so far away that the scores there are out of range is as good as none.
@@ -220,17 +213,13 @@ BadRow search_rows(const Model& model, const Source& source, const Panel<double>
       problem.component_priors[static_cast<std::size_t>(k)] = log_priors[g];
   }
   height = std::min(height, rows.n_rows);
-  constexpr std::size_t none = static_cast<std::size_t>(-1);
-  std::atomic<std::size_t> bad_row{none};
-  parallel_for((rows.n_rows + height - 1) / height, execution, [&] {
-    auto worker = std::make_unique<Nearest<T, Frame>>(model, problem, panel, rows, groups, log_priors, options, out,
+  return for_each_block_of(height, rows.n_rows, execution, [&] {
+    auto search = std::make_unique<Nearest<T, Frame>>(model, problem, panel, rows, groups, log_priors, options, out,
                                                       pairs, certificates, height);
-    return [&, worker = std::move(worker)](std::size_t block) {
-      const std::size_t first = block * height;
-      if (const BadRow bad = worker->attack(first, std::min(height, rows.n_rows - first), labels)) bad_row = *bad;
+    return [&, search = std::move(search)](std::size_t first, std::size_t count) {
+      return search->attack(first, count, labels);
     };
   });
-  return bad_row == none ? BadRow{} : BadRow{bad_row};
 }
 
 }  // namespace

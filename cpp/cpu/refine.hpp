@@ -33,8 +33,7 @@ void refine_factors(const TypedLoops<T>& loops, const T* const* x, std::size_t r
     for (std::size_t r = 0; r < rows; ++r) {
       if (settled[r]) continue;
       const double taken_off = core::complete_residual_form(n, component.cholesky, z + r * n, gradient + r * n);
-      const double rest = q[r] - taken_off;
-      mahalanobis[r] = rest < 0.0 ? 0.0 : rest;  // not a number stays what it is
+      mahalanobis[r] = core::distance_of_difference(q[r] - taken_off);
       settled[r] = taken_off <= largest_correction * mahalanobis[r];
     }
   }

@@ -19,6 +19,13 @@ struct Rows {
   std::ptrdiff_t column_stride = 0;  // bytes
 };
 
+// Rows (n, d) in memory of our own.
+template <class T>
+Rows rows_in_line(const T* data, std::size_t n, std::size_t d) {
+  return {data, sizeof(T) == sizeof(float) ? ElementType::f32 : ElementType::f64, n, d,
+          static_cast<std::ptrdiff_t>(d * sizeof(T)), sizeof(T)};
+}
+
 // Elements [first, first + count) of a row: where they lie if they are of type T and in a line, else converted into the
 // buffer (count). float is for rows of float, double for all.
 template <class T>

@@ -13,6 +13,9 @@
 
 namespace mfa::cpu {
 
+// Responsibilities below it add nothing to a sum in double.
+inline constexpr double negligible_responsibility = 1e-16;
+
 // Outputs of reduce; null for what is not wanted. n samples, G groups.
 template <class T>
 struct Reduced {

@@ -10,12 +10,6 @@
 namespace mfa::cpu {
 namespace {
 
-// Responsibilities below it add nothing to a sum in double.
-constexpr double negligible_responsibility = 1e-16;
-// Features that one task adds up: the sums of a slab stay in the second-level cache, and rows, which lie anywhere, are
-// gone to few times.
-constexpr std::size_t slab_features = 1024;
-
 // The samples of one component: rows, responsibilities (times weights) and factors, in the order of the rows.
 struct Members {
   std::vector<std::size_t> rows;

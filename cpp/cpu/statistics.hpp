@@ -8,6 +8,10 @@
 
 namespace mfa::cpu {
 
+// Features that one task adds up: the sums of a slab stay in the second-level cache, and rows, which lie anywhere, are
+// gone to few times.
+inline constexpr std::size_t slab_features = 1024;
+
 // Sums over the samples, with responsibilities g, times the samples' weights if they have any, and r = x - mu about the
 // current means. To be set to zero by the caller, who may go on adding: every number is summed in the order of the rows, so
 // that samples in several calls give the same bits as in one.

@@ -122,6 +122,12 @@ class _NumpyArrays:
 HOST: Arrays = _NumpyArrays()
 
 
+def tensor_as_numpy(tensor: Any) -> NDArray[Any]:
+    """Return a torch tensor in host memory as a NumPy array: bfloat16, which NumPy lacks, as float32."""
+    known = tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+    return np.asarray(known.detach().numpy())
+
+
 class TorchArrays:
     """torch tensors on a CUDA device."""
 
@@ -192,8 +198,7 @@ class TorchArrays:
         return pinned.to(self._device, non_blocking=True)
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        known = array.float() if array.dtype == self._torch.bfloat16 else array
-        return np.asarray(known.detach().cpu().numpy())
+        return tensor_as_numpy(array.cpu())
 
     def softmax(self, scores: Any) -> Any:
         return self._torch.softmax(scores, 1)

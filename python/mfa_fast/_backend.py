@@ -13,7 +13,7 @@ from sklearn.utils import assert_all_finite, check_random_state, check_scalar
 from sklearn.utils.validation import check_array, validate_data
 
 from mfa_fast import _array_api
-from mfa_fast._array_libraries import HOST, Arrays, CudaArrays
+from mfa_fast._array_libraries import HOST, Arrays, CudaArrays, tensor_as_numpy
 from mfa_fast._cuda_extension import KERNEL_DTYPES, CudaUnavailableError
 from mfa_fast._devices import arrays_of, check_device, requested_arrays, require_kernels
 from mfa_fast._late_errors import LateCheck
@@ -126,7 +126,7 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
 
         if isinstance(X, torch.Tensor):
             try:
-                return X.detach().numpy(), torch.from_numpy
+                return tensor_as_numpy(X), torch.from_numpy
             except (RuntimeError, TypeError) as error:
                 msg = f"X must be a dense torch tensor of a dtype that NumPy has, got {X.dtype}, {X.layout} ({error})."
                 raise TypeError(msg) from error
@@ -219,7 +219,8 @@ def as_output(out: Any, shape: tuple[int, int], dtype: Any, device: Any) -> Samp
         if not isinstance(data, np.ndarray):
             msg = f"out must be an array of NumPy, torch or CuPy, got {type(out).__name__}."
             raise TypeError(msg)
-        target, name = Samples(data, wrap, device=requested_arrays(where)), data.dtype.name
+        # Of `out` itself: the data of one that NumPy cannot hold are a copy.
+        target, name = Samples(data, wrap, device=requested_arrays(where)), str(out.dtype).rpartition(".")[2]
         fits = data.flags.c_contiguous and data.flags.writeable and data.dtype.isnative
     if tuple(target.data.shape) != shape or name not in ("float32", "float64") or not fits:
         got = f"{name}, shape {tuple(out.shape)}"

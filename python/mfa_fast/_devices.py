@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mfa_fast._array_api import as_numpy
-from mfa_fast._array_libraries import CudaArrays, CupyArrays, TorchArrays
+from mfa_fast._array_libraries import CudaArrays, CupyArrays, TorchArrays, tensor_as_numpy
 from mfa_fast._cuda_extension import CudaUnavailableError, require_build
 
 DEVICES = ("cpu", "cuda")
@@ -106,4 +106,4 @@ def to_host(array: Any, name: str = "X") -> Any:
     arrays = arrays_of(array)
     if arrays is not None:
         return arrays.to_host(array)
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else as_numpy(array, name)
+    return tensor_as_numpy(array.cpu()) if hasattr(array, "detach") else as_numpy(array, name)

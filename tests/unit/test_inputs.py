@@ -190,6 +190,30 @@ def test_torch_in_torch_out(dtype):
         assert np.array_equal(value.numpy(), function(data))
 
 
+def test_bfloat16_is_taken_as_float32():
+    torch = pytest.importorskip("torch")
+    X, y, weights = torch.from_numpy(_data()).bfloat16(), torch.arange(300) % 2, torch.linspace(1, 2, 300).bfloat16()
+    plain = X.float().numpy()
+    for value, expected in [
+        (_model().reconstruct(X), _model().reconstruct(plain)),
+        (_classifier().predict_proba(X), _classifier().predict_proba(plain)),
+        (attacks.ld_grad(_classifier(), X).X_adv, attacks.ld_grad(_classifier(), plain).X_adv),
+    ]:
+        assert value.dtype == torch.float32
+        assert np.array_equal(value.numpy(), expected)
+    fitted, expected = (
+        MFAClassifier(2, 1, random_state=0, tol=1e-1).fit(data, labels, weights.float().numpy())
+        for data, labels in ((X, y.bfloat16()), (plain, y.numpy()))
+    )
+    assert np.array_equal(fitted.mixtures_[0].means_, expected.mixtures_[0].means_)
+    weighted, expected = (
+        MFA(2, 1, random_state=0, tol=1e-1).fit(plain, sample_weight=w) for w in (weights, weights.float())
+    )
+    assert np.array_equal(weighted.means_, expected.means_)
+    with pytest.raises(ValueError, match=r"out must be .* got bfloat16"):
+        _model().sample(5, out=torch.empty((5, D), dtype=torch.bfloat16))
+
+
 def test_torch_views_and_gradients():
     torch = pytest.importorskip("torch")
     X = _data()

@@ -33,6 +33,8 @@ class Samples:
     wrap: Callable[[Any], Any]
     # Index of the first row, where they are a part of what the caller gave.
     first: int = 0
+    # Their rows in what the caller gave, where they were chosen from among them.
+    rows: NDArray[np.int64] | None = None
     # Where the kernels run; None is the CPU.
     device: CudaArrays | None = None
     # What holds the data, and is to hold the results.
@@ -59,6 +61,10 @@ class Samples:
     def __len__(self) -> int:
         """Return the number of samples."""
         return int(self.data.shape[0])
+
+    def row_number(self, row: int) -> int:
+        """Return which row of what the caller gave one is."""
+        return self.first + row if self.rows is None else int(self.rows[self.first + row])
 
     def entries(self, row: int) -> Array:
         """Return one row (1, d), of what has to be finite."""
@@ -88,7 +94,7 @@ class Samples:
 
     def take(self, rows: Any) -> Samples:
         """Return the samples in the rows of a NumPy index or mask."""
-        return replace(self, data=self.data[rows if self.on_host else self.arrays.from_host(rows)], first=0)
+        return replace(self, data=self.data[rows if self.on_host else self.arrays.from_host(rows)], first=0, rows=None)
 
     def host_rows(self, rows: Any) -> Array:
         """Return the rows of a NumPy index, mask or slice as a NumPy array."""
@@ -245,24 +251,31 @@ def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
 
 
 def reject_not_finite(X: Array, estimator: Any = None) -> None:
-    """Raise scikit-learn's error if there is a number that is not finite."""
+    """Raise scikit-learn's error if there is a number that is not finite; NaN has been looked for before."""
     # Its first look is a sum, which infinities of both signs make a warning of.
     with np.errstate(invalid="ignore", over="ignore"):
         assert_all_finite(X, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
 
 
 def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> None:
-    """Raise scikit-learn's error for the row in which a kernel met a number that is not finite.
+    """Raise an error for the row in which a kernel met a number that is not finite.
 
     The kernels look at every number anyway, so no pass over the data is spent on it beforehand.
     """
     if row is None:
         return
     bad = samples.entries(row)
+    if np.isnan(bad).any():
+        # It begins with scikit-learn's words, which name its own estimators as the remedy.
+        msg = (
+            f"Input X contains NaN, in row {samples.row_number(row)}. With missing='marginal', MFA and MFAClassifier "
+            "are fitted to what is observed and score it; MFA.impute fills in what is missing; attacks take none."
+        )
+        raise ValueError(msg)
     reject_not_finite(bad, estimator)
     msg = (
-        f"row {samples.first + row} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that its "
-        f"log-density or its gradient is out of the range of {np.dtype(samples.dtype)}; scale the data"
+        f"row {samples.row_number(row)} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that "
+        f"its log-density or its gradient is out of the range of {np.dtype(samples.dtype)}; scale the data"
         f"{', or pass float64' if samples.dtype == np.float32 else ''}."
     )
     raise ValueError(msg)

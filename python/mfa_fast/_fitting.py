@@ -104,7 +104,7 @@ def samples_to_start_from(
     if sample_weight is not None:
         rows = np.flatnonzero(sample_weight)[rows]
         sample_weight = sample_weight[rows]
-    return completed(estimator, data.take(rows), sample_weight)
+    return completed(estimator, replace(data.take(rows), rows=rows), sample_weight)
 
 
 def completed(estimator: Any, samples: Samples, sample_weight: FloatArray | None) -> tuple[Samples, FloatArray | None]:

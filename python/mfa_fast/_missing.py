@@ -51,6 +51,7 @@ class IncompleteSamples(Samples):
             samples.data,
             samples.wrap,
             samples.first,
+            samples.rows,
             complete=np.flatnonzero(pattern == 0),
             incomplete=incomplete,
             starts=np.append(begins, len(incomplete)).astype(np.int64),

@@ -403,10 +403,13 @@ def test_tags_say_whether_nan_is_taken(estimator):
 @pytest.mark.parametrize("method", ["score_samples", "predict", "weighted_log_prob", "reconstruct", "e_step"])
 def test_nan_is_an_error_unless_asked_for(method):
     p, X = _problem()
-    with pytest.raises(ValueError, match="Input X contains NaN"):
+    X[np.arange(len(X)) != 5] = 0.0
+    words = r"Input X contains NaN, in row 5\. With missing='marginal', MFA .* MFA\.impute"
+    with pytest.raises(ValueError, match=words):
         getattr(MFA.from_parameters(*p), method)(X)
-    with pytest.raises(ValueError, match="Input X contains NaN"):
-        MFA(2, 1).fit(X)
+    for weights in (None, np.arange(len(X))):  # with weights, the first row is left out of the start
+        with pytest.raises(ValueError, match=words):
+            MFA(2, 1).fit(X, sample_weight=weights)
 
 
 @pytest.mark.parametrize("value", [None, "ignore", True])

@@ -388,6 +388,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return [m._parameters() for m in self.mixtures_]
 
     def _scorer(self, data: Samples | Stream | None = None) -> Scorer:
+        # Here, since all that go by the rule ask for it: it may have been set since the fit.
+        check_option("rule", self.rule, ("max", "sum"))
         return scorer_of(self, self._parameters(), None if data is None else data.device)
 
     def _samples(self, X: Any) -> Samples:

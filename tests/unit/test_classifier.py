@@ -5,7 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from mfa_fast import MFA, MFAClassifier, attacks
 from tolerances import LOG_DENSITY, relative_error
 
 D = 6
@@ -66,6 +66,16 @@ def test_decision_function_of_three_classes_is_their_scores(rule):
     value = model.decision_function(X)
     assert value.shape == (len(X), 3)
     assert np.array_equal(np.argmax(value, axis=1), np.argmax(expected, axis=1))
+
+
+def test_a_rule_that_is_set_later_is_checked_where_it_is_read():
+    model, mixtures = _classifier()
+    X, y = _data(mixtures)
+    model.set_params(rule="Max")
+    attack = [lambda X, f=f: f(model, X, y) for f in (attacks.ld_grad, attacks.nearest)]
+    for call in (model.predict, model.predict_proba, model.class_log_likelihood, *attack):
+        with pytest.raises(ValueError, match="rule must be one of 'max', 'sum'; got 'Max'"):
+            call(X)
 
 
 def test_class_log_likelihood_has_no_prior_in_it():

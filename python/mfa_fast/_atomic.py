@@ -29,7 +29,7 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
 
 
 def all_or_nothing(method: _Method) -> _Method:
-    """Decorate a method after whose errors the estimator is to be as it was; it is one frame further down."""
+    """Decorate a method after whose errors the estimator is to be as it was."""
 
     @wraps(method)
     def call(estimator: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ _SINGLE = 1.5
 # Numbers whose last digit is worth more than this share of the noise's standard deviation tell little of the noise: at
 # a tenth, rounding adds a thousandth to the variance.
 _RESOLVED = 0.1
+
+# Modules whose lines no warning is to show: these, and scikit-learn's wrapper of fits that take callbacks.
+_NOT_THE_CALLERS = (f"{__package__}.", "sklearn.callback.")
 
 # What a warning begins with: of which model of several it is.
 _whose: ContextVar[str] = ContextVar("whose", default="")
@@ -127,16 +131,19 @@ def find_faults(
     return faults
 
 
-def warn_of_faults(faults: Mapping[str, Fault], stacklevel: int, known: Mapping[str, Fault] | None = None) -> None:
+def warn_of_faults(faults: Mapping[str, Fault], known: Mapping[str, Fault] | None = None) -> None:
     """Warn of faults, once per kind: of those that some component did not have before, if known is what was then."""
     for kind, fault in faults.items():
         if not known or kind not in known or (fault.components & ~known[kind].components).any():
-            warn(fault.text, stacklevel + 1)
+            warn(fault.text)
 
 
-def warn(text: str, stacklevel: int) -> None:
-    """Warn of what EM has come to; within `naming`, of which model."""
-    warnings.warn(f"{_whose.get()}{text}", ConvergenceWarning, stacklevel=stacklevel + 1)
+def warn(text: str) -> None:
+    """Warn of what EM has come to, at the line that called this package; within `naming`, of which model."""
+    stacklevel, frame = 1, sys._getframe()
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(_NOT_THE_CALLERS):
+        stacklevel, frame = stacklevel + 1, frame.f_back
+    warnings.warn(f"{_whose.get()}{text}", ConvergenceWarning, stacklevel=stacklevel)
 
 
 @contextmanager

@@ -262,8 +262,7 @@ def _reseed(
         raise ValueError(msg)
     warn(
         f"component(s) {', '.join(map(str, empty))} had lost all samples and were moved to the worst explained ones; "
-        "fewer components (n_components), or another init_params, may suit the data better.",
-        stacklevel=4,
+        "fewer components (n_components), or another init_params, may suit the data better."
     )
     fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics.sums())), noise)
     heaviest = int(np.argmax(fitted.weights))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any, TypeVar, cast
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -18,13 +17,8 @@ except ImportError:
         """Nothing: this scikit-learn has no callbacks, and so estimators have no `set_callbacks`."""
 
     def _with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a method that does the same, one frame further down, where warnings then are in either case."""
-
-        @wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return method(*args, **kwargs)
-
-        return call
+        """Return the method as it is."""
+        return method
 
 
 __all__ = ["CallbackSupportMixin", "Task", "with_callbacks"]

@@ -88,8 +88,7 @@ def _place(
     """
     warn(
         f"component(s) {', '.join(map(str, forgotten))} had lost all samples and were moved to the worst explained "
-        "ones of the batch; larger batches, or fewer components (n_components), may suit the data better.",
-        stacklevel=4,
+        "ones of the batch; larger batches, or fewer components (n_components), may suit the data better."
     )
     heaviest = int(np.argmax(sums.counts))
     alone = Sums(*(a[heaviest : heaviest + 1] for a in sums.sums()))

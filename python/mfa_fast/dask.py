@@ -138,7 +138,7 @@ def fit(
         return Task(None, model, X, y, {})  # callbacks are for fits here
 
     if isinstance(model, MFA):
-        model._warn_of(fit_mixture(model, X, spans, workers, init_rows, begin), stacklevel=3)
+        model._warn_of(fit_mixture(model, X, spans, workers, init_rows, begin))
         return model
 
     forget_features(model, d)
@@ -152,8 +152,7 @@ def fit(
             counts[chosen, c].tolist(),
             np.empty((0, d), X.dtype),
         )
-        fitted = fit_mixture(mixture, rows, [spans[b] for b in chosen], workers, init_rows, begin)
-        mixture._warn_of(fitted, stacklevel=5)
+        mixture._warn_of(fit_mixture(mixture, rows, [spans[b] for b in chosen], workers, init_rows, begin))
 
     sizes = counts.sum(axis=0)
     model._fit(classes, sizes, sizes, fit_class, begin)

@@ -272,7 +272,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             ),
             begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
         )
-        self._warn_of(fitted, stacklevel=5)  # beyond what decorators make of this method
+        self._warn_of(fitted)
         return self
 
     def _fit(
@@ -415,7 +415,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.n_steps_: int = n_steps + 1
         self.n_samples_seen_ = getattr(self, "n_samples_seen_", 0) + n_samples
         self.lower_bound_ = statistics.mean_log_likelihood
-        warn_of_faults(self._faults(new), stacklevel=3, known=known)
+        warn_of_faults(self._faults(new), known=known)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -524,15 +524,14 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self._set_parameters(round_parameters(new, self.means_.dtype))
         return self
 
-    def _warn_of(self, fitted: Parameters, stacklevel: int) -> None:
+    def _warn_of(self, fitted: Parameters) -> None:
         """Warn of a fit that has not come to rest, and of components that tell nothing."""
         if not self.converged_ and self.n_iter_ == self.max_iter:
             warn(
                 f"EM did not converge in max_iter={self.max_iter} iterations (tol={self.tol:g}): raise max_iter or "
-                "tol, or try another init_params.",
-                stacklevel=stacklevel,
+                "tol, or try another init_params."
             )
-        warn_of_faults(self._faults(fitted), stacklevel=stacklevel)
+        warn_of_faults(self._faults(fitted))
 
     def _faults(self, parameters: Parameters) -> dict[str, Fault]:
         parameters = parameters.astype(np.float64)

@@ -20,6 +20,11 @@ P = ref.random_parameters(3, 6, 2, noise_std=0.3)
 X = ref.random_samples(P, 400)
 Y = np.array(["no", "yes"])[(X[:, 0] > np.median(X[:, 0])).astype(int)]
 
+# Means one of which is far from all samples, and classes of which each has a sample far from the others.
+FAR = [np.zeros(6), np.full(6, 1e6)]
+APART = np.vstack([X, np.full((2, 6), 1e4)])
+APART_Y = np.arange(402) % 2
+
 # A model that takes more than ten iterations.
 SLOW = {"n_components": 3, "n_factors": 2, "init_params": "random", "random_state": 0, "tol": 1e-4}
 
@@ -43,10 +48,23 @@ print(MFAClassifier(random_state=0).fit(X, np.arange(60) % 2).score(X, np.arange
     assert float(lines[2]) == MFAClassifier(random_state=0).fit(data, y).score(data, y)
 
 
-def test_a_warning_names_the_line_that_called_fit():
-    with pytest.warns(ConvergenceWarning, match="max_iter=2") as record:
-        MFA(**SLOW, max_iter=2).fit(X)
-    assert record[0].filename == __file__
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        ("max_iter=2", lambda: MFA(**SLOW, max_iter=2).fit(X)),
+        ("max_iter=2", lambda: MFA(**SLOW, max_iter=2).fit_predict(X)),
+        ("max_iter=2", lambda: MFAClassifier(**SLOW, max_iter=2).fit(X, Y)),
+        ("single sample", lambda: MFAClassifier(2, 1, random_state=0).partial_fit(APART, APART_Y, classes=[0, 1])),
+        ("lost all samples", lambda: MFA(2, means_init=FAR, random_state=0).fit(X)),
+        ("lost all samples", lambda: MFA(2, means_init=FAR, random_state=0).partial_fit(X)),
+    ],
+    ids=["fit", "fit_predict", "classifier's fit", "classifier's partial_fit", "EM", "stepwise EM"],
+)
+def test_a_warning_names_the_line_outside_the_library(words, call):
+    with pytest.warns(ConvergenceWarning) as record:
+        call()
+    assert any(words in str(warning.message) for warning in record)
+    assert {warning.filename for warning in record} == {__file__}
 
 
 callbacks = pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks (they came with 1.9)")

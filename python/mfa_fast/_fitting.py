@@ -52,10 +52,11 @@ def check_hyperparameters(estimator: Any) -> None:
         ("n_factors", 0),
         ("max_iter", 1),
         ("n_init", 1),
-        ("verbose", 0),
         ("verbose_interval", 1),
     ]:
         check_integer(name, getattr(estimator, name), least)
+    if not isinstance(estimator.verbose, (bool, np.bool_)):
+        check_integer("verbose", estimator.verbose, 0)
     for name in ("tied_noise", "warm_start", "screening"):
         check_flag(name, getattr(estimator, name))
     check_real("tol", estimator.tol, min_val=0.0)

@@ -82,8 +82,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Seed of the starts, and of `sample` where it is given none.
     warm_start : bool, default=False
         Whether `fit` goes on from the parameters of the last one.
-    verbose : int, default=0
-        1 prints the mean log-likelihood now and then, 2 also the time.
+    verbose : int or bool, default=0
+        1, or True, prints the mean log-likelihood now and then, 2 also the time.
     verbose_interval : int, default=10
         Number of iterations between two such lines.
     n_threads : int or None, default=None

@@ -268,6 +268,8 @@ def test_verbose_reports_progress(capsys):
     assert capsys.readouterr().out == ""
     quietly(starting_from(start, max_iter=5, verbose=2, verbose_interval=1), X)
     assert "5" in capsys.readouterr().out
+    quietly(starting_from(start, max_iter=5, verbose=True, verbose_interval=1), X)
+    assert "5" in capsys.readouterr().out
 
 
 def test_digits_of_mnist_end_no_lower_than_the_reference(mnist):

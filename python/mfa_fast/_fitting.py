@@ -185,5 +185,7 @@ def in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray 
     if weights is None:
         return None, n_samples
     n_weighted = int(np.count_nonzero(weights))
+    # By a power of two, which rounds nothing: of subnormal weights the mean has no reciprocal.
+    weights = np.ldexp(weights, -np.frexp(weights.max())[1])
     # The sum of those that remain, in whose last digits zeros between them do not show.
     return weights * (n_weighted / weights[weights > 0].sum()), n_weighted

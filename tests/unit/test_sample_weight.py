@@ -71,7 +71,7 @@ def test_ones_are_as_good_as_none():
     _assert_same(quietly(_estimator(start), X, sample_weight=np.ones(len(X))), quietly(_estimator(start), X), 0)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 0.3, 1e9])
+@pytest.mark.parametrize("scale", [1e-310, 1e-12, 0.3, 1e9])
 def test_only_ratios_matter_to_fit(scale):
     X, _, w = _problem()
     a, b = (quietly(MFA(3, 2, random_state=0, max_iter=5), X, sample_weight=w * s) for s in (1.0, scale))

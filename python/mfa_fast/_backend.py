@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
@@ -244,7 +245,7 @@ def require_host(device: CudaArrays | None, what: str) -> None:
 
 def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
     """Raise another library's error again, with the name of the argument in front unless it is there."""
-    if name in str(error):
+    if re.search(rf"\b{name}\b", str(error)):
         raise error
     msg = f"{name}: {error}"
     raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
@@ -311,4 +312,5 @@ def as_random_state(random_state: Any) -> np.random.RandomState:
     try:
         return check_random_state(random_state)
     except ValueError as error:
-        raise_named("random_state", error)
+        msg = f"random_state must be None, an integer in [0, 2**32) or a RandomState, got {random_state!r}."
+        raise ValueError(msg) from error

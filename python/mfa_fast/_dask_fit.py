@@ -75,7 +75,7 @@ def _count_block(labels: Array, start: int, stop: int) -> tuple[Array, NDArray[n
     try:
         return np.unique(check_labels(labels, stop - start), return_counts=True)
     except ValueError as error:
-        msg = f"labels {start} to {stop - 1} of y: {error}"
+        msg = f"rows {start} to {stop - 1}: {error}"
         raise ValueError(msg) from error
 
 

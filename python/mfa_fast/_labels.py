@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from mfa_fast._backend import Array, Samples
+from mfa_fast._backend import Array, Samples, raise_named
 from mfa_fast._devices import to_host
 from mfa_fast._diagnosis import naming
 
@@ -19,10 +19,14 @@ from mfa_fast._diagnosis import naming
 def check_labels(y: Any, n_samples: int) -> Array:
     """Return class labels (n_samples,)."""
     if y is None:
-        msg = "requires y to be passed, but the target y is None: pass the class labels."
+        msg = "MFAClassifier requires y to be passed, but the target y is None: pass the class labels."
         raise ValueError(msg)
     labels = column_or_1d(to_host(y, "y"), warn=True)
-    check_classification_targets(labels)
+    _check_types("y", labels)
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise_named("y", error)
     if len(labels) != n_samples:
         msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."
         raise ValueError(msg)
@@ -34,11 +38,24 @@ def check_classes(classes: Any) -> Array:
     if classes is None:
         msg = "classes must be passed in the first call of partial_fit: all labels that y will ever hold."
         raise ValueError(msg)
-    labels = np.unique(column_or_1d(classes))
+    labels = column_or_1d(classes)
+    _check_types("classes", labels)
+    labels = np.unique(labels)
     if len(labels) < 2:
         msg = f"classes must hold at least two classes, got {labels.tolist()}."
         raise ValueError(msg)
     return labels
+
+
+def _check_types(name: str, labels: Array) -> None:
+    """Refuse labels of several types, which have no order."""
+    types = {str if isinstance(label, str) else type(label) for label in labels} if labels.dtype == object else {str}
+    if len(types) > 1:
+        msg = (
+            f"{name} must hold labels of one type, got {', '.join(sorted(t.__name__ for t in types))}; make all of "
+            "them strings, or all of them numbers."
+        )
+        raise ValueError(msg)
 
 
 def class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:

@@ -48,6 +48,7 @@ def check_flag(name: str, value: Any) -> bool:
 
 def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None, ...] | None = None) -> FloatArray:
     """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
+    _check_given(name, value)
     try:
         # Its first look is a sum, which infinities of both signs make a warning of.
         with np.errstate(invalid="ignore", over="ignore"):
@@ -64,6 +65,13 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
         msg = f"{name} must have {wanted}, got shape {array.shape}."
         raise ValueError(msg)
     return np.array(array, dtype=np.float64, order="C")
+
+
+def _check_given(name: str, value: Any) -> None:
+    """Refuse None, of which NumPy makes NaN or an object."""
+    if value is None:
+        msg = f"{name} must be an array, got None."
+        raise TypeError(msg)
 
 
 def check_weights(weights: Any, n_components: int | None = None, name: str = "weights") -> FloatArray:
@@ -107,6 +115,7 @@ def check_noise_variance(
     noise_variance: Any, n_components: int, n_features: int, name: str = "noise_variance"
 ) -> FloatArray:
     """Return noise variances as (K, d), from a scalar, (d,), (K, 1) or (K, d)."""
+    _check_given(name, noise_variance)
     array = np.atleast_1d(to_host(noise_variance, name))
     checked = check_finite_array(name, array, array.ndim)
     try:
@@ -128,7 +137,13 @@ def check_parameters(weights: Any, means: Any, loadings: Any, noise_variance: An
     checked_means = check_finite_array("means", means, 2)
     n_components, n_features = checked_means.shape
     checked_loadings = check_finite_array("loadings", loadings, 3, (n_components, None, n_features))
-    check_factors(checked_loadings.shape[1], n_features)
+    n_factors = checked_loadings.shape[1]
+    if n_factors >= n_features:
+        msg = (
+            f"loadings must have fewer factors than features, got shape {checked_loadings.shape} (n_components, "
+            "n_factors, n_features); use fewer factors (0 is allowed)."
+        )
+        raise ValueError(msg)
     return Parameters(
         check_weights(weights, n_components),
         checked_means,

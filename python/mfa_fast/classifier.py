@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, Literal, Self
 
@@ -340,6 +340,9 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         >>> MFAClassifier.from_mixtures([left, right], classes=["left", "right"]).predict([[0.3, 5.0]])
         array(['right'], dtype='<U5')
         """
+        if not isinstance(mixtures, Iterable):
+            msg = f"mixtures must be a list of fitted MFA, one for each class, got {type(mixtures).__name__}."
+            raise TypeError(msg)
         models = list(mixtures)
         if len(models) < 2:
             msg = f"mixtures must hold two or more, got {len(models)}."
@@ -403,6 +406,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         log_priors : ndarray of shape (n_classes,)
         """
+        check_is_fitted(self)
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(self.priors_, dtype=np.float64))
 

@@ -267,7 +267,7 @@ def test_errors_of_a_classifier_name_the_class_or_the_rows(client):
         mfa_dask.fit(MFAClassifier(), blocks, y[:-1])
     with pytest.raises(ValueError, match="at least two classes"):
         mfa_dask.fit(MFAClassifier(), blocks, np.zeros(900))
-    with pytest.raises(ValueError, match="labels 300 to 599 of y: Unknown label type: continuous"):
+    with pytest.raises(ValueError, match="rows 300 to 599: y: Unknown label type: continuous"):
         mfa_dask.fit(MFAClassifier(), blocks, np.where(np.arange(900) == 400, 0.5, 1.0))
     with pytest.raises(ValueError, match="rule"):
         mfa_dask.fit(MFAClassifier(rule="best"), blocks, y)

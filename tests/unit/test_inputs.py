@@ -298,12 +298,20 @@ def test_bad_x_for_fit(bad):
         (np.ones((20, 2)), "y"),
         (None, "y"),
         (np.linspace(0, 1, 20), "y"),
+        (np.array(["a", 1] * 10, dtype=object), "y"),
+        (np.array([1, "a"] * 10, dtype=object), "y"),
     ],
-    ids=["one class", "too short", "NaN", "2-d", "None", "continuous"],
+    ids=["one class", "too short", "NaN", "2-d", "None", "continuous", "words and numbers", "numbers and words"],
 )
 def test_bad_labels(y, name):
-    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b|[Cc]lass|label"):
+    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
         MFAClassifier(1, 1).fit(_data(n=20), y)
+
+
+def test_bad_classes():
+    for classes in (None, [0], np.array([0, "a"], dtype=object)):
+        with pytest.raises(ValueError, match=r"classes must"):
+            MFAClassifier(1, 1).partial_fit(_data(n=20), np.arange(20) % 2, classes=classes)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +331,9 @@ def test_bad_labels(y, name):
         ({"max_iter": 0}, "max_iter"),
         ({"n_init": 0}, "n_init"),
         ({"init_params": "magic"}, "init_params"),
-        ({"random_state": "seed"}, "random_state"),
+        ({"random_state": "seed"}, "random_state must be .* got 'seed'"),
+        ({"random_state": -1}, "random_state must be .* got -1"),
+        ({"verbose": -1}, "verbose"),
         ({"n_threads": 1.5}, "n_threads"),
         ({"n_threads": 0}, "n_threads"),
         ({"n_threads": "all"}, "n_threads"),
@@ -392,6 +402,11 @@ def test_bad_classifier_parameters(priors, rule, name):
         ({"loadings": P.loadings[:2]}, "loadings"),
         ({"loadings": P.loadings * np.inf}, "loadings"),
         ({"loadings": P.loadings[0]}, "loadings"),
+        (
+            {"loadings": np.zeros((3, D, D))},
+            rf"loadings must have fewer factors than features, got shape \(3, {D}, {D}\)",
+        ),
+        *(({name: None}, f"{name} must be an array, got None") for name in P._asdict()),
     ],
 )
 def test_bad_parameters_of_a_model(change, name):
@@ -408,6 +423,8 @@ def test_mixtures_that_do_not_fit_together():
         MFAClassifier.from_mixtures([_model()])
     with pytest.raises((ValueError, TypeError), match="mixtures"):
         MFAClassifier.from_mixtures([_model(), "model"])
+    with pytest.raises(TypeError, match="mixtures must be a list of fitted MFA, one for each class, got MFA"):
+        MFAClassifier.from_mixtures(_model())
     with pytest.raises(ValueError, match="classes"):
         MFAClassifier.from_mixtures([_model(), _model()], classes=["a"])
     with pytest.raises(ValueError, match="classes"):
@@ -434,6 +451,11 @@ def test_unfitted_without_data(model, tmp_path):
         model.sample()
     with pytest.raises(NotFittedError):
         model.save(tmp_path / "model.safetensors")
+
+
+def test_unfitted_priors():
+    with pytest.raises(NotFittedError, match="MFAClassifier"):
+        MFAClassifier().log_priors()
 
 
 def test_unfitted_symmetric():

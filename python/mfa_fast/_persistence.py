@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mfa_fast._backend import Array
+from mfa_fast._files import whole_file
 
 _FORMAT = "1"
 _NAMES = ("weights", "means", "loadings", "noise_variance")
@@ -21,23 +22,19 @@ _FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_",
 
 
 def write(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
-    """Write a model whole or not at all: into a temporary file beside the target, which is then renamed."""
+    """Write a model whole or not at all."""
     target = os.fspath(path)
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         msg = f"there is no folder {folder!r} to write {os.path.basename(target)!r} into; make it first."
         raise FileNotFoundError(msg)
-    partial = f"{target}.{os.getpid()}.partial"
     metadata = {"format": _FORMAT, "kind": kind, "header": json.dumps(dict(header))}
     try:
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, metadata)
-        os.replace(partial, target)
-    except SafetensorError as error:
+        with whole_file(target) as scratch:
+            save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, scratch, metadata)
+    except (OSError, SafetensorError) as error:
         msg = f"{target!r} cannot be written: {error}"
         raise OSError(msg) from error
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
 
 
 def plain_parameters(estimator: Any) -> dict[str, Any]:

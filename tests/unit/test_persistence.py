@@ -1,5 +1,7 @@
 """Models on disk: safetensors, no pickle."""
 
+import os
+
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -78,6 +80,28 @@ def test_the_file_is_plain_safetensors(tmp_path):
         shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
     for shape in ((3,), (3, 5), (3, 2, 5)):
         assert shape in shapes
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_files_have_the_permissions_of_any_other(tmp_path):
+    path, plain = tmp_path / "model", tmp_path / "plain"
+    mask = os.umask(0o027)
+    try:
+        _mixture().save(path)
+        plain.touch()
+    finally:
+        os.umask(mask)
+    assert path.stat().st_mode == plain.stat().st_mode
+    path.chmod(0o664)
+    _mixture().save(path)
+    assert path.stat().st_mode & 0o777 == 0o664
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "model").mkdir()
+    with pytest.raises(OSError, match="model' cannot be written"):
+        _mixture().save(tmp_path / "model")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("kind", [MFA, MFAClassifier])

@@ -140,6 +140,18 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
     return _array_api.borrow(X) if _array_api.is_standard(X) else (X, identity)
 
 
+def _reject_masked(X: Any) -> None:
+    """Refuse an array with a mask, which the kernels would not see."""
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        floats = "X" if X.dtype.kind == "f" else "X.astype(float)"
+        msg = (
+            f"X must not be masked, got a masked array of shape {X.shape} with {np.sum(X.mask)} masked values: "
+            f"pass {floats}.filled(np.nan) to an estimator with missing='marginal', or X.data if the mask does not "
+            "matter."
+        )
+        raise ValueError(msg)
+
+
 def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_samples: int = 1) -> Samples:
     """Check samples as scikit-learn does, but leave dtypes as they are and finiteness to the kernels.
 
@@ -161,6 +173,7 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     arrays = arrays_of(X)
     if arrays is not None and device != "cpu":
         return _in_cuda_memory(X, arrays, estimator, reset, min_samples)
+    _reject_masked(X)
     host, wrap = _on_host(X) if arrays is None else (arrays.to_host(X), arrays.from_host)
     options: dict[str, Any] = {
         "dtype": "numeric",

@@ -254,7 +254,15 @@ BAD_X = {
     "datetime": lambda: np.zeros((4, D), dtype="datetime64[s]"),
     "sparse": lambda: scipy.sparse.csr_array(np.ones((4, D))),
     "None": lambda: None,
+    "masked": lambda: np.ma.masked_greater(_data(n=20), 0.5),
 }
+
+
+def test_masked_arrays_are_taken_if_nothing_is_masked():
+    X = np.ma.masked_array(_data(n=20), mask=False)
+    assert np.array_equal(_model().score_samples(X), _model().score_samples(X.data))
+    with pytest.raises(ValueError, match=r"X must not be masked, .* with 6 masked .* X\.filled\(np\.nan\)"):
+        _model().score_samples(np.ma.masked_array(X, mask=np.eye(*X.shape)))
 
 
 @pytest.mark.parametrize("method", SCORING)

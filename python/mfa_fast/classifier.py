@@ -34,6 +34,8 @@ from mfa_fast._validation import (
 )
 from mfa_fast.mixture import MFA
 
+__all__ = ["MFAClassifier"]
+
 
 class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """One mixture of factor analyzers per class, and Bayes' rule.
@@ -305,7 +307,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _fit_priors(self, counts: NDArray[np.generic]) -> FloatArray:
         if self.priors is None:
             return np.asarray(counts / counts.sum(), dtype=np.float64)
-        return check_priors(self.priors, len(counts))
+        return _check_priors(self.priors, len(counts))
 
     @classmethod
     def from_mixtures(
@@ -372,7 +374,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_option("rule", rule, ("max", "sum"))
         classifier.mixtures_ = models
         classifier.classes_ = labels
-        classifier.priors_ = check_priors("uniform" if priors is None else priors, len(models))
+        classifier.priors_ = _check_priors("uniform" if priors is None else priors, len(models))
         classifier.n_features_in_ = widths.pop()
         if hasattr(first, "feature_names_in_"):
             classifier.feature_names_in_ = first.feature_names_in_
@@ -742,7 +744,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return classifier
 
 
-def check_priors(priors: Any, n_classes: int) -> FloatArray:
+def _check_priors(priors: Any, n_classes: int) -> FloatArray:
     """Return priors (n_classes,) of "uniform" or an array."""
     if isinstance(priors, str):
         check_option("priors", priors, ("uniform",))

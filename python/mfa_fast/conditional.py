@@ -13,6 +13,8 @@ from mfa_fast._kernels import Parameters
 from mfa_fast._missing import IncompleteSamples
 from mfa_fast._validation import check_integer
 
+__all__ = ["Conditional"]
+
 
 @dataclass(frozen=True, eq=False)
 class Conditional:
@@ -62,7 +64,18 @@ class Conditional:
     _n_threads: int = field(repr=False)
 
     def component_mean(self, component: int) -> Any:
-        """Return the mean under one component alone, (n_samples, n_features); what is observed is as it was."""
+        """Return the mean under one component alone.
+
+        Parameters
+        ----------
+        component : int
+            Its index, from 0.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples, n_features)
+            What is observed is as it was.
+        """
         k = check_integer("component", component, 0, len(self._parameters.weights) - 1)
         data = self._samples.data
         factors = np.asarray(self.factors)[:, k]

@@ -44,6 +44,8 @@ from mfa_fast._validation import (
 )
 from mfa_fast.conditional import Conditional
 
+__all__ = ["MFA"]
+
 
 class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     """Mixture of factor analyzers.

@@ -54,6 +54,8 @@ def _complaints(validate, path, excused):
 def test_every_public_name_has_a_page(module):
     listed = _autosummaries((DOCS / "api" / "index.rst").read_text(encoding="utf-8"))
     missing = {name for name, _ in public_api.exports(module)} - listed.get(module, set())
+    if module != "mfa_fast":
+        missing -= set(mfa_fast.__all__)  # they are listed where they are imported from
     assert not missing, f"docs/api/index.rst lacks, of {module}: {', '.join(sorted(missing))}"
 
 
@@ -63,8 +65,9 @@ def _autosummaries(text):
     for line in text.splitlines():
         if match := re.fullmatch(r"\.\. currentmodule:: (\S+)", line):
             module = match[1]
-        elif match := re.fullmatch(r" {3}(\w+)", line):
-            listed.setdefault(module, set()).add(match[1])
+        elif match := re.fullmatch(r" {3}([\w.]+)", line):
+            owner, _, name = f"{module}.{match[1]}".rpartition(".")
+            listed.setdefault(owner, set()).add(name)
     return listed
 
 

@@ -17,7 +17,7 @@ from mfa_fast._diagnosis import warn
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import expectation_rows
 from mfa_fast._missing import IncompleteSamples, by_pattern
-from mfa_fast._statistics import Statistics, Sums, keep_worst, worst_rows
+from mfa_fast._statistics import Statistics, Sums, keep_worst, worst_rows, zero_sums
 from mfa_fast._streams import Stream
 
 # Noise is what factors leave of the squares. Of a smaller share of them rounding leaves few digits, and of the matrices
@@ -74,7 +74,7 @@ def e_step(
     If `marginal`, NaN is a missing value. Every number is summed in the order of the rows, so blocks show in none of
     them; but in rounding where values are missing, as rows are then taken by pattern, or where a device adds blocks up.
     """
-    sums = Sums.zeros(model.n_components, model.n_factors, model.n_features)
+    sums = zero_sums(model.n_components, model.n_factors, model.n_features)
     log_likelihood, n_samples = 0.0, 0
     worst: tuple[Array, FloatArray] | None = None
     for block in data.blocks(expectation_rows(model.n_components, model.n_factors, data.read_bytes)):
@@ -82,12 +82,14 @@ def e_step(
         found = by_pattern(block, n_threads) if marginal else block
         if isinstance(found, IncompleteSamples):
             log_likelihoods = np.empty(len(block))
-            found.add_expectation(model, sums.sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads)
+            found.add_expectation(
+                model, sums._sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads
+            )
             ranks = found.last_if_empty(log_likelihoods)
         else:
             ranks = log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
         # Components only gain samples: those that are empty at the end are so after every block.
-        n_empty = int(np.count_nonzero(sums.empty()))
+        n_empty = int(np.count_nonzero(sums._empty()))
         candidates = _worst(block, n_empty, ranks, shares)
         worst = (
             candidates
@@ -98,7 +100,7 @@ def e_step(
         n_samples += len(block)
     assert worst is not None
     return Statistics(
-        *sums.sums(),
+        *sums._sums(),
         log_likelihood=log_likelihood,
         weight=float(n_samples if sample_weight is None else sample_weight.sum()),
         worst_samples=worst[0],
@@ -117,12 +119,12 @@ def _add_expectation(
 ) -> Any:
     """Add to the sums, and return log p(x) of every sample, where the samples are."""
     if samples.device is not None:
-        return _cuda_kernels.expectation(model, samples, sums.sums(), sample_weight, screening)
+        return _cuda_kernels.expectation(model, samples, sums._sums(), sample_weight, screening)
     log_likelihoods = np.empty(len(samples))
     bad = _core.expectation(
         model,
         samples.data,
-        sums.sums(),
+        sums._sums(),
         log_likelihoods,
         sample_weight=sample_weight,
         screening=screening,
@@ -193,11 +195,11 @@ def assigned_sums(
     n_threads: int,
 ) -> Sums:
     """Return the sums over samples whose components and factors are taken as known."""
-    sums = Sums.zeros(means.shape[0], factors.shape[1], means.shape[1])
+    sums = zero_sums(means.shape[0], factors.shape[1], means.shape[1])
     if samples.device is not None:
-        _cuda_kernels.assigned(samples, means, labels, factors, sums.sums(), sample_weight)
+        _cuda_kernels.assigned(samples, means, labels, factors, sums._sums(), sample_weight)
         return sums
-    _core.assigned(samples.data, means, labels, factors, sums.sums(), sample_weight=sample_weight, n_threads=n_threads)
+    _core.assigned(samples.data, means, labels, factors, sums._sums(), sample_weight=sample_weight, n_threads=n_threads)
     return sums
 
 
@@ -232,7 +234,7 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
 
 def m_step(parameters: Parameters, statistics: Statistics, noise: NoiseModel) -> Parameters:
     """Return the parameters that follow from statistics taken at `parameters`."""
-    empty = statistics.empty()
+    empty = statistics._empty()
     return check_range(
         _reseed(parameters, statistics, empty, noise) if empty.any() else regress(parameters.means, statistics, noise)
     )
@@ -264,7 +266,7 @@ def _reseed(
         f"component(s) {', '.join(map(str, empty))} had lost all samples and were moved to the worst explained ones; "
         "fewer components (n_components), or another init_params, may suit the data better."
     )
-    fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics.sums())), noise)
+    fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics._sums())), noise)
     heaviest = int(np.argmax(fitted.weights))
     share = 1.0 / max(statistics.weight, len(parameters.weights))
 

@@ -29,25 +29,27 @@ class Sums:
     cross: FloatArray  # (K, L + 1, d)   sum g [z; 1] r^T
     squares: FloatArray  # (K, d)          sum g r * r
 
-    @classmethod
-    def zeros(cls, n_components: int, n_factors: int, n_features: int) -> Sums:
-        """Make empty ones, for a kernel to add to."""
-        K, L, d = n_components, n_factors, n_features
-        return Sums(
-            np.zeros(K),
-            np.zeros((K, L)),
-            np.zeros((K, L, L)),
-            np.zeros((K, L + 1, d)),
-            np.zeros((K, d)),
-        )
+    # Private, as all that users see is `Statistics`, which inherits them.
 
-    def sums(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    def _sums(self) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
         """Return the sums in the order in which the kernels take them."""
         return (self.counts, self.factor_sums, self.factor_moments, self.cross, self.squares)
 
-    def empty(self) -> Any:
+    def _empty(self) -> Any:
         """Tell of each component whether it has lost all its samples, as (K,)."""
         return self.counts < EMPTY_COUNT
+
+
+def zero_sums(n_components: int, n_factors: int, n_features: int) -> Sums:
+    """Make empty ones, for a kernel to add to."""
+    K, L, d = n_components, n_factors, n_features
+    return Sums(
+        np.zeros(K),
+        np.zeros((K, L)),
+        np.zeros((K, L, L)),
+        np.zeros((K, L + 1, d)),
+        np.zeros((K, d)),
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,7 +115,7 @@ class Statistics(Sums):
 
     def __post_init__(self) -> None:
         """Make the arrays read-only: what was sent somewhere stays what it was."""
-        for array in (*self.sums(), self.worst_samples, self.worst_log_likelihoods):
+        for array in (*self._sums(), self.worst_samples, self.worst_log_likelihoods):
             array.flags.writeable = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -129,7 +131,7 @@ class Statistics(Sums):
     @property
     def nbytes(self) -> int:
         """Size of the arrays in bytes: what is sent, but for some hundred bytes."""
-        return sum(array.nbytes for array in (*self.sums(), self.worst_samples, self.worst_log_likelihoods))
+        return sum(array.nbytes for array in (*self._sums(), self.worst_samples, self.worst_log_likelihoods))
 
     def __add__(self, other: Any) -> Statistics:
         """Return the statistics of both sets of samples.
@@ -147,14 +149,14 @@ class Statistics(Sums):
                 "ones: take both with e_step of the same model, before its m_step."
             )
             raise ValueError(msg)
-        sums = Sums(*(a + b for a, b in zip(self.sums(), other.sums(), strict=True)))
+        sums = Sums(*(a + b for a, b in zip(self._sums(), other._sums(), strict=True)))
         worst = keep_worst(
-            int(np.count_nonzero(sums.empty())),
+            int(np.count_nonzero(sums._empty())),
             np.concatenate([self.worst_samples, other.worst_samples]),
             np.concatenate([self.worst_log_likelihoods, other.worst_log_likelihoods]),
         )
         return Statistics(
-            *sums.sums(),
+            *sums._sums(),
             log_likelihood=self.log_likelihood + other.log_likelihood,
             weight=self.weight + other.weight,
             worst_samples=worst[0],

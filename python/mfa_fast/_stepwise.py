@@ -40,10 +40,10 @@ def implied_sums(parameters: Parameters) -> Sums:
 
 def blend(running: Sums | None, batch: Statistics, size: float) -> Sums:
     """Return the running mean with a batch counted in, per sample, theory.md (13a)."""
-    means = [a / batch.weight for a in batch.sums()]
+    means = [a / batch.weight for a in batch._sums()]
     if running is None:
         return Sums(*means)
-    return Sums(*((1.0 - size) * old + size * new for old, new in zip(running.sums(), means, strict=True)))
+    return Sums(*((1.0 - size) * old + size * new for old, new in zip(running._sums(), means, strict=True)))
 
 
 def recentered(sums: Sums, shift: FloatArray) -> Sums:
@@ -69,7 +69,7 @@ def step(
     """
     sums = blend(running, batch, size)
     least = EMPTY_COUNT / batch.weight if running is None else FORGOTTEN_SHARE / len(sums.counts)
-    forgotten = np.flatnonzero((sums.counts < least) & batch.empty())
+    forgotten = np.flatnonzero((sums.counts < least) & batch._empty())
     means = parameters.means
     if len(forgotten):
         means, sums = _place(forgotten, means, sums, batch.worst_samples, noise)
@@ -91,9 +91,9 @@ def _place(
         "ones of the batch; larger batches, or fewer components (n_components), may suit the data better."
     )
     heaviest = int(np.argmax(sums.counts))
-    alone = Sums(*(a[heaviest : heaviest + 1] for a in sums.sums()))
+    alone = Sums(*(a[heaviest : heaviest + 1] for a in sums._sums()))
     lead = regress(np.zeros((1, means.shape[1])), alone, noise).means[0]
-    means, arrays = means.copy(), [a.copy() for a in sums.sums()]
+    means, arrays = means.copy(), [a.copy() for a in sums._sums()]
     # Taken again from the first where the batch has fewer samples.
     means[forgotten] = np.resize(worst_samples, (len(forgotten), means.shape[1])) - lead
     for array in arrays:

@@ -413,7 +413,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         size = step_size(n_steps, self.learning_offset, self.learning_decay)
         new, sums = step(parameters, running, statistics, size, noise, dtype)
         self._set_parameters(new)
-        self._running = (new.fingerprint(), *sums.sums())
+        self._running = (new.fingerprint(), *sums._sums())
         self.n_steps_: int = n_steps + 1
         self.n_samples_seen_ = getattr(self, "n_samples_seen_", 0) + n_samples
         self.lower_bound_ = statistics.mean_log_likelihood

@@ -126,7 +126,7 @@ def test_statistics_of_parts_add_up():
     p, X = _problem(n=100)
     model = _model(p)
     whole, sum_of_parts = model.e_step(X), model.e_step(X[:37]) + model.e_step(X[37:])
-    for a, b in zip(whole.sums(), sum_of_parts.sums(), strict=True):
+    for a, b in zip(whole._sums(), sum_of_parts._sums(), strict=True):
         assert scaled_error(a, b) <= 1e-13
     assert whole.mean_log_likelihood == pytest.approx(model.score(X))
     before = model.score(X)

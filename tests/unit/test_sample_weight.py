@@ -175,7 +175,7 @@ def test_samples_have_to_be_finite_without_weight_too():
 def test_the_core_refuses_weights_of_another_shape_or_type():
     X, start, _ = _problem()
     packed = _core.Model(*(np.ascontiguousarray(a) for a in start))
-    sums = MFA.from_parameters(*start).e_step(X).sums()
+    sums = MFA.from_parameters(*start).e_step(X)._sums()
     outputs = tuple(a.copy() for a in sums)
     for wrong, error in [(np.ones(299), ValueError), (np.ones(300, np.float32), TypeError), (1.0, TypeError)]:
         with pytest.raises(error, match="sample_weight"):

@@ -41,6 +41,10 @@ def _assert_same_statistics(a, b, tolerance):
     assert np.array_equal(a.worst_samples, b.worst_samples)
 
 
+def test_statistics_have_what_their_docstring_tells_and_no_more():
+    assert {name for name in dir(Statistics) if not name.startswith("_")} == {"mean_log_likelihood", "merge", "nbytes"}
+
+
 @kinds
 def test_the_two_steps_make_an_iteration_of_fit(noise_type, tied):
     X, start = _problem(noise_type=noise_type, tied=tied)

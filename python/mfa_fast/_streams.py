@@ -198,6 +198,17 @@ def as_data(X: Any, *, estimator: Any, reset: bool = False, min_samples: int = 1
     return stream
 
 
+def as_array(X: Any, *, estimator: Any) -> Samples:
+    """Check samples as `as_samples` does, for what takes no streams."""
+    if hasattr(X, "__next__") or as_stream(X) is not None:
+        msg = (
+            f"X must be one array here, got a stream ({type(X).__name__}); pass its batches, or slices of an array in "
+            "a file, one by one."
+        )
+        raise TypeError(msg)
+    return as_samples(X, estimator=estimator)
+
+
 def select(data: Samples | Stream, mask: NDArray[np.bool_]) -> Any:
     """Return some rows: of samples in memory a copy, of a stream another one."""
     return data.take(mask).data if isinstance(data, Samples) else Selection(data, mask)

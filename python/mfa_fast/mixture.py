@@ -34,7 +34,7 @@ from mfa_fast._missing import MarginalScorer, scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._statistics import Statistics, Sums
 from mfa_fast._stepwise import implied_sums, step, step_size
-from mfa_fast._streams import Stream, as_data, by_blocks
+from mfa_fast._streams import Stream, as_array, as_data, by_blocks
 from mfa_fast._validation import (
     check_flag,
     check_integer,
@@ -785,7 +785,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            May have NaN, whatever `missing` is. A row of nothing else becomes the mean of the mixture.
+            No stream. May have NaN, whatever `missing` is. A row of nothing else becomes the mean of the mixture.
 
         Returns
         -------
@@ -805,7 +805,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         >>> bool(error < 0.6 * np.mean((X[:1500].mean(axis=0) - X[1500:])[:, ::2] ** 2))
         True
         """
-        samples = self._samples(X)
+        check_is_fitted(self)
+        samples = as_array(X, estimator=self)
         return samples.wrap(self._marginal_scorer().impute(samples))
 
     def conditional(self, X: Any) -> Conditional:
@@ -814,7 +815,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            May have NaN, whatever `missing` is.
+            No stream. May have NaN, whatever `missing` is.
 
         Returns
         -------
@@ -830,7 +831,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         >>> given.mean, given.variance
         (array([[2., 1.]]), array([[0. , 1.5]]))
         """
-        samples = self._samples(X)
+        check_is_fitted(self)
+        samples = as_array(X, estimator=self)
         scorer = self._marginal_scorer()
         mean, variance, responsibilities, factors = map(samples.wrap, scorer.conditional(samples))
         return Conditional(

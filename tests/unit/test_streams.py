@@ -290,3 +290,11 @@ def test_nothing_is_scored_before_a_fit():
         MFA().score_samples([_data()])
     with pytest.raises(NotFittedError):
         MFAClassifier().predict([_data()])
+
+
+@pytest.mark.parametrize("method", ["impute", "conditional"])
+def test_what_takes_no_stream_says_so(method, tmp_path):
+    X = _data()
+    for stream in ([X[:500], X[500:]], Slices(X, [N]), iter([X]), _hdf5(X, tmp_path)):
+        with pytest.raises(TypeError, match=r"X must be one array here, got a stream"):
+            getattr(MFA.from_parameters(*P), method)(stream)

@@ -296,7 +296,7 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
 
 
 def check_threads(n_threads: int | None) -> int:
-    """Return the number of threads to run on; None stands for ``OMP_NUM_THREADS`` or all cores the process may use."""
+    """Return the number of threads to run on; None: as many as ``OMP_NUM_THREADS`` says, or all cores it may use."""
     if n_threads is not None:
         check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1, max_val=MOST_THREADS)
         return int(n_threads)

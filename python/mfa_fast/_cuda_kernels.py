@@ -106,7 +106,7 @@ class CudaScorer(Scorer):
         return out
 
     def reconstruct(self, samples: Samples) -> Any:
-        """Return the samples' projections onto the first group's best component as (n, d)."""
+        """Return what the first group's best component explains of each sample as (n, d)."""
         kernels, model = self.device.kernels, self._copy
         n, arrays = len(samples), samples.arrays
         out = arrays.empty(tuple(samples.data.shape), samples.dtype)

@@ -225,7 +225,7 @@ class Scorer:
         return best[:, 0], factors
 
     def reconstruct(self, samples: Samples) -> Any:
-        """Return the samples' projections onto the first group's best component as (n, d)."""
+        """Return what the first group's best component explains of each sample as (n, d)."""
         labels, factors = self.best_factors(samples)
         out = np.empty(samples.data.shape, samples.dtype)
         _core.reconstruct(self.model, labels, factors, out, n_threads=self.n_threads)

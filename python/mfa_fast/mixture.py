@@ -89,7 +89,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     verbose_interval : int, default=10
         Number of iterations between two such lines.
     n_threads : int or None, default=None
-        Number of threads; None for ``OMP_NUM_THREADS`` or, without it, all cores. Results do not depend on it.
+        Number of threads; None for as many as ``OMP_NUM_THREADS`` says, or all cores. Results do not depend on it.
     screening : bool, default=True
         Whether components that provably do not matter to a result are left out of its arithmetic. Without it, results
         are the same to the tolerance below, and take longer.
@@ -656,7 +656,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
 
         Returns
         -------
@@ -704,7 +704,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
 
         Returns
         -------
@@ -720,7 +720,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
 
         Returns
         -------
@@ -735,7 +735,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
 
         Returns
         -------
@@ -750,7 +750,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
 
         Returns
         -------
@@ -763,11 +763,13 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     @by_blocks
     def reconstruct(self, X: Any) -> Any:
-        """Return each sample's projection onto its best component: ``loadings.T @ z + mean`` at the posterior mean z.
+        """Return what each sample's best component explains of it: ``loadings.T @ z + mean`` at the posterior mean z.
+
+        It falls short of the projection onto the component's subspace by what is taken for noise.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or stream of shape (n_samples, n_features)
 
         Returns
         -------
@@ -931,6 +933,9 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted model as a safetensors file.
+
+        Parameters that are neither numbers, strings nor None (generators, arrays of ``*_init``) are not written, nor is
+        what `partial_fit` has summed up.
 
         Parameters
         ----------

@@ -304,7 +304,7 @@ def test_bad_x_for_fit(bad):
         (np.arange(19) % 2, "y"),
         (np.r_[np.nan, np.arange(19) % 2], "y"),
         (np.ones((20, 2)), "y"),
-        (None, "y"),
+        (None, "MFAClassifier requires y"),
         (np.linspace(0, 1, 20), "y"),
         (np.array(["a", 1] * 10, dtype=object), "y"),
         (np.array([1, "a"] * 10, dtype=object), "y"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -24,6 +26,19 @@ Array = NDArray[Any]
 
 # More than any machine makes use of.
 MOST_THREADS = 1024
+
+# What errors name rows by, where the samples are a part of what the caller gave.
+_rows_of_whole: ContextVar[NDArray[np.int64] | None] = ContextVar("rows_of_whole", default=None)
+
+
+@contextmanager
+def part_of_whole(rows: NDArray[np.int64]) -> Iterator[None]:
+    """Let errors of this thread name the rows of samples that are these of what the caller gave."""
+    token = _rows_of_whole.set(rows)
+    try:
+        yield
+    finally:
+        _rows_of_whole.reset(token)
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,9 @@ class Samples:
 
     def row_number(self, row: int) -> int:
         """Return which row of what the caller gave one is."""
-        return self.first + row if self.rows is None else int(self.rows[self.first + row])
+        number = self.first + row if self.rows is None else int(self.rows[self.first + row])
+        whole = _rows_of_whole.get()
+        return number if whole is None else int(whole[number])
 
     def entries(self, row: int) -> Array:
         """Return one row (1, d), of what has to be finite."""

@@ -85,5 +85,5 @@ def naming_class(label: Any, n_samples: int) -> Iterator[None]:
             yield
     except ValueError as error:
         advice = " Leave the class out, or give it more samples." if n_samples < 2 else ""
-        msg = f"class {name!r} ({n_samples} sample(s), counted from row 0) cannot be fitted: {error}{advice}"
+        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}{advice}"
         raise ValueError(msg) from error

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
-from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed
+from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, part_of_whole
 from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
@@ -176,7 +176,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         def fit_class(c: int, mixture: MFA) -> None:
             members = indices == c
-            mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
+            with part_of_whole(np.flatnonzero(members)):
+                mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
 
         self._fit(
             classes,
@@ -280,7 +281,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         rng = as_random_state(self.random_state) if fresh else None
         mixtures = []
         for c, label in enumerate(labels):
-            members = indices == c
+            members = np.flatnonzero(indices == c)
             if rng is None:
                 # A copy: if a step fails, the classifier is to stay what it was.
                 own = {"random_state": self.mixtures_[c].random_state}
@@ -289,8 +290,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 mixture = MFA(**shared | {"random_state": int(rng.randint(2**31))})
             if fresh or counts[c] > 0:
                 shares = None if weights is None else weights[members]
-                batch = samples.take(np.flatnonzero(members))
-                with naming_class(label, len(batch)):
+                batch = samples.take(members)
+                with naming_class(label, len(batch)), part_of_whole(members):
                     # A mixture that knows the names of features would miss them in an array.
                     mixture.partial_fit(batch.data if fresh else batch, sample_weight=shares)
             mixtures.append(mixture)

@@ -412,6 +412,25 @@ def test_nan_is_an_error_unless_asked_for(method):
             MFA(2, 1).fit(X, sample_weight=weights)
 
 
+def test_a_classifier_names_the_row_of_all_samples():
+    _, X = _problem()
+    X = np.nan_to_num(X)
+    y = np.arange(len(X)) % 2
+    spoilt = X.copy()
+    spoilt[45, 1] = np.nan
+    words = r"class 1 .*Input X contains NaN, in row 45\."
+    known = MFAClassifier().partial_fit(X, y, classes=[0, 1])
+    for fit, more in (
+        (MFAClassifier().fit, {}),
+        (MFAClassifier().partial_fit, {"classes": [0, 1]}),
+        (known.partial_fit, {}),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fit(spoilt, y, **more)
+    with pytest.raises(ValueError, match=words):
+        MFAClassifier().fit([spoilt[:20], spoilt[20:]], y)
+
+
 @pytest.mark.parametrize("value", [None, "ignore", True])
 def test_bad_missing(value):
     with pytest.raises(ValueError, match="missing must be one of 'error', 'marginal'"):

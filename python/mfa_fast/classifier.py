@@ -16,7 +16,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
-from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, part_of_whole
+from mfa_fast._backend import (
+    Array,
+    Samples,
+    as_output,
+    as_random_state,
+    as_samples,
+    as_seed,
+    part_of_whole,
+    reject_bad_row,
+)
 from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
@@ -648,7 +657,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if weight is not None:
             check_real("weight", weight, min_val=0.0, max_val=1.0)
         check_real("offset", offset)
-        pca = PCA(int(component), random_state=0).fit(samples.host_rows(slice(None)).astype(samples.dtype, copy=False))
+        rows = samples.host_rows(slice(None)).astype(samples.dtype, copy=False)
+        finite = np.isfinite(rows).all(axis=1)
+        reject_bad_row(samples, None if finite.all() else int(np.argmin(finite)), self)
+        pca = PCA(int(component), random_state=0).fit(rows)
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 
         def change(p: Parameters, mean: Array) -> Parameters:

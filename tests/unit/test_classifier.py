@@ -197,6 +197,9 @@ def test_asymmetric_refuses_what_cannot_be():
             model.asymmetric(X, **{"component": 1, **arguments})
     with pytest.raises(ValueError, match="X"):
         model.asymmetric(X[:, :3], component=1)
+    X[4, 2] = np.nan
+    with pytest.raises(ValueError, match=r"Input X contains NaN, in row 4\."):
+        model.asymmetric(X, component=1)
     with pytest.raises(ValueError, match="noise_std"):
         model.symmetric(0.0)
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/gaussian.hpp"
@@ -16,6 +17,10 @@ bool holds(double decision, std::int64_t label) { return label == 1 ? decision >
 
 // The decision with the sign of the sample's own class.
 double lead(double decision, std::int64_t label) { return label == 1 ? decision : -decision; }
+
+// Two programs sum the same terms in different orders. Of a decision that is smaller than so many roundings of all its
+// terms, the model's own predict may see another sign.
+constexpr double rounding_margin = 64.0 * std::numeric_limits<double>::epsilon();
 
 template <class T>
 class LinearAttack {
@@ -109,7 +114,8 @@ class RbfAttack {
         weights_(max_rows * vectors.machine.n_vectors),
         sums_(max_rows * vectors.by_feature.columns()),
         slopes_(max_rows * vectors.by_vector.columns()),
-        decisions_(max_rows) {}
+        decisions_(max_rows),
+        doubts_(max_rows) {}
 
   BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels) {
     active_.load(first, count);
@@ -117,7 +123,7 @@ class RbfAttack {
       if (const BadRow bad = decide()) return bad;
       for (std::size_t i = active_.size(); i-- > 0;) {
         const bool flipped = !holds(decisions_[i], labels[active_.index(i)]);
-        if (flipped || step == steps_) finish(i, flipped);
+        if ((flipped && std::abs(decisions_[i]) >= doubts_[i]) || step == steps_) finish(i, flipped);
       }
       if (active_.empty()) return {};
       differentiate(labels);
@@ -126,7 +132,8 @@ class RbfAttack {
   }
 
  private:
-  // Decisions of the active rows, the kernel weights a_i exp(-gamma |x - s_i|^2) and the squared distances.
+  // Decisions of the active rows and what rounding may change them by, the kernel weights a_i exp(-gamma |x - s_i|^2)
+  // and the squared distances.
   BadRow decide() {
     const std::size_t d = vectors_.d;
     const std::size_t n = machine_.n_vectors;
@@ -144,11 +151,15 @@ class RbfAttack {
       double* distances = distances_.data() + i * columns;
       double* weights = weights_.data() + i * n;
       decisions_[i] = machine_.intercept;
+      double sizes = std::abs(machine_.intercept);
       for (std::size_t v = 0; v < n; ++v) {
         distances[v] = core::squared_distance(point_norms_[i], vectors_.norms[v], distances[v]);
         weights[v] = machine_.coefficients[v] * std::exp(-machine_.gamma * distances[v]);
         decisions_[i] += weights[v];
+        // The exponent is a sum as well, and its rounding is relative to the weight.
+        sizes += std::abs(weights[v]) * (1.0 + machine_.gamma * (point_norms_[i] + vectors_.norms[v]));
       }
+      doubts_[i] = rounding_margin * sizes;
     }
     return {};
   }
@@ -182,8 +193,10 @@ class RbfAttack {
     const std::size_t d = vectors_.d;
     const std::size_t n = machine_.n_vectors;
     // Where the decision function is flat, no step leads anywhere: the sample is out of this attack's reach.
-    const double own = lead(decisions_[i], label);
-    if (gradient_norms_[i] == 0.0) return finish(i, false);
+    if (gradient_norms_[i] == 0.0) return finish(i, !holds(decisions_[i], label));
+    // The overshoot, a fraction of the step, may be less than the doubt where the last step is short.
+    const double beyond = 2.0 * doubts_[i];
+    const double own = lead(decisions_[i], label) + beyond;
 
     const double* point = points_.data() + i * d;
     const double* direction = directions_.data() + i * d;
@@ -196,7 +209,8 @@ class RbfAttack {
     const auto lead_at = [&](double t) {
       return lead(core::rbf_decision_along(n, machine_.coefficients, machine_.gamma, machine_.intercept,
                                            distances_.data() + i * vectors_.by_vector.columns(), slopes, norm2, t),
-                  label);
+                  label) +
+             beyond;
     };
     const double reached = lead_at(length);
     if (reached <= 0.0) length = core::bracketed_root(0.0, own, length, reached, lead_at);
@@ -215,6 +229,7 @@ class RbfAttack {
     move(distances_, vectors_.by_vector.columns());
     move(weights_, machine_.n_vectors);
     move(decisions_, 1);
+    move(doubts_, 1);
     active_.finish(i, success);
   }
 
@@ -225,7 +240,7 @@ class RbfAttack {
   ActiveRows<T> active_;
   std::vector<double> points_, gradients_, directions_;  // (rows, d): centred; unit, in the caller's coordinates; scaled
   std::vector<double> point_norms_, gradient_norms_;     // (rows)
-  std::vector<double> distances_, weights_, sums_, slopes_, decisions_;
+  std::vector<double> distances_, weights_, sums_, slopes_, decisions_, doubts_;
 };
 
 }  // namespace

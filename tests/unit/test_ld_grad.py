@@ -15,6 +15,7 @@ from sklearn.svm import SVC, LinearSVC
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
 from mfa_fast.attacks import AttackResult, ld_grad
+from mfa_fast.datasets import load_digits_pair
 from tolerances import ATTACK, BOUNDARY, TIE, relative_error, scaled_error
 
 rules = pytest.mark.parametrize("rule", ["max", "sum"])
@@ -345,6 +346,15 @@ def test_rbf_step_is_no_longer_than_a_line_search_finds():
     result = ld_grad(model, X, model.predict(X), steps=20)
     inside = X + (1 - 1e-3) * (result.X_adv - X)
     assert np.mean(model.predict(inside) == model.predict(X)) >= 0.9
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_success_on_a_kernel_is_what_predict_says(steps, dtype):
+    pair = load_digits_pair(3, 8)
+    model = make_pipeline(MinMaxScaler(), SVC()).fit(pair.X_train, pair.y_train)
+    result = ld_grad(model, pair.X_train.astype(dtype), pair.y_train, steps=steps)
+    assert result.success.mean() >= 0.8
+    assert np.array_equal(result.success, model.predict(result.X_adv) != pair.y_train)
 
 
 def test_svm_labels_and_wrong_samples():

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -374,6 +376,13 @@ def test_pipelines_of_several_scalings():
     model.fit(X, y)
     result = ld_grad(model, X)
     assert np.all(model.predict(result.X_adv) != model.predict(X))
+
+
+@pytest.mark.parametrize("svm", ["linear", "rbf"])
+def test_svms_of_sparse_samples(svm):
+    X, y = _blobs()
+    dense, sparse = clone(SVMS[svm]).fit(X, y), clone(SVMS[svm]).fit(csr_array(X), y)
+    assert ld_grad(sparse, X, y).X_adv == pytest.approx(ld_grad(dense, X, y).X_adv)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
@@ -163,13 +164,18 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     first = next(step for step in [*steps, machine] if hasattr(step, "n_features_in_"))
     shared = (first, machine.classes_, shift, scale, float(np.ravel(machine.intercept_)[0]))
     if isinstance(machine, LinearSVC) or machine.kernel == "linear":
-        return LinearMachine(*shared, weights=np.array(machine.coef_[0], dtype=np.float64))
+        return LinearMachine(*shared, weights=_dense(machine.coef_)[0])
     return RbfMachine(
         *shared,
-        support_vectors=np.array(machine.support_vectors_, dtype=np.float64, order="C"),
-        coefficients=np.array(machine.dual_coef_[0], dtype=np.float64),
+        support_vectors=_dense(machine.support_vectors_),
+        coefficients=_dense(machine.dual_coef_)[0],
         gamma=float(machine._gamma),
     )
+
+
+def _dense(parameters: Any) -> FloatArray:
+    """Return parameters (n, m) as the kernels read them; an SVC that was fitted to sparse samples has sparse ones."""
+    return np.array(parameters.toarray() if issparse(parameters) else parameters, dtype=np.float64, order="C")
 
 
 def _compose(steps: list[Any], n_features: int) -> tuple[FloatArray, FloatArray]:

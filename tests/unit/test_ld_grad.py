@@ -239,6 +239,20 @@ def test_security_curve():
     assert curve == pytest.approx([np.mean(l2 > r) for r in radii])
 
 
+@pytest.mark.parametrize("radii", [None, "wide", [np.nan], [[1.0, 2.0]]])
+def test_radii_that_are_none(radii):
+    result = _result()
+    for curve in (result.security_curve, result.certified_curve):
+        with pytest.raises(ValueError, match="radii"):
+            curve(radii)
+
+
+def test_results_compare_by_identity():
+    result = _result()
+    assert result == result
+    assert result != _result()
+
+
 def test_summary():
     result = _result()
     right = result.n_steps > 0  # what was wrong from the start needs no attack and says nothing of it

@@ -10,7 +10,7 @@ import numpy as np
 from mfa_fast._devices import to_host
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttackResult:
     """Adversarial examples of n samples and how far they are from them.
 
@@ -33,9 +33,9 @@ class AttackResult:
 
     Notes
     -----
-    Arrays are of the kind of X, and lie where X does; the figures that are made of them are Python's and NumPy's. In
-    every one of these a sample counts that y gives the right class of: what was misclassified from the start needs
-    no attack, and says nothing of one.
+    Arrays are of the kind of X, and lie where X does; the figures that are made of them are Python's and NumPy's.
+    Success, distances and bounds are taken over the samples that were classified correctly before the attack;
+    accuracies and curves are fractions of all.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class AttackResult:
         """
         l2, success = self._attacked()
         distances = np.sort(np.where(success, l2, np.inf))
-        within = np.searchsorted(distances, np.atleast_1d(np.asarray(radii, dtype=float)), side="right")
+        within = np.searchsorted(distances, _check_radii(radii), side="right")
         return (len(distances) - within) / len(_host(self.l2))
 
     def certified_curve(self, radii: Any) -> Any:
@@ -128,8 +128,20 @@ class AttackResult:
             no bounds are known.
         """
         bounds = np.nan_to_num(_host(self.lower_bound)[self._was_right()], nan=-np.inf, posinf=np.inf)
-        beyond = len(bounds) - np.searchsorted(np.sort(bounds), np.atleast_1d(np.asarray(radii, float)), side="right")
+        beyond = len(bounds) - np.searchsorted(np.sort(bounds), _check_radii(radii), side="right")
         return beyond / len(_host(self.l2))
+
+
+def _check_radii(radii: Any) -> Any:
+    """Return radii (m,); infinite ones are for failures."""
+    try:
+        checked = np.atleast_1d(np.asarray(to_host(radii), dtype=float))
+    except (TypeError, ValueError):
+        checked = np.array([np.nan])
+    if checked.ndim != 1 or np.isnan(checked).any():
+        msg = f"radii must be an array (m,) of numbers without NaN, got {radii!r}."
+        raise ValueError(msg)
+    return checked
 
 
 def _host(array: Any) -> Any:

@@ -67,7 +67,7 @@ def test_what_is_called_a_success_flips_the_reference(rule, n_classes, noise_std
     mixtures, priors, X, y = _problem(n_classes, noise_std=noise_std, noise_type=noise_type)
     X = X.astype(dtype)
     result = ld_grad(_classifier(mixtures, priors, rule), X, y, steps=10)
-    assert result.X_adv.dtype == dtype
+    assert result.X_adv.dtype == result.l2.dtype == result.lower_bound.dtype == dtype
     assert result.X_adv.shape == X.shape
     _assert_success(result, y, mixtures, priors, rule)
     assert np.mean(result.success) >= 0.9

@@ -93,7 +93,7 @@ def attack(
         n_steps,
         np.full(n, -1),
         np.full(n, -1),
-        np.full(n, np.nan),
+        np.full(n, np.nan, data.dtype),
         np.zeros(n, np.bool_),
     )
     return AttackResult(*(wrap(a) for a in arrays))

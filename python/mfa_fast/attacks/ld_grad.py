@@ -113,7 +113,7 @@ def ld_grad(
     out, pairs = outputs_for(samples)
     attack.run(pairs, labels=labels, steps=int(steps), overshoot=float(overshoot), clip=bounds, out=out)
     X_adv, l2, success, n_steps = out
-    unknown = (arrays.full((n,), np.nan, np.float64), arrays.full((n,), False, np.bool_))
+    unknown = (arrays.full((n,), np.nan, samples.dtype), arrays.full((n,), False, np.bool_))
     results = (X_adv, arrays.cast(l2, samples.dtype), success, n_steps, *pairs, *unknown)
     return AttackResult(*(samples.wrap(a) for a in results))
 

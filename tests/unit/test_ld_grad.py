@@ -296,6 +296,14 @@ def test_bad_arguments(arguments, name):
         ld_grad(given.pop("model"), given.pop("X"), given.pop("y"), **given)
 
 
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_a_component_that_one_class_has_not(name):
+    models = [MFA.from_parameters(*ref.random_parameters(k, 12, 2)) for k in (2, 5)]
+    classifier = MFAClassifier.from_mixtures(models, classes=["ant", "bee"])
+    with pytest.raises(ValueError, match=f"{name} must be .* got 3: class ant has 2 and class bee has 5"):
+        ld_grad(classifier, np.ones((2, 12)), **{name: 3})
+
+
 @pytest.mark.parametrize(
     "model",
     [MFAClassifier(), SVC(), LinearSVC(), make_pipeline(StandardScaler(), SVC())],

@@ -167,8 +167,13 @@ class MixtureAttack:
         if self.scorer.n_groups != 2:
             msg = f"{name} may be given for two classes only; this classifier has {self.scorer.n_groups}."
             raise ValueError(msg)
-        most = int(np.diff(self.scorer.groups).min()) - 1
-        return check_integer(name, component, 0, most)
+        sizes = np.diff(self.scorer.groups)
+        checked = check_integer(name, component, 0)
+        if checked >= sizes.min():
+            held = " and ".join(f"class {c} has {k}" for c, k in zip(self.classes, sizes, strict=True))
+            msg = f"{name} must be a component of either class, counted from 0, got {checked}: {held}."
+            raise ValueError(msg)
+        return checked
 
     def predicted(self) -> Any:
         """Return the places of the model's own labels among the classes."""

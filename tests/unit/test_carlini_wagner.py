@@ -134,9 +134,35 @@ def test_any_module(attack, dtype):
     X = np.random.default_rng(0).normal(size=(20, 1, 3, 4)).astype(dtype)
     y = _logits(network, X).argmax(axis=1)
     result = attack(network, X)
-    assert result.X_adv.shape == X.shape and result.X_adv.dtype == dtype
+    assert result.X_adv.shape == X.shape and result.X_adv.dtype == result.lower_bound.dtype == dtype
+    assert np.array_equal(attack(network, X.tolist()).success, result.success)
     assert np.array_equal(result.success, _logits(network, result.X_adv).argmax(axis=1) != y)
     assert result.success.all()
+
+
+class _Given(torch.nn.Module):
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x):
+        return self.logits(x)
+
+
+@attacks
+@pytest.mark.parametrize(
+    ("logits", "word"),
+    [
+        (lambda x: x[:, :2] + torch.nan, "NaN for sample 0"),
+        (lambda x: x[:, :1], r"shape \(5, 1\)"),
+        (lambda x: x[:, 0], r"shape \(5,\)"),
+        (lambda x: (x, x), "type tuple"),
+    ],
+    ids=["NaN", "one column", "one-dimensional", "tuple"],
+)
+def test_modules_without_logits_are_named(attack, logits, word):
+    with pytest.raises((ValueError, TypeError), match=f"model must give .*{word}"):
+        attack(_Given(logits), np.random.default_rng(0).normal(size=(5, 12)))
 
 
 @attacks

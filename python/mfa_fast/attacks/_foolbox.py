@@ -73,6 +73,9 @@ def attack(
         for start in range(0, len(standing), batch_size):
             rows = standing[start : start + batch_size]
             X_adv[rows], n_steps[rows] = victim.attack(make(bounds), scale, data[rows], labels[rows], bounds)
+        # What Foolbox gives back where it found nothing is not where it ended, but all zeros.
+        lost = (before == labels) & ~X_adv.reshape(len(data), -1).any(axis=1)
+        X_adv[lost] = data[lost]
         found = victim.classify(X_adv, batch_size) != labels
     if not is_module and hasattr(model, "predict"):
         # A module in torch and the model may differ in the last digit; it is the model that is to be fooled.
@@ -81,8 +84,7 @@ def attack(
             warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
             own = own_labels(model, X_adv, as_samples(X_adv))
         found = class_indices(victim.classes(data), own, len(data)) != labels
-    # What Foolbox gives back where it found nothing is not where it ended, but all zeros.
-    found &= (before != labels) | X_adv.reshape(len(data), -1).any(axis=1)
+    found &= ~lost
     X_adv[~found] = data[~found]
     distances = (X_adv.astype(np.float64) - data).reshape(len(data), -1)
     n = len(data)
@@ -124,7 +126,9 @@ class _Victim:
     ) -> tuple[Array, Callable[[Array], Any]]:
         """Return samples as an array of the dtype that the module wants, and the way back to the caller's library."""
         shape = np.shape(X)
-        samples = as_samples(X.reshape(len(X), -1) if any_shape and len(shape) > 2 else X, estimator=estimator)
+        if any_shape and len(shape) > 2:
+            X = (X if hasattr(X, "reshape") else np.asarray(X)).reshape(len(X), -1)
+        samples = as_samples(X, estimator=estimator)
         require_host(samples.device, "a Foolbox attack")
         dtype: Any = samples.dtype if self.dtype is None else str(self.dtype).removeprefix("torch.")
         data = np.ascontiguousarray(samples.data, dtype=dtype).reshape(shape)
@@ -164,10 +168,26 @@ class _Victim:
         """Return the index of the largest logit."""
         with torch.no_grad():
             batches = [
-                self.logits(self.tensor(data[i : i + batch_size])).argmax(dim=1).cpu().numpy()
+                self._checked_logits(data[i : i + batch_size], i).argmax(dim=1).cpu().numpy()
                 for i in range(0, len(data), batch_size)
             ]
         return np.concatenate(batches)
+
+    def _checked_logits(self, batch: Array, first: int) -> torch.Tensor:
+        """Return the logits of a batch, whose first sample has this number."""
+        logits = self.logits(self.tensor(batch))
+        if not isinstance(logits, torch.Tensor):
+            msg = f"model must give a tensor of logits, got an object of type {type(logits).__name__}."
+            raise TypeError(msg)
+        shape = tuple(logits.shape)
+        if len(shape) != 2 or shape[0] != len(batch) or shape[1] < 2:
+            msg = f"model must give logits ({len(batch)}, n_classes) of two classes or more, got shape {shape}."
+            raise ValueError(msg)
+        bad = torch.isnan(logits).any(dim=1).nonzero()
+        if len(bad):
+            msg = f"model must give logits that are numbers, got NaN for sample {first + int(bad[0])}."
+            raise ValueError(msg)
+        return logits
 
     def attack(
         self, attack: Any, scale: Scale, data: Array, labels: NDArray[np.int64], bounds: Bounds

@@ -17,6 +17,8 @@ from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
 
+__all__ = ["MixtureAttack", "ld_grad", "outputs_for", "own_labels"]
+
 # Where the samples are: NumPy arrays, or arrays in CUDA memory.
 _Outputs = tuple[Any, Any, Any, Any]
 _Pairs = tuple[Any, Any]

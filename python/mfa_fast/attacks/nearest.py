@@ -19,6 +19,8 @@ from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
 
+__all__ = ["nearest"]
+
 
 def nearest(
     model: Any,

@@ -16,6 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from mfa_fast._backend import Array
 from mfa_fast._kernels import FloatArray
 
+__all__ = ["LinearMachine", "Machine", "RbfMachine", "as_machine"]
+
 # By which bounds are lowered, relative: the rounding of what they are made of in double.
 _ROUNDING = 1e-9
 

@@ -64,7 +64,7 @@ def ld_grad(
         Components, counted within their class's mixture, that every step is taken between; for an MFAClassifier of two
         classes.
     n_threads : int or None, default=None
-        Number of threads; None for the model's own number, or all cores.
+        Number of threads; None for the model's own number, or as many as OMP_NUM_THREADS says, or all cores.
 
     Returns
     -------

@@ -31,16 +31,35 @@ def _samples(rows: torch.Tensor, classifier: MFAClassifier) -> Samples:
     return samples
 
 
+# Of each argument, the dimension that torch.func.vmap goes along.
+_Dims = tuple[int | None, ...]
+
+
+def _fold(info: Any, dim: int | None, rows: torch.Tensor) -> torch.Tensor:
+    """Return all the rows that vmap goes through as one batch."""
+    batches = rows.expand(info.batch_size, *rows.shape) if dim is None else rows.movedim(dim, 0)
+    return batches.flatten(0, 1)
+
+
 # Comments for mypy on classes are needed where torch is not installed, those on calls where it is.
 class _ClassScores(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     """Class scores in float64 of rows in float32 or float64, by the kernels."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
-        ctx.save_for_backward(rows)
-        ctx.classifier = classifier
+    def forward(rows: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
         samples = _samples(rows, classifier)
         return samples.wrap(classifier._class_scores(samples))  # type: ignore[no-any-return,unused-ignore]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, MFAClassifier], output: torch.Tensor) -> None:
+        rows, ctx.classifier = inputs
+        ctx.save_for_backward(rows)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: _Dims, rows: torch.Tensor, classifier: MFAClassifier) -> tuple[torch.Tensor, int]:
+        folded = _fold(info, in_dims[0], rows)
+        scores = _ClassScores.apply(folded, classifier)  # type: ignore[no-untyped-call,unused-ignore]
+        return scores.unflatten(0, (info.batch_size, -1)), 0
 
     @staticmethod
     def backward(ctx: Any, vectors: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -52,12 +71,24 @@ class _Gradient(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
     """Vectors times the Jacobian of the class scores; a function of its own, so as to refuse to be derived."""
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, vectors: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
+    def forward(rows: torch.Tensor, vectors: torch.Tensor, classifier: MFAClassifier) -> torch.Tensor:
         samples = _samples(rows, classifier)
         contiguous = vectors.detach().double().contiguous()
         weights: Any = contiguous.cpu().numpy() if samples.on_host else contiguous
         gradient = classifier._scorer(samples).gradient(samples, weights, sum_rule=classifier.rule == "sum")
         return samples.wrap(gradient)  # type: ignore[no-any-return,unused-ignore]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: torch.Tensor) -> None:
+        """Keep nothing: there is no second derivative."""
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: _Dims, rows: torch.Tensor, vectors: torch.Tensor, classifier: MFAClassifier
+    ) -> tuple[torch.Tensor, int]:
+        folded = _fold(info, in_dims[0], rows), _fold(info, in_dims[1], vectors)
+        gradient = _Gradient.apply(*folded, classifier)  # type: ignore[no-untyped-call,unused-ignore]
+        return gradient.unflatten(0, (info.batch_size, -1)), 0
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> None:
@@ -89,8 +120,8 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     -----
     Logits are :math:`\log \pi_u + \log p(x \mid u)` under the classifier's rule. Their gradient is in closed form,
     :math:`-S_k^{-1} (x - \mu_k)` for the class's best component k under the maximum rule, the mean of these by
-    posterior probability under the sum rule (docs/theory.md, (15a)); it can be taken once, not twice. Where the best
-    component changes, the gradient under the maximum rule is that of the one which is taken.
+    posterior probability under the sum rule (docs/theory.md, (15a)); it can be taken once, not twice, by `torch.func`
+    too. Where the best component changes, the gradient under the maximum rule is that of the one which is taken.
 
     There are no parameters to train, and none to move: the dtype of the logits is that of the samples, float32 or
     float64, and the kernels run where the samples are, on the CPU or on a CUDA device.
@@ -203,7 +234,7 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
 
 
 def _check_image_shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
-    shape = tuple(check_integer("image_shape", extent, 1) for extent in image_shape)
+    shape = tuple(check_integer("image_shape", extent, 1) for extent in np.atleast_1d(np.asarray(image_shape, object)))
     if len(shape) not in (2, 3) or int(np.prod(shape)) != n_features:
         msg = (
             f"image_shape must be (height, width), (height, width, channels) or (channels, height, width) of the "

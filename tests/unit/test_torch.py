@@ -193,6 +193,23 @@ def test_a_second_derivative_is_refused():
         gradient.sum().backward()
 
 
+@rules
+def test_transforms_of_functions_agree_with_autograd(rule):
+    *_, X, classifier = _problem(3, rule=rule)
+    module, x = MFAModule(classifier), torch.tensor(X)
+    vectors = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    expected = torch.tensor(_backward(module, X, vectors.expand(len(X), -1).numpy()))
+    jacobian = torch.autograd.functional.jacobian(module, x)
+    of_all, of_one = lambda x: (module(x) @ vectors).sum(), lambda row: module(row[None])[0] @ vectors
+    assert torch.equal(torch.func.grad(of_all)(x), expected)
+    assert torch.equal(torch.func.vmap(torch.func.grad(of_one))(x), expected)
+    assert torch.equal(torch.func.vmap(torch.func.grad(of_one), in_dims=1)(x.T.contiguous()), expected)
+    assert torch.equal(torch.func.jacrev(module)(x), jacobian)
+    assert torch.equal(torch.func.vmap(module)(x.reshape(-1, 5, 12)).reshape(-1, 3), module(x))
+    with pytest.raises(NotImplementedError, match="derived once"):
+        torch.func.grad(lambda x: torch.func.grad(of_all)(x).sum())(x)
+
+
 class _CudaTensor(torch.Tensor):
     is_cuda = True
 
@@ -219,5 +236,7 @@ def test_bad_input_is_named():
         MFAModule(classifier.mixtures_[0])
     with pytest.raises(ValueError, match="image_shape must be"):
         MFAModule(classifier, (5, 5))
+    with pytest.raises(ValueError, match="image_shape must be"):
+        MFAModule(classifier, 12)
     with pytest.raises(ValueError, match="temperature"):
         MFAModule(classifier, temperature=0.0)

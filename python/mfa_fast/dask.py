@@ -22,10 +22,15 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, TypeVar
 
-import dask
-import dask.array as da
 import numpy as np
-from distributed import Client
+
+try:
+    import dask
+    import dask.array as da
+    from distributed import Client
+except ModuleNotFoundError as error:
+    msg = f"mfa_fast.dask needs Dask and distributed ({error}); install them with: pip install 'mfa_fast[dask]'"
+    raise ModuleNotFoundError(msg, name=error.name) from None
 
 from mfa_fast import attacks
 from mfa_fast._backend import Array, as_seed
@@ -74,7 +79,7 @@ def fit(
         Of known chunk sizes. Every iteration goes through it: let the workers keep it with ``X.persist()`` if it fits
         into their memory, or it will be read anew.
     y : array or dask.array.Array of shape (n_samples,), default=None
-        The classes, for an MFAClassifier. Sample weights there are none.
+        The classes, for an MFAClassifier. Sample weights are not taken.
     client : distributed.Client, default=None
         None for the one that was made last.
     init_rows : int, default=10_000
@@ -89,8 +94,10 @@ def fit(
 
     Raises
     ------
-    ImportError, TypeError, ValueError
+    TypeError, ValueError
         If an argument is not as described; the message names it. An error about samples tells their rows.
+    CudaUnavailableError
+        If the estimator has ``device="cuda"``; the workers run on CPUs.
 
     Warns
     -----

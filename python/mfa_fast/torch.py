@@ -12,8 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
+
+try:
+    import torch
+except ModuleNotFoundError as error:
+    msg = f"mfa_fast.torch needs torch ({error}); install it with: pip install 'mfa_fast[torch]'"
+    raise ModuleNotFoundError(msg, name=error.name) from None
 
 from mfa_fast._backend import Samples, as_samples
 from mfa_fast._validation import check_integer, check_real

@@ -1,6 +1,8 @@
 """Where numbers leave their range, priors vanish, and calls fail half-way."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -143,3 +145,12 @@ def test_a_gradient_out_of_range_is_refused():
     samples = classifier._samples(np.array([[0.0, 0.0], [3e38, 0.0]], np.float32))
     with pytest.raises(ValueError, match=r"row 1 .* gradient is out of the range of float32"):
         classifier._scorer().gradient(samples, np.array([[1.0, 0.0], [1.0, 0.0]]), sum_rule=False)
+
+
+@pytest.mark.parametrize(("bridge", "package"), [("torch", "torch"), ("dask", "dask"), ("dask", "distributed")])
+def test_a_bridge_without_its_package_names_the_remedy(bridge, package):
+    code = f"import sys, mfa_fast; sys.modules[{package!r}] = None; import mfa_fast.{bridge}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"ModuleNotFoundError: mfa_fast.{bridge} needs")
+    assert f"pip install 'mfa_fast[{bridge}]'" in last

@@ -138,8 +138,25 @@ class DiscreteToy:
         Returns
         -------
         labels : ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            If these are no such pairs.
         """
-        first, second = np.asarray(features).T
+        pairs = np.asarray(features)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            msg = f"features must have shape (n, 2), got shape {pairs.shape}."
+            raise ValueError(msg)
+        most = len(self.levels) - 1
+        if pairs.dtype.kind not in "iu":
+            msg = f"features must be levels, integers from 0 to {most}, got an array of {pairs.dtype}."
+            raise TypeError(msg)
+        wrong = pairs[(pairs < 0) | (pairs > most)]
+        if wrong.size:
+            msg = f"features must be levels, integers from 0 to {most}, got {wrong[0]} among them."
+            raise ValueError(msg)
+        first, second = pairs.T
         return cast(Array, np.argmax(self.probabilities[:, first, second], axis=0))
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> tuple[Array, Array]:

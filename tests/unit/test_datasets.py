@@ -180,10 +180,7 @@ def test_mnist_real(mnist):
 
 
 def test_mnist_path(tmp_path):
-    expected = (
-        "data must be the path of Keras' mnist.npz or a folder of MNIST's IDX files, "
-        "or None to fetch it from OpenML; got "
-    )
+    expected = "data must be the path of Keras' mnist.npz or a folder of MNIST's IDX files; got "
     absent = tmp_path / "absent.npz"
     assert message(FileNotFoundError, load_mnist_pair, 0, 1, data=absent) == (
         f"{expected}'{absent}', which does not exist"

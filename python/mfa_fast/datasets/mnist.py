@@ -23,7 +23,6 @@ NPZ_NAMES = ("x_train", "y_train", "x_test", "y_test")
 IDX_FILES = (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))
 IDX_FOLDERS = ("", "raw", "MNIST/raw")  # torchvision's `root` holds MNIST/raw
 FILES = "Keras' mnist.npz or a folder of MNIST's IDX files"
-EXPECTED = f"{FILES}, or None to fetch it from OpenML"
 
 OPENML_SHAPE = (70_000, 784)
 OPENML_TRAIN = 60_000  # the official training part comes first
@@ -80,7 +79,7 @@ def load_mnist_pair(a: int, b: int, data: str | os.PathLike[str] | None = None) 
         origin = "OpenML"
         images, labels, test_images, test_labels = _fetch_openml()
     else:
-        path = check_existing_path(data, EXPECTED)
+        path = check_existing_path(data, FILES)
         origin = f"'{path}'"
         images, labels, test_images, test_labels = _read_path(path)
         _check_part(f"the training part of {origin}", images, labels)
@@ -111,7 +110,7 @@ def _find_idx(folder: Path, part: str, n_dimensions: int) -> Path:
         path = folder / subfolder / (spelling + ending)
         if path.is_file():  # some archives unpack to folders of these names
             return path
-    msg = f"data must be the path of {EXPECTED}; got the folder '{folder}' without {name}[.gz]"
+    msg = f"data must be the path of {FILES}; got the folder '{folder}' without {name}[.gz]"
     raise FileNotFoundError(msg)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from scipy.special import logsumexp
 
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
@@ -214,8 +215,9 @@ def score(
     if not isinstance(loaded, MFAClassifier):
         lines = [f"mean log-likelihood: {loaded.score(X):.6g}"]
     else:
-        joint = loaded.class_log_likelihood(X) + loaded.log_priors()
-        lines = [f"mean log-likelihood: {np.mean(np.logaddexp.reduce(joint, axis=1)):.6g}"]
+        # Not class_log_likelihood, which by the rule "max" takes the best component for the whole mixture.
+        joint = np.stack([mixture.score_samples(X) for mixture in loaded.mixtures_], axis=1) + loaded.log_priors()
+        lines = [f"mean log-likelihood: {np.mean(logsumexp(joint, axis=1)):.6g}"]
         if y is not None:
             # As places among the classes: a column of labels would spread over all predictions.
             right = loaded.classes_[class_indices(loaded.classes_, y, len(X))] == loaded.predict(X)

@@ -402,6 +402,21 @@ def test_score_takes_a_column_of_labels_and_a_prior_of_zero(model, tmp_path, cap
         assert float(re.search(r"accuracy: (\S+)", captured.out)[1]) == pytest.approx(accuracy, abs=1e-4)
 
 
+def test_score_is_the_density_whatever_the_rule(model, tmp_path, capsys):
+    loaded = MFAClassifier.load(model)
+    X, y = loaded.sample(20, random_state=0)
+    np.savez(tmp_path / "data.npz", X=X, y=y)
+    blurred = loaded.symmetric(1.0)
+    printed = []
+    for rule in ("max", "sum"):
+        blurred.set_params(rule=rule).save(tmp_path / "blurred.safetensors")
+        assert main(["score", str(tmp_path / "blurred.safetensors"), "--data", str(tmp_path / "data.npz")]) == 0
+        printed.append(re.search(r"mean log-likelihood: (\S+)", capsys.readouterr().out)[1])
+    scores = np.stack([mixture.score_samples(X) for mixture in blurred.mixtures_], axis=1) + np.log(blurred.priors_)
+    log_density = np.logaddexp.reduce(scores, axis=1)
+    assert printed == [f"{np.mean(log_density):.6g}"] * 2
+
+
 def test_a_damaged_classifier_is_called_damaged(model, tmp_path, capsys):
     arrays = load_file(model)
     del arrays["priors"]

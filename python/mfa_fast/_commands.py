@@ -1,10 +1,10 @@
 """The commands of `mfa-fast`: from arguments to estimators, from results to screen and files."""
 
 import os
-import tempfile
+import shutil
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -386,16 +386,14 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    _write_whole(path, lambda file: np.savez(file, **arrays))
-
-
-def _write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write a file whole or not at all."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.absolute().parent)
+    """Write a file whole or not at all, with the permissions of the one in its place or of any new file."""
+    scratch = path.absolute().with_name(f".{path.name}-{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        Path(scratch).replace(path)
+        with scratch.open("wb") as file:
+            np.savez(file, **arrays)
+        if path.exists():
+            shutil.copymode(path, scratch)
+        scratch.replace(path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -464,6 +465,16 @@ def test_attack_by_the_nearest_samples(model, tmp_path, capsys):
     assert np.all(results["nearest"]["lower_bound"] <= results["nearest"]["l2"])
     assert np.all(results["nearest"]["l2"] <= results["ld-grad"]["l2"])
     assert "method" in fails(capsys, "attack", model, "--method", "guess")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_arrays_have_the_permissions_of_any_file(model, tmp_path):
+    out, plain = tmp_path / "drawn.npz", tmp_path / "plain"
+    plain.touch()
+    for mode in (plain.stat().st_mode, 0o100640):
+        assert main(["sample", model, "-n", "3", "--out", str(out)]) == 0
+        assert out.stat().st_mode == mode
+        out.chmod(0o640)
 
 
 def test_the_threads_of_a_model_are_those_asked_for(tmp_path):

@@ -228,6 +228,7 @@ def test_missing_data(where, tmp_path, capsys):
     target = ["--out", tmp_path / "out"] if where == "run" else [tmp_path / "m.safetensors"]
     line = fails(capsys, where, *target, "--data", missing, "--pair", "0", "6")
     assert "mnist.npz" in line
+    assert "OpenML" not in line  # which is not what leaving --data out means here
     assert not any(tmp_path.iterdir())
 
 

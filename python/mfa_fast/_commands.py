@@ -22,9 +22,11 @@ from mfa_fast._options import (
     AsymmetricNoiseStd,
     Attribute,
     Components,
+    ComponentsToFit,
     Data,
     DataOrArray,
     Factors,
+    FactorsToFit,
     MaxIter,
     Method,
     Model,
@@ -154,8 +156,8 @@ def fit(
     pair: PairOrNone = None,
     attribute: Attribute = None,
     size: Size = DEFAULTS.size,
-    components: Components = None,
-    factors: Factors = None,
+    components: ComponentsToFit = None,
+    factors: FactorsToFit = None,
     max_iter: MaxIter = DEFAULTS.max_iter,
     seed: Seed = DEFAULTS.seed,
     threads: Threads = None,
@@ -183,9 +185,9 @@ def fit(
 @app.command()
 def sample(
     model: Model,
-    out: Annotated[Path, typer.Option(help="File to write: .npz with X and, for a classifier, y.")] = Path(
-        "samples.npz"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="File to write: .npz with X and y, or X and component for a mixture.")
+    ] = Path("samples.npz"),
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of samples.")] = 1000,
     noise: Annotated[bool, typer.Option(help="With the noise, or without it.")] = True,
     seed: Seed = DEFAULTS.seed,

@@ -30,23 +30,18 @@ Attribute = Annotated[
     typer.Option(help="CelebA: the attribute that tells the classes apart, such as Male."),
 ]
 Size = Annotated[int, typer.Option(min=1, help="CelebA: side to which faces are resized.")]
-Components = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000 images for faces.",
-    ),
-]
-Factors = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for faces.",
-    ),
-]
+_COMPONENTS = "Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000 images for faces."
+_FACTORS = "Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for faces."
+_NEEDED = "Needed where --data is an array file."
+Components = Annotated[int | None, typer.Option(min=1, help=_COMPONENTS)]
+ComponentsToFit = Annotated[int | None, typer.Option(min=1, help=f"{_COMPONENTS} {_NEEDED}")]
+Factors = Annotated[int | None, typer.Option(min=0, help=_FACTORS)]
+FactorsToFit = Annotated[int | None, typer.Option(min=0, help=f"{_FACTORS} {_NEEDED}")]
 MaxIter = Annotated[int, typer.Option(min=1, help="Most EM iterations.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads. Left out: all cores.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads. Left out: as many as OMP_NUM_THREADS says, or all cores.")
+]
 AsymmetricNoiseStd = Annotated[
     float,
     typer.Option(

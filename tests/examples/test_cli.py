@@ -205,8 +205,9 @@ def test_a_single_mixture_from_an_array(tmp_path, capsys):
     X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     data, out = tmp_path / "X.npy", tmp_path / "mixture.safetensors"
     np.save(data, X)
-    sizes = ["--components", "2", "--factors", "1"]
-    assert main(["fit", str(out), "--data", str(data), *sizes]) == 0
+    sizes = ["--components", "2", "--factors"]
+    assert main(["fit", str(out), "--data", str(data), *sizes, "0"]) == 0
+    assert main(["fit", str(out), "--data", str(data), *sizes, "1"]) == 0
     assert main(["score", str(out), "--data", str(data)]) == 0
     assert "mean log-likelihood" in capsys.readouterr().out
     drawn = tmp_path / "drawn.npz"

@@ -50,7 +50,7 @@ class RunConfig:
     seed : int
         Of everything random.
     n_threads : int or None
-        None: all cores.
+        None: as many as OMP_NUM_THREADS says, or all cores.
     """
 
     data: Path | None = None
@@ -76,13 +76,13 @@ class RunConfig:
             msg = f"pair must name two different digits, got {self.pair[0]} and {self.pair[1]}"
             raise ValueError(msg)
         at_least_one = (
-            *("size", "components", "factors", "max_iter", "train_samples"),
+            *("size", "components", "max_iter", "train_samples"),
             *("attack_samples", "steps", "svm_steps", "n_threads"),
         )
-        for name in at_least_one:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                msg = f"{name} must be at least 1, got {value}"
+        for name in ("factors", *at_least_one):
+            value, least = getattr(self, name), 0 if name == "factors" else 1
+            if value is not None and value < least:
+                msg = f"{name} must be at least {least}, got {value}"
                 raise ValueError(msg)
         for name in ("noise_std", "asymmetric_noise_std", "gamma"):
             value = getattr(self, name)

@@ -23,7 +23,12 @@ OUT = Path("mfa-fast-reproduce")
 
 def reproduce(
     name: Annotated[
-        str | None, typer.Argument(help=f"A figure or table, see --list; or {ALL}.", show_default=False)
+        str | None,
+        typer.Argument(
+            help=f"A figure or table, see --list; or {ALL}. Figures have the numbers of the paper's first version"
+            " (ICLR 2020 submission), which are others than in JMLR.",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,

@@ -276,6 +276,8 @@ def test_list_names_everything(capsys):
 def test_dry_run_does_nothing(tmp_path, capsys):
     assert main(["reproduce", "fig2", "--dry-run", "--out", str(tmp_path / "out")]) == 0
     assert "8 cells to be done" in capsys.readouterr().out
+    assert main(["reproduce", "fig4", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    assert "attack Bayes-optimal with LD-Grad" in capsys.readouterr().out
     assert not any(tmp_path.iterdir())
 
 

@@ -55,7 +55,7 @@ def test_later_settings_win(tmp_path):
         ("pairs=[]", "pairs"),
         ("classifiers=['oracle']", "classifiers"),
         ("seed=-1", "seed"),
-        ("attack_samples", "name=value"),
+        ("attack_samples", "--set must be given as NAME=VALUE"),
     ],
 )
 def test_bad_settings_are_named(change, word):

@@ -84,7 +84,7 @@ def search_gamma(
     attack_steps : int
         Steps of LD-Grad on the held-out samples.
     n_threads : int or None
-        Of the attack; None for all cores.
+        Of the attack; None for as many as OMP_NUM_THREADS says, or all cores.
     progress : callable
         Told the number of trials done and of trials in all.
 

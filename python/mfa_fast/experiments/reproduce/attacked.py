@@ -33,6 +33,9 @@ ClosedForm = Bayes | LinearMachine | RbfMachine
 NAMES = {"bayes": "Bayes-optimal", "cnn": "CNN", "linear_svm": "Linear SVM", "rbf_svm": "RBF SVM"}
 
 
+_KEYS = {Bayes: "bayes", LinearMachine: "linear_svm", RbfMachine: "rbf_svm"}
+
+
 def load_model(model: ClosedForm, context: Context) -> Any:
     """Return a classifier that predicts and that attacks take."""
     return model.load(context) if isinstance(model, Bayes) else machine(context.value(model))
@@ -71,7 +74,7 @@ class LdGrad(Cell):
     @property
     def title(self) -> str:
         """What a progress bar says."""
-        return f"{self.distribution.description}: attack {type(self.model).__name__} with LD-Grad"
+        return f"{self.distribution.description}: attack {NAMES[_KEYS[type(self.model)]]} with LD-Grad"
 
     def compute(self, context: Context) -> AttackedModel:
         """Attack."""
@@ -92,7 +95,7 @@ class Nearest(Cell):
     @property
     def title(self) -> str:
         """What a progress bar says."""
-        return f"{self.distribution.description}: nearest adversarial examples of {type(self.model).__name__}"
+        return f"{self.distribution.description}: nearest adversarial examples of {NAMES[_KEYS[type(self.model)]]}"
 
     def compute(self, context: Context) -> AttackedModel:
         """Find them."""

@@ -1,4 +1,7 @@
-"""Every figure and table of the paper, by the name that `mfa-fast reproduce` knows it under."""
+"""Every figure and table of the paper, by the name that `mfa-fast reproduce` knows it under.
+
+Figures have the numbers of the paper's first version (ICLR 2020 submission), which are others than in JMLR.
+"""
 
 from mfa_fast.experiments.reproduce.asymmetry import asymmetry
 from mfa_fast.experiments.reproduce.bounds import SUBSPACE

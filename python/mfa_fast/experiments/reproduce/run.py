@@ -40,7 +40,8 @@ def run_cells(
     jobs : int
         Processes. The order in which cells are done, and the number of processes, change no result.
     n_threads : int or None
-        In all; shared out among the processes. None: all cores.
+        In all; shared out among the processes. None: as many as OMP_NUM_THREADS says,
+        or all cores.
     force : bool
         Do everything anew.
     progress : callable

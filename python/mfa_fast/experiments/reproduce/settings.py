@@ -284,14 +284,14 @@ def read_settings(*, smoke: bool = False, file: Path | None = None, changes: Seq
 def _parse(change: str) -> dict[str, Any]:
     name, equals, value = change.partition("=")
     if not equals:
-        msg = f"set must be given as name=value, got {change!r}"
+        msg = f"--set must be given as NAME=VALUE, got {change!r}"
         raise ValueError(msg)
     for text in (f"{name} = {value}", f'{name} = "{value}"'):  # names of files and classes need no quotes
         try:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError:
             continue
-    msg = f"set must be given as name=value with the value in TOML, got {change!r}"
+    msg = f"--set must be given as NAME=VALUE with the value in TOML, got {change!r}"
     raise ValueError(msg)
 
 

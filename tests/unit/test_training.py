@@ -12,7 +12,7 @@ from mfa_fast.datasets import SampleStream, load_digits_pair
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from mfa_fast.experiments.networks import AllConvolutional, StridedNetwork  # noqa: E402
 from mfa_fast.experiments.trades import Trades, trades_loss  # noqa: E402
-from mfa_fast.experiments.training import TrainConfig, train_network, train_smallest  # noqa: E402
+from mfa_fast.experiments.training import TrainConfig, train_network  # noqa: E402
 
 DIGITS = load_digits_pair(0, 6)
 TRAIN, HELD_OUT = (DIGITS.X_train, DIGITS.y_train), (DIGITS.X_test, DIGITS.y_test)
@@ -199,25 +199,6 @@ def test_short_of_the_target_the_most_accurate_weights_are_kept(interrupted, sym
     assert trained.images == 2_000
     assert accuracies[-1] < max(accuracies) == trained.accuracy
     assert np.mean(trained.predict(flipped[0]) == flipped[1]) == trained.accuracy
-
-
-def test_the_narrowest_network_that_reaches_the_target():
-    tried = []
-
-    def make(width):
-        tried.append(width)
-        return _network(width)
-
-    width, trained = train_smallest(
-        make, (1, 8, 16), TRAIN, _config(images=3_000, target_accuracy=0.95), held_out=HELD_OUT
-    )
-    assert trained.accuracy >= 0.95
-    assert width == tried[-1] and tried == [w for w in (1, 8, 16) if w <= width]
-    tried.clear()
-    width, _ = train_smallest(make, (1, 2), TRAIN, _config(images=50, target_accuracy=1.0), held_out=HELD_OUT)
-    assert tried == [1, 2] and width in tried
-    with pytest.raises(ValueError, match="target_accuracy"):
-        train_smallest(make, (1, 2), TRAIN, _config(), held_out=HELD_OUT)
 
 
 @pytest.mark.parametrize("attack", [partial(cw_l2, iterations=100), ddn], ids=["cw_l2", "ddn"])

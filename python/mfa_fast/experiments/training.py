@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -192,43 +192,6 @@ def train_network(
     progress(config.images, config.images)
     accuracy = run.keep()
     return TrainedNetwork(network, source.classes, accuracy, tuple(run.history), run.seconds)
-
-
-def train_smallest(
-    make: Callable[[int], nn.Module],
-    widths: Sequence[int],
-    data: tuple[Array, Array] | SampleStream,
-    config: TrainConfig,
-    *,
-    held_out: tuple[Array, Array],
-    progress: Progress = lambda done, total: None,
-) -> tuple[int, TrainedNetwork]:
-    """Train the narrowest network that reaches the target accuracy, as the paper chooses its own.
-
-    Parameters
-    ----------
-    make : callable
-        Makes a network of a width.
-    widths : sequence of int
-        Tried in this order.
-    data, config, held_out, progress
-        As in `train_network`; ``config.target_accuracy`` must not be None.
-
-    Returns
-    -------
-    width : int
-        The first that reaches it; the most accurate one if none does.
-    trained : TrainedNetwork
-    """
-    if config.target_accuracy is None:
-        msg = "config.target_accuracy must be a number: it is what the narrowest network has to reach; got None."
-        raise ValueError(msg)
-    tried: list[tuple[int, TrainedNetwork]] = []
-    for width in widths:
-        tried.append((width, train_network(make(width), data, config, held_out=held_out, progress=progress)))
-        if tried[-1][1].accuracy >= config.target_accuracy:
-            return tried[-1]
-    return max(tried, key=lambda one: one[1].accuracy)
 
 
 # -------------------------------------------------------------------------------------------------------------- batches

@@ -72,11 +72,6 @@ class PlaneSamples:
         """Return the median distance of a class."""
         return float(np.nanmedian(self.distances[self.y == label]))
 
-    def share_near(self, label: int, limit: float) -> float:
-        """Return the share of a class's correctly classified samples that are nearer to the boundary."""
-        distances = self.distances[(self.y == label) & ~np.isnan(self.distances)]
-        return float(np.mean(distances <= limit))
-
 
 @dataclass(frozen=True)
 class BayesInPlane(Cell):

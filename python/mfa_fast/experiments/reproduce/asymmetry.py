@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mfa_fast.experiments.reproduce.attacked import Bayes, exact_minimum
+from mfa_fast.experiments.reproduce.attacked import Bayes, Nearest
 from mfa_fast.experiments.reproduce.cells import Cell
 from mfa_fast.experiments.reproduce.charts import Block, colour_of, draw_bars, draw_sheet
 from mfa_fast.experiments.reproduce.comparison import claim
@@ -36,9 +36,7 @@ def asymmetry(name: str, title: str, choose: Choose) -> Experiment:
         for distribution in _distributions(settings, choose(images)):
             model = Bayes(distribution)
             cells[label(distribution, "bayes")] = attack_on(model, distribution, settings)
-            exact = exact_minimum(model, distribution, settings.attack_samples)
-            if exact is not None:
-                cells[label(distribution, "bayes", exact=True)] = exact
+            cells[label(distribution, "bayes", exact=True)] = Nearest(model, distribution, settings.attack_samples)
         return cells
 
     def report(settings: Settings, images: ImageSets, results: Results) -> Report:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from mfa_fast.experiments.pictures import COLOURS, plain_axes, png
-from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes, exact_minimum
+from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes, Nearest
 from mfa_fast.experiments.reproduce.cells import Cell
 from mfa_fast.experiments.reproduce.comparison import Comparison, claim
 from mfa_fast.experiments.reproduce.distributions import Asymmetric, Distribution, Symmetric
@@ -93,9 +93,7 @@ def _plan(settings: Settings, images: ImageSets) -> Plan:
     for distribution in _optimal(settings, images):
         model = Bayes(distribution)
         cells[label(distribution, LD_GRAD)] = attack_on(model, distribution, settings)
-        exact = exact_minimum(model, distribution, settings.attack_samples)
-        if exact is not None:
-            cells[label(distribution, "bayes", exact=True)] = exact
+        cells[label(distribution, "bayes", exact=True)] = Nearest(model, distribution, settings.attack_samples)
         if isinstance(distribution, Symmetric) and "cnn" in settings.classifiers:
             cells[label(distribution, CW)] = CarliniWagner.of(model, distribution, settings)
     return {**cells, **plan_attacks(_learned(settings, images), settings)}

@@ -48,7 +48,6 @@ STAGES = (
     *(f"attack: {title}" for title, _ in MODELS.values()),
 )
 N_GALLERY = 6  # images per class in the pictures of the data sets
-N_HELD_OUT = 500  # fresh samples on which gamma is chosen
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
         # Seeds of their own: no sample of one set is one of another.
         for_training, for_search, for_attack = (config.seed + k for k in (1, 2, 3))
         train = symmetric.sample(config.train_samples, random_state=for_training)
-        held_out = symmetric.sample(N_HELD_OUT, random_state=for_search)
+        held_out = symmetric.sample(models.N_HELD_OUT, random_state=for_search)
         samples = {
             "symmetric": symmetric.sample(config.attack_samples, random_state=for_attack),
             "asymmetric": asymmetric.sample(config.attack_samples, random_state=for_attack),

@@ -21,6 +21,7 @@ ACCURACY_SLACK = 0.005
 # Rows of the search: more would refine the accuracies by less than the slack, at a multiple of the
 # time.
 SEARCH_ROWS = 2000
+N_HELD_OUT = 500  # fresh samples on which gamma is chosen
 PAPER_COMPONENT = 50
 
 

@@ -19,7 +19,6 @@ from mfa_fast.experiments.reproduce.settings import Settings
 Array = npt.NDArray[Any]
 
 TRAINING, HELD_OUT, ATTACK = "training", "held out", "attack"
-N_HELD_OUT = 500  # fresh samples on which gamma is chosen
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Real:
         X, y = real[f"X_{part}"], real[f"y_{part}"]
         names = (json.dumps([self.images.kind, *self.images.classes]), part)
         order = np.random.default_rng(spawned_seed(self.root_seed, *names)).permutation(len(y))
-        held_out = min(N_HELD_OUT, len(y) // 5)
+        held_out = min(models.N_HELD_OUT, len(y) // 5)
         if purpose == TRAINING:
             order = order[held_out:]
         elif purpose == HELD_OUT:

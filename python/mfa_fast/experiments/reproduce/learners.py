@@ -10,7 +10,7 @@ from sklearn.svm import SVC, LinearSVC
 from mfa_fast.experiments import models
 from mfa_fast.experiments.models import GammaTrial
 from mfa_fast.experiments.reproduce.cells import Cell, Context
-from mfa_fast.experiments.reproduce.distributions import HELD_OUT, N_HELD_OUT, TRAINING, Distribution
+from mfa_fast.experiments.reproduce.distributions import HELD_OUT, TRAINING, Distribution
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RbfMachine(Cell):
         if gamma is None:
             gamma, trials = models.search_gamma(
                 train,
-                self.distribution.draw(context, N_HELD_OUT, HELD_OUT),
+                self.distribution.draw(context, models.N_HELD_OUT, HELD_OUT),
                 attack_steps=self.steps,
                 n_threads=context.n_threads,
                 progress=context.progress,

@@ -9,12 +9,12 @@ import numpy as np
 
 from mfa_fast import attacks
 from mfa_fast.datasets import SampleStream
+from mfa_fast.experiments import models
 from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes
 from mfa_fast.experiments.reproduce.cells import Cell, Context, spawned_seed
 from mfa_fast.experiments.reproduce.distributions import (
     ATTACK,
     HELD_OUT,
-    N_HELD_OUT,
     TRAINING,
     Distribution,
     Real,
@@ -102,7 +102,7 @@ class Network(Cell):
             trades=Trades(beta=training.beta, radius=training.radius, steps=training.steps) if training.beta else None,
             seed=seed,
         )
-        held_out = self.distribution.draw(context, N_HELD_OUT, HELD_OUT)
+        held_out = self.distribution.draw(context, models.N_HELD_OUT, HELD_OUT)
         checkpoint = context.checkpoint(self)
         data = self._data(context)
         trained = train_network(made, data, config, held_out=held_out, checkpoint=checkpoint, progress=context.progress)

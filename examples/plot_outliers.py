@@ -34,7 +34,8 @@ model = MFA(n_components=4, n_factors=4, random_state=0).fit(digits.X_train)
 # Three kinds of outliers
 # -----------------------
 # Held-out zeros and sixes are to be told from other digits; from zeros and sixes with noise; and from zeros and sixes
-# out of which the model has taken what it holds to be noise: their projections onto their best component.
+# out of which the model has taken what it holds to be noise: what is left is what the factors of their best component
+# explain of them.
 
 inliers = digits.X_test
 noise = 0.25 * np.random.RandomState(0).standard_normal(inliers.shape)

@@ -30,8 +30,8 @@ against a long-double reference; of LD-Grad, what is left of the gap between the
 example, the part of the mean distance that is not proved.
 
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
-0.1 is the worst case there is: every component matters, and none can be told from the others without double precision.
-LD-Grad's floor gained more than LD-Grad did when classes came to be screened apart.
+0.1 is the worst case there is: every component matters, and none can be told from the others without double precision,
+so that after a product in float32 there is another in float64. Its target is missed.
 
 ```text
 {table}
@@ -105,7 +105,8 @@ def main():
     parser.add_argument("name", help="of the result, as given to bench/table.py --json")
     name = parser.parse_args().name
     result = json.loads(result_path(name).read_text())
-    machine = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in result["machine"].items())
+    facts = result["machine"].items()
+    machine = ", ".join(f"{key if key == 'mfa_fast' else key.replace('_', ' ')} {value}" for key, value in facts)
     PAGE.write_text(
         TEXT.format(name=name, machine=machine, table=text_table(result["rows"]).rstrip(), device=on_device())
     )

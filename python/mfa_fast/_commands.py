@@ -1,7 +1,6 @@
 """The commands of `mfa-fast`: from arguments to estimators, from results to screen and files."""
 
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from scipy.special import logsumexp
 
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast._files import whole_file
 from mfa_fast._labels import class_indices
 from mfa_fast._options import (
     AsymmetricNoiseStd,
@@ -388,14 +388,5 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """Write a file whole or not at all, with the permissions of the one in its place or of any new file."""
-    scratch = path.absolute().with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            np.savez(file, **arrays)
-        if path.exists():
-            shutil.copymode(path, scratch)
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as scratch, scratch.open("wb") as file:
+        np.savez(file, **arrays)

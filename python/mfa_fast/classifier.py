@@ -600,7 +600,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         classifier : MFAClassifier
         """
-        variance = _check_noise_std("noise_std", noise_std) ** 2
+        variance = _variance("noise_std", noise_std)
+        check_flag("uniform_weights", uniform_weights)
 
         def change(p: Parameters) -> Parameters:
             weights = np.full_like(p.weights, 1.0 / len(p.weights)) if uniform_weights else p.weights.copy()
@@ -640,18 +641,19 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         classifier : MFAClassifier
         """
-        symmetric = self.symmetric(_check_noise_std("base_noise_std", base_noise_std))
-        variance = _check_noise_std("noise_std", noise_std) ** 2
+        _variance("base_noise_std", base_noise_std)  # under its own name
+        symmetric = self.symmetric(base_noise_std)
+        variance = _variance("noise_std", noise_std)
         if len(self.classes_) != 2:
             msg = f"asymmetric needs a classifier of two classes, this one has {len(self.classes_)}."
             raise ValueError(msg)
         samples = self._samples(X)
         check_integer("component", component, 1)
-        most = min(samples.data.shape)
+        most = min(len(samples) - 1, samples.n_features)
         if component > most:
             msg = (
-                f"component={component} asks for more principal directions than X has: min(n_samples, n_features) = "
-                f"{most}; use a smaller one."
+                f"component={component} asks for more principal directions than X has: min(n_samples - 1, n_features) "
+                f"= {most}; use a smaller one, or more samples."
             )
             raise ValueError(msg)
         if weight is not None:
@@ -768,5 +770,10 @@ def _check_priors(priors: Any, n_classes: int) -> FloatArray:
     return check_weights(priors, n_classes, "priors")
 
 
-def _check_noise_std(name: str, value: Any) -> float:
-    return check_real(name, value, min_val=0.0, include_boundaries="neither")
+def _variance(name: str, noise_std: Any) -> float:
+    std = check_real(name, noise_std, min_val=0.0, include_boundaries="neither")
+    variance = std * std
+    if not 0.0 < variance < np.inf:
+        msg = f"{name} must have a square that float64 can hold, got {noise_std}."
+        raise ValueError(msg)
+    return variance

@@ -191,17 +191,23 @@ def test_asymmetric_refuses_what_cannot_be():
         {"noise_std": 0.0},
         {"weight": 1.5},
         {"base_noise_std": -1.0},
+        {"base_noise_std": 1e200},
     ):
         name = next(iter(arguments))
-        with pytest.raises((ValueError, TypeError), match=name):
+        with pytest.raises((ValueError, TypeError), match=rf"^{name}\b"):
             model.asymmetric(X, **{"component": 1, **arguments})
+    with pytest.raises(ValueError, match=r"^component=1 .*more samples"):
+        model.asymmetric(X[:1], component=1)
     with pytest.raises(ValueError, match="X"):
         model.asymmetric(X[:, :3], component=1)
     X[4, 2] = np.nan
     with pytest.raises(ValueError, match=r"Input X contains NaN, in row 4\."):
         model.asymmetric(X, component=1)
-    with pytest.raises(ValueError, match="noise_std"):
-        model.symmetric(0.0)
+    for noise_std in (0.0, 1e-200, 1e200):
+        with pytest.raises(ValueError, match=r"^noise_std"):
+            model.symmetric(noise_std)
+    with pytest.raises(TypeError, match="uniform_weights"):
+        model.symmetric(uniform_weights="x")
 
 
 def test_a_symmetric_classifier_knows_its_own_samples():

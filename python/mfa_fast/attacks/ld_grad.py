@@ -17,7 +17,7 @@ from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
 
-__all__ = ["MixtureAttack", "ld_grad", "outputs_for", "own_labels"]
+__all__ = ["ld_grad"]
 
 # Where the samples are: NumPy arrays, or arrays in CUDA memory.
 _Outputs = tuple[Any, Any, Any, Any]

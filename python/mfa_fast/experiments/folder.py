@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from mfa_fast._files import put_in_place
+
 # The file that tells a report from any other folder: only what it lists may be replaced.
 _MANIFEST = "manifest.json"
 
@@ -80,4 +82,4 @@ def write_files(contents: Mapping[str, bytes], out: Path, made_by: str) -> None:
         for name, content in everything.items():
             Path(scratch, name).write_bytes(content)
         for name in everything:
-            Path(scratch, name).replace(out / name)
+            put_in_place(Path(scratch, name), out / name)

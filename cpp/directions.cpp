@@ -125,10 +125,7 @@ void Directions::search(const Model& model, bool from_sketch) {
   cpu::Panel<float> by_row(loops, n, d), by_direction(loops, d, count_);
   lay_out(scaled.data(), n, d, by_row, model.n_threads());
 
-  if (from_sketch) {
-    sketch(scaled.data(), n, model.n_threads());
-    orthonormalize(directions_.data(), count_, d, model, 1);
-  }
+  if (from_sketch) sketch(scaled.data(), n, model.n_threads());
   const std::size_t columns = by_direction.columns();
   std::vector<double> along(count_ * n);  // of the rows along the directions
   std::vector<float> products(n * columns), shares(count_ * n);

@@ -30,9 +30,9 @@ struct Execution {
   std::function<bool()> interrupted;
 };
 
-// At most n threads, and no more than leave each half a millisecond of work; `microseconds` is what one would take for all.
+// At most n threads, and no more than leave each a fifth of a millisecond of work; `microseconds` is what one would take for all.
 inline Execution with_work(std::size_t n_threads, double microseconds) {
-  const double busy = 1.0 + microseconds / 500.0;
+  const double busy = 1.0 + microseconds / 200.0;
   return {busy < static_cast<double>(n_threads) ? static_cast<std::size_t>(busy) : n_threads, nullptr};
 }
 

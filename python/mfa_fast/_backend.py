@@ -288,6 +288,12 @@ def reject_not_finite(X: Array, estimator: Any = None) -> None:
         assert_all_finite(X, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
 
 
+def find_bad_row(rows: Array) -> int | None:
+    """Return the first row with a number that is not finite, if there is one: for what no kernel looks at."""
+    finite = np.isfinite(rows).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
+
+
 def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> None:
     """Raise an error for the row in which a kernel met a number that is not finite.
 

@@ -23,6 +23,7 @@ from mfa_fast._backend import (
     as_random_state,
     as_samples,
     as_seed,
+    find_bad_row,
     part_of_whole,
     reject_bad_row,
 )
@@ -660,8 +661,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             check_real("weight", weight, min_val=0.0, max_val=1.0)
         check_real("offset", offset)
         rows = samples.host_rows(slice(None)).astype(samples.dtype, copy=False)
-        finite = np.isfinite(rows).all(axis=1)
-        reject_bad_row(samples, None if finite.all() else int(np.argmin(finite)), self)
+        reject_bad_row(samples, find_bad_row(rows), self)
         pca = PCA(int(component), random_state=0).fit(rows)
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 

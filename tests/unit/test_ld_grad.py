@@ -400,6 +400,15 @@ def test_pipelines_of_several_scalings():
     assert np.all(model.predict(result.X_adv) != model.predict(X))
 
 
+@pytest.mark.parametrize("svm", SVMS)
+def test_svms_name_the_row_of_nan(svm):
+    X, y = _blobs()
+    model = clone(SVMS[svm]).fit(X, y)
+    X[7, 1] = np.nan
+    with pytest.raises(ValueError, match=r"Input X contains NaN, in row 7\..* attacks take none"):
+        ld_grad(model, X, y)
+
+
 @pytest.mark.parametrize("svm", ["linear", "rbf"])
 def test_svms_of_sparse_samples(svm):
     X, y = _blobs()

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
+from mfa_fast._backend import (
+    Array,
+    Samples,
+    as_samples,
+    check_threads,
+    find_bad_row,
+    reject_bad_row,
+    require_host,
+)
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._devices import arrays_of
 from mfa_fast._labels import class_indices
@@ -136,8 +144,8 @@ def own_labels(model: Any, X: Any, samples: Samples) -> Array:
     """Return the classes that the model itself gives to samples, which came as X."""
     if isinstance(model, MFAClassifier):
         return np.asarray(model.predict(samples.unwrapped()))
-    # A frame as it is: its column names are what scikit-learn would miss. Its machines add up infinities of both signs
-    # before they refuse them.
+    reject_bad_row(samples, find_bad_row(samples.data), model)
+    # A frame as it is: its column names are what scikit-learn would miss. Numbers may be finite and their squares not.
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(model.predict(X if hasattr(X, "columns") else samples.data))
 

@@ -186,14 +186,18 @@ class BlockScorer {
   std::vector<double> scratch_;
 };
 
-// parallel_for with a worker that returns a BadRow: one of them, if there is any.
+// parallel_for with a worker that returns a BadRow: the first of them, whichever was found first.
 template <class MakeWorker>
 BadRow for_each_task(std::size_t n_tasks, const Execution& execution, const MakeWorker& make_worker) {
   constexpr std::size_t none = static_cast<std::size_t>(-1);
   std::atomic<std::size_t> bad_row{none};
   parallel_for(n_tasks, execution, [&] {
     return [&, worker = make_worker()](std::size_t task) mutable {
-      if (const BadRow bad = worker(task)) bad_row = *bad;
+      const BadRow bad = worker(task);
+      if (!bad) return;
+      std::size_t first = bad_row;
+      while (*bad < first && !bad_row.compare_exchange_weak(first, *bad)) {
+      }
     };
   });
   return bad_row == none ? BadRow{} : BadRow{bad_row};

@@ -173,13 +173,13 @@ double* BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, Known known) 
 
 template <class T>
 void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
-  if (wider_row_[i] >= 0) return wider_->factors(static_cast<std::size_t>(wider_row_[i]), k, z);
   const std::size_t n = model_.n_factors();
   const std::int32_t slot = find_slot(i, k);
-  Known known = Known::v;
+  Known known = slot >= 0 ? slots_[static_cast<std::size_t>(slot)].known : Known::v;
+  if (wider_row_[i] >= 0 && (slot < 0 || known != Known::z))
+    return wider_->factors(static_cast<std::size_t>(wider_row_[i]), k, z);
   if (slot >= 0) {
     std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * n, n, z);
-    known = slots_[static_cast<std::size_t>(slot)].known;
   } else {
     const std::size_t columns = model_.panels<T>().columns.columns();
     factors_from_product(model_, product_.data() + static_cast<std::size_t>(product_row_[i]) * columns, k, z);

@@ -1,11 +1,9 @@
 #include "cpu/nearest.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <type_traits>
 #include <vector>
 
 #include "core/nearest_search.hpp"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -26,19 +24,6 @@ Array = NDArray[Any]
 
 # More than any machine makes use of.
 MOST_THREADS = 1024
-
-# What errors name rows by, where the samples are a part of what the caller gave.
-_rows_of_whole: ContextVar[NDArray[np.int64] | None] = ContextVar("rows_of_whole", default=None)
-
-
-@contextmanager
-def part_of_whole(rows: NDArray[np.int64]) -> Iterator[None]:
-    """Let errors of this thread name the rows of samples that are these of what the caller gave."""
-    token = _rows_of_whole.set(rows)
-    try:
-        yield
-    finally:
-        _rows_of_whole.reset(token)
 
 
 @dataclass(frozen=True)
@@ -80,9 +65,7 @@ class Samples:
 
     def row_number(self, row: int) -> int:
         """Return which row of what the caller gave one is."""
-        number = self.first + row if self.rows is None else int(self.rows[self.first + row])
-        whole = _rows_of_whole.get()
-        return number if whole is None else int(whole[number])
+        return self.first + row if self.rows is None else int(self.rows[self.first + row])
 
     def entries(self, row: int) -> Array:
         """Return one row (1, d), of what has to be finite."""
@@ -112,7 +95,9 @@ class Samples:
 
     def take(self, rows: Any) -> Samples:
         """Return the samples in the rows of a NumPy index or mask."""
-        return replace(self, data=self.data[rows if self.on_host else self.arrays.from_host(rows)], first=0, rows=None)
+        data = self.data[rows if self.on_host else self.arrays.from_host(rows)]
+        numbers = self.first + (np.flatnonzero(rows) if rows.dtype == np.bool_ else rows)
+        return replace(self, data=data, first=0, rows=numbers if self.rows is None else self.rows[numbers], late=[])
 
     def host_rows(self, rows: Any) -> Array:
         """Return the rows of a NumPy index, mask or slice as a NumPy array."""
@@ -157,6 +142,13 @@ def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
     return _array_api.borrow(X) if _array_api.is_standard(X) else (X, identity)
 
 
+def forget_features(estimator: Any, n_features: int) -> None:
+    """Set an estimator's number of features, and drop the names that an earlier fit may have left."""
+    estimator.n_features_in_ = n_features
+    if hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+
+
 def _reject_masked(X: Any) -> None:
     """Refuse an array with a mask, which the kernels would not see."""
     if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
@@ -184,8 +176,13 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     min_samples : int
         The least number of rows.
     """
-    if isinstance(X, Samples):
-        return X  # a block of what has been checked
+    if isinstance(X, Samples):  # a block of what has been checked, or the samples of a class
+        if reset:
+            forget_features(estimator, X.n_features)
+        if len(X) < min_samples:
+            msg = f"X: Found array with {len(X)} sample(s) while a minimum of {min_samples} is required."
+            raise ValueError(msg)
+        return X
     device = check_device(getattr(estimator, "device", None))
     arrays = arrays_of(X)
     if arrays is not None and device != "cpu":

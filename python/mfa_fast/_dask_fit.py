@@ -14,7 +14,7 @@ from distributed import Client
 from numpy.typing import NDArray
 from sklearn.utils.random import sample_without_replacement
 
-from mfa_fast._backend import Array, Samples, as_samples
+from mfa_fast._backend import Array, Samples, as_samples, forget_features
 from mfa_fast._dask_blocks import for_task, later, row_blocks, send
 from mfa_fast._em import e_step
 from mfa_fast._fitting import check_hyperparameters, completed
@@ -23,7 +23,6 @@ from mfa_fast._labels import check_labels
 from mfa_fast._progress import Task
 from mfa_fast._statistics import Statistics
 from mfa_fast._validation import check_integer
-from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 
 # Statistics that one task adds up. A power of two, so that the order of additions is that of Statistics.merge.
@@ -49,13 +48,6 @@ def fit_mixture(
         expectation=lambda: cluster.expect,
         begin=begin,
     )
-
-
-def forget_features(model: MFA | MFAClassifier, n_features: int) -> None:
-    """Set the number of features, and drop the names that an earlier fit may have left: Dask arrays have none."""
-    model.n_features_in_ = n_features
-    if hasattr(model, "feature_names_in_"):
-        del model.feature_names_in_
 
 
 def count_classes(client: Client, labels: list[Any], spans: list[tuple[int, int]]) -> tuple[Array, NDArray[np.int64]]:

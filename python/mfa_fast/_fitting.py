@@ -105,7 +105,7 @@ def samples_to_start_from(
     if sample_weight is not None:
         rows = np.flatnonzero(sample_weight)[rows]
         sample_weight = sample_weight[rows]
-    return completed(estimator, replace(data.take(rows), rows=rows), sample_weight)
+    return completed(estimator, data.take(rows), sample_weight)
 
 
 def completed(estimator: Any, samples: Samples, sample_weight: FloatArray | None) -> tuple[Samples, FloatArray | None]:
@@ -185,7 +185,7 @@ def in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray 
     if weights is None:
         return None, n_samples
     n_weighted = int(np.count_nonzero(weights))
-    # By a power of two, which rounds nothing: of subnormal weights the mean has no reciprocal.
+    # By a power of two, which rounds nothing that counts: of subnormal weights the mean has no reciprocal.
     weights = np.ldexp(weights, -np.frexp(weights.max())[1])
     # The sum of those that remain, in whose last digits zeros between them do not show.
     return weights * (n_weighted / weights[weights > 0].sum()), n_weighted

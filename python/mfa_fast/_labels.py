@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,13 @@ def check_classes(classes: Any) -> Array:
 
 def _check_types(name: str, labels: Array) -> None:
     """Refuse labels of several types, which have no order."""
-    types = {str if isinstance(label, str) else type(label) for label in labels} if labels.dtype == object else {str}
+    if labels.dtype != object:
+        return
+    types = {next((t for t in (str, Real) if isinstance(label, t)), type(label)) for label in labels}
     if len(types) > 1:
         msg = (
-            f"{name} must hold labels of one type, got {', '.join(sorted(t.__name__ for t in types))}; make all of "
-            "them strings, or all of them numbers."
+            f"{name} must hold labels of one type, got {', '.join(sorted({type(label).__name__ for label in labels}))};"
+            " make all of them strings, or all of them numbers."
         )
         raise ValueError(msg)
 

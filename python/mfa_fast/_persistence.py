@@ -23,7 +23,7 @@ _FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_",
 
 def write(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
     """Write a model whole or not at all."""
-    target = os.fspath(path)
+    target = os.fsdecode(path)
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         msg = f"there is no folder {folder!r} to write {os.path.basename(target)!r} into; make it first."

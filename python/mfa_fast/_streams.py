@@ -29,6 +29,8 @@ class Stream(ABC):
 
     # Where the kernels run on its blocks; None is the CPU.
     device: CudaArrays | None = None
+    # The rows in what the caller gave, where they were chosen from among them.
+    rows: NDArray[np.int64] | None = None
 
     def __init__(self, head: Samples) -> None:
         self.n_features = head.n_features
@@ -47,7 +49,7 @@ class Stream(ABC):
         """Go through the rows in order, in samples of at most so many."""
         first = 0
         for piece in self.pieces(rows):
-            block = replace(_in_memory(piece), wrap=identity, first=first, device=self.device)
+            block = replace(_in_memory(piece), wrap=identity, first=first, rows=self.rows, device=self.device)
             if block.n_features != self.n_features or block.dtype != self.dtype:
                 msg = (
                     f"X must have {self.n_features} features in all batches, and results in {np.dtype(self.dtype)}, as "
@@ -68,7 +70,7 @@ class Stream(ABC):
                 chosen = np.empty((len(rows), self.n_features), block.data.dtype)
             chosen[low:high] = block.data[rows[low:high] - block.first]
         assert chosen is not None
-        return Samples(chosen, identity)
+        return Samples(chosen, identity, rows=rows if self.rows is None else self.rows[rows])
 
 
 def _in_memory(batch: Any) -> Samples:
@@ -145,6 +147,7 @@ class Selection(Stream):
         self.row_bytes = self.read_bytes = stream.row_bytes
         self._stream = stream
         self._mask = mask
+        self.rows = np.flatnonzero(mask)
 
     def __len__(self) -> int:
         """Return the number of selected rows."""
@@ -200,18 +203,15 @@ def as_data(X: Any, *, estimator: Any, reset: bool = False, min_samples: int = 1
 
 def as_array(X: Any, *, estimator: Any) -> Samples:
     """Check samples as `as_samples` does, for what takes no streams."""
-    if hasattr(X, "__next__") or as_stream(X) is not None:
-        msg = (
-            f"X must be one array here, got a stream ({type(X).__name__}); pass its batches, or slices of an array in "
-            "a file, one by one."
-        )
+    if hasattr(X, "__next__") or isinstance(as_stream(X), Batches):
+        msg = f"X must be one array here, got a sequence of batches ({type(X).__name__}); pass these one by one."
         raise TypeError(msg)
     return as_samples(X, estimator=estimator)
 
 
-def select(data: Samples | Stream, mask: NDArray[np.bool_]) -> Any:
+def select(data: Samples | Stream, mask: NDArray[np.bool_]) -> Samples | Selection:
     """Return some rows: of samples in memory a copy, of a stream another one."""
-    return data.take(mask).data if isinstance(data, Samples) else Selection(data, mask)
+    return data.take(np.flatnonzero(mask)) if isinstance(data, Samples) else Selection(data, mask)
 
 
 def by_blocks(method: _Method) -> _Method:

@@ -24,8 +24,6 @@ from mfa_fast._backend import (
     as_samples,
     as_seed,
     find_bad_row,
-    part_of_whole,
-    reject_bad_row,
 )
 from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
@@ -186,8 +184,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         def fit_class(c: int, mixture: MFA) -> None:
             members = indices == c
-            with part_of_whole(np.flatnonzero(members)):
-                mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
+            mixture.fit(select(data, members), sample_weight=None if weights is None else weights[members])
 
         self._fit(
             classes,
@@ -300,10 +297,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 mixture = MFA(**shared | {"random_state": int(rng.randint(2**31))})
             if fresh or counts[c] > 0:
                 shares = None if weights is None else weights[members]
-                batch = samples.take(members)
-                with naming_class(label, len(batch)), part_of_whole(members):
-                    # A mixture that knows the names of features would miss them in an array.
-                    mixture.partial_fit(batch.data if fresh else batch, sample_weight=shares)
+                with naming_class(label, len(members)):
+                    mixture.partial_fit(samples.take(members), sample_weight=shares)
             mixtures.append(mixture)
         self.classes_, self.priors_, self.mixtures_ = labels, priors, mixtures
         self.class_count_ = total
@@ -661,7 +656,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             check_real("weight", weight, min_val=0.0, max_val=1.0)
         check_real("offset", offset)
         rows = samples.host_rows(slice(None)).astype(samples.dtype, copy=False)
-        reject_bad_row(samples, find_bad_row(rows), self)
+        bad = find_bad_row(rows)
+        if bad is not None:
+            msg = (
+                f"X must be finite here, whatever `missing` is, got NaN or infinity in row {bad}; fill it in with "
+                "MFA.impute, or leave such rows out."
+            )
+            raise ValueError(msg)
         pca = PCA(int(component), random_state=0).fit(rows)
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 

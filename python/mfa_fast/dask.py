@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(msg, name=error.name) from None
 
 from mfa_fast import attacks
-from mfa_fast._backend import Array, as_seed
+from mfa_fast._backend import Array, as_seed, forget_features
 from mfa_fast._dask_blocks import (
     check_blocks,
     check_client,
@@ -47,7 +47,7 @@ from mfa_fast._dask_blocks import (
     row_blocks,
     send,
 )
-from mfa_fast._dask_fit import count_classes, fit_mixture, forget_features, of_class
+from mfa_fast._dask_fit import count_classes, fit_mixture, of_class
 from mfa_fast._progress import Task
 from mfa_fast._validation import check_integer
 from mfa_fast.attacks import AttackResult

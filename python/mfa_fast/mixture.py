@@ -272,7 +272,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             expectation=lambda: Expectation(
                 data, weights, marginal=self.missing == "marginal", screening=self.screening, n_threads=n_threads
             ),
-            begin=lambda n_starts: Task.fit(self, n_starts, X, y, sample_weight),
+            begin=lambda n_starts: Task.fit(self, n_starts, X.data if isinstance(X, Samples) else X, y, sample_weight),
         )
         self._warn_of(fitted)
         return self
@@ -787,7 +787,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            No stream. May have NaN, whatever `missing` is. A row of nothing else becomes the mean of the mixture.
+            No sequence of batches. May have NaN, whatever `missing` is. A row of nothing else becomes the mean of the
+            mixture.
 
         Returns
         -------
@@ -817,7 +818,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            No stream. May have NaN, whatever `missing` is.
+            No sequence of batches. May have NaN, whatever `missing` is.
 
         Returns
         -------

@@ -239,11 +239,12 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
 
 
 def _check_image_shape(image_shape: Sequence[int], n_features: int) -> tuple[int, ...]:
-    shape = tuple(check_integer("image_shape", extent, 1) for extent in np.atleast_1d(np.asarray(image_shape, object)))
+    extents = np.atleast_1d(np.asarray(image_shape, object))
+    shape = tuple(check_integer("image_shape", extent, 1) for extent in extents) if extents.ndim == 1 else ()
     if len(shape) not in (2, 3) or int(np.prod(shape)) != n_features:
         msg = (
             f"image_shape must be (height, width), (height, width, channels) or (channels, height, width) of the "
-            f"classifier's {n_features} features, got {shape}."
+            f"classifier's {n_features} features, got {image_shape}."
         )
         raise ValueError(msg)
     return shape

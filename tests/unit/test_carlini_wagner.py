@@ -282,7 +282,7 @@ def test_bad_arguments_are_named(attack):
         attack(classifier, X, clip=(0, 1))
     with pytest.raises(ValueError, match="low < high"):
         attack(classifier, X, clip=(1, 0))
-    with pytest.raises(ValueError, match="X must be finite"):
+    with pytest.raises(ValueError, match=r"Input X contains NaN, in row 0\."):
         attack(classifier, np.full_like(X, np.nan))
     with pytest.raises(ValueError, match="features"):
         attack(classifier, X[:, :5])

@@ -412,6 +412,16 @@ def test_nan_is_an_error_unless_asked_for(method):
             MFA(2, 1).fit(X, sample_weight=weights)
 
 
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_the_first_row_of_nan_is_named(n_threads):
+    p, X = _problem()
+    X = np.tile(np.nan_to_num(X), (20_000 // len(X), 1))
+    X[[10, 9_000, len(X) - 1]] = np.nan
+    model = MFA.from_parameters(*p).set_params(n_threads=n_threads)
+    with pytest.raises(ValueError, match=r"in row 10\."):
+        model.score_samples(X)
+
+
 def test_a_classifier_names_the_row_of_all_samples():
     _, X = _problem()
     X = np.nan_to_num(X)

@@ -293,3 +293,6 @@ def test_classifier_checks_classes():
     model = MFAClassifier().partial_fit(X, y, classes=["no", "yes"])
     with pytest.raises(ValueError, match="first call"):
         model.partial_fit(X, y, classes=["no", "yes", "maybe"])
+    numbers = (y == "yes").astype(int)
+    known = MFAClassifier().partial_fit(X, numbers, classes=np.array([0, np.int64(1)], dtype=object))
+    assert np.array_equal(known.classes_, [0, 1])

@@ -293,8 +293,15 @@ def test_nothing_is_scored_before_a_fit():
 
 
 @pytest.mark.parametrize("method", ["impute", "conditional"])
-def test_what_takes_no_stream_says_so(method, tmp_path):
+def test_what_takes_no_batches_says_so(method):
     X = _data()
-    for stream in ([X[:500], X[500:]], Slices(X, [N]), iter([X]), _hdf5(X, tmp_path)):
-        with pytest.raises(TypeError, match=r"X must be one array here, got a stream"):
+    for stream in ([X[:500], X[500:]], Slices(X, [N]), iter([X])):
+        with pytest.raises(TypeError, match=r"X must be one array here, got a sequence of batches"):
             getattr(MFA.from_parameters(*P), method)(stream)
+
+
+def test_arrays_in_files_are_filled_in(tmp_path):
+    X = _data()
+    X[::3, 1] = np.nan
+    model = MFA.from_parameters(*P)
+    assert np.array_equal(model.impute(_hdf5(X, tmp_path)), model.impute(X))

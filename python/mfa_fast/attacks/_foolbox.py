@@ -14,7 +14,7 @@ from foolbox.attacks import DDNAttack, L2CarliniWagnerAttack
 from foolbox.models import PyTorchModel
 from numpy.typing import NDArray
 
-from mfa_fast._backend import Array, as_samples, require_host
+from mfa_fast._backend import Array, as_samples, find_bad_row, reject_bad_row, require_host
 from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_clip, check_integer
 from mfa_fast.attacks._modules import MachineModule, as_module
@@ -130,10 +130,11 @@ class _Victim:
             X = (X if hasattr(X, "reshape") else np.asarray(X)).reshape(len(X), -1)
         samples = as_samples(X, estimator=estimator)
         require_host(samples.device, "a Foolbox attack")
+        reject_bad_row(samples, find_bad_row(samples.data))
         dtype: Any = samples.dtype if self.dtype is None else str(self.dtype).removeprefix("torch.")
         data = np.ascontiguousarray(samples.data, dtype=dtype).reshape(shape)
         if not np.all(np.isfinite(data)):
-            msg = "X must be finite, got NaN or infinity."
+            msg = f"X must be within the range of {dtype}, which the model takes."
             raise ValueError(msg)
         return data, samples.wrap
 

@@ -28,11 +28,17 @@ constexpr int most_patience = 16;
 // Rows that a thread multiplies at once.
 constexpr std::size_t rows_at_once = 96;
 
+// What it takes one thread to multiply x (n, depth) with a matrix, in microseconds.
+template <class T>
+double product_time(const cpu::Panel<T>& matrix, std::size_t n, std::size_t depth) {
+  return 6e-6 * static_cast<double>(sizeof(T) * n * depth * matrix.columns());
+}
+
 // out (n, columns) = x (n, depth) times the matrix, on several threads where there is enough to do.
 template <class T>
 void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_t depth, T* out, std::size_t n_threads) {
-  const double microseconds = 6e-6 * static_cast<double>(sizeof(T) * n * depth * matrix.columns());
-  cpu::parallel_for((n + rows_at_once - 1) / rows_at_once, cpu::with_work(n_threads, microseconds), [&] {
+  const cpu::Execution execution = cpu::with_work(n_threads, product_time(matrix, n, depth));
+  cpu::parallel_for((n + rows_at_once - 1) / rows_at_once, execution, [&] {
     return [&](std::size_t block) {
       const std::size_t first = block * rows_at_once;
       matrix.multiply(x + first * depth, std::min(rows_at_once, n - first), out + first * matrix.columns());
@@ -191,8 +197,8 @@ void Directions::project(const Model& model) {
   stride_ = columns.columns();
   inside_.resize(K * rows_ * stride_);
   const std::size_t at_once = (rows_at_once + rows_ - 1) / rows_;
-  const double microseconds = 5e-5 * static_cast<double>(K * rows_ * d * stride_);
-  cpu::parallel_for((K + at_once - 1) / at_once, cpu::with_work(model.n_threads(), microseconds), [&] {
+  const cpu::Execution execution = cpu::with_work(model.n_threads(), product_time(columns, K * rows_, d));
+  cpu::parallel_for((K + at_once - 1) / at_once, execution, [&] {
     return [&, rows = cpu::AlignedBuffer<double>(at_once * rows_ * d)](std::size_t block) {
       const std::size_t first = block * at_once, count = std::min(at_once, K - first);
       for (std::size_t k = 0; k < count; ++k) read_rows(model, first + k, rows.data() + k * rows_ * d);

@@ -119,7 +119,7 @@ class LdGrad {
     std::size_t best;  // over all classes
   };
 
-  // Of the components that row i has been scored under: what the others have is 0.
+  // By the components that row i has been scored under: the others' densities count as 0.
   ClassScore class_score(std::size_t i, std::span<const std::size_t> scored, std::size_t g) const {
     const double* values = scorer_.values(i);
     const auto begin = static_cast<std::size_t>(groups_[g]), end = static_cast<std::size_t>(groups_[g + 1]);

@@ -37,8 +37,8 @@ double product_time(const cpu::Panel<T>& matrix, std::size_t n, std::size_t dept
 // out (n, columns) = x (n, depth) times the matrix, on several threads where there is enough to do.
 template <class T>
 void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_t depth, T* out, std::size_t n_threads) {
-  const cpu::Execution execution = cpu::with_work(n_threads, product_time(matrix, n, depth));
-  cpu::parallel_for((n + rows_at_once - 1) / rows_at_once, execution, [&] {
+  const std::size_t worth = cpu::threads_for(product_time(matrix, n, depth), n_threads);
+  cpu::parallel_for((n + rows_at_once - 1) / rows_at_once, worth, [&] {
     return [&](std::size_t block) {
       const std::size_t first = block * rows_at_once;
       matrix.multiply(x + first * depth, std::min(rows_at_once, n - first), out + first * matrix.columns());
@@ -50,7 +50,7 @@ void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_
 template <class T>
 void lay_out(const T* rows, std::size_t n, std::size_t d, cpu::Panel<T>& panel, std::size_t n_threads) {
   constexpr std::size_t width = 1024;  // whole tiles of any width
-  cpu::parallel_for((d + width - 1) / width, cpu::with_work(n_threads, 1e-3 * static_cast<double>(n * d)), [&] {
+  cpu::parallel_for((d + width - 1) / width, cpu::threads_for(1e-3 * static_cast<double>(n * d), n_threads), [&] {
     return [&](std::size_t part) { panel.set_rows(rows, d, part * width, std::min((part + 1) * width, d)); };
   });
 }
@@ -98,7 +98,7 @@ void orthonormalize(double* rows, std::size_t n, std::size_t d, const Model& mod
 // iteration from random directions, for next to nothing. Source: Clarkson & Woodruff 2013.
 void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads) {
   const std::size_t d = n_features_;
-  cpu::parallel_for(count_, cpu::with_work(n_threads, 1e-3 * static_cast<double>(n * d)), [&] {
+  cpu::parallel_for(count_, cpu::threads_for(1e-3 * static_cast<double>(n * d), n_threads), [&] {
     return [&](std::size_t r) {
       for (std::size_t first = 0; first < n; first += count_) {
         const std::size_t i = first + (r + core::draw(0, first, core::Stream::component, 0).w0) % count_;
@@ -197,8 +197,8 @@ void Directions::project(const Model& model) {
   stride_ = columns.columns();
   inside_.resize(K * rows_ * stride_);
   const std::size_t at_once = (rows_at_once + rows_ - 1) / rows_;
-  const cpu::Execution execution = cpu::with_work(model.n_threads(), product_time(columns, K * rows_, d));
-  cpu::parallel_for((K + at_once - 1) / at_once, execution, [&] {
+  const std::size_t worth = cpu::threads_for(product_time(columns, K * rows_, d), model.n_threads());
+  cpu::parallel_for((K + at_once - 1) / at_once, worth, [&] {
     return [&, rows = cpu::AlignedBuffer<double>(at_once * rows_ * d)](std::size_t block) {
       const std::size_t first = block * at_once, count = std::min(at_once, K - first);
       for (std::size_t k = 0; k < count; ++k) read_rows(model, first + k, rows.data() + k * rows_ * d);

@@ -16,7 +16,7 @@ constexpr std::size_t most_pair_bytes = std::size_t{256} << 20;
 
 }  // namespace
 
-Gram::Gram(const Model& model, const cpu::Execution& execution)
+Gram::Gram(const Model& model, std::size_t n_threads)
     : model_(model),
       pairs_(model.n_components() * model.n_components()),
       room_(most_pair_bytes) {
@@ -49,7 +49,7 @@ Gram::Gram(const Model& model, const cpu::Execution& execution)
   products_.resize(n_columns * n_columns);
   view_.products = products_.data();
   constexpr std::size_t height = 32;
-  cpu::parallel_for((n_columns + height - 1) / height, execution, [&] {
+  cpu::parallel_for((n_columns + height - 1) / height, n_threads, [&] {
     return [&, rows = std::vector<double>(height * d),
             out = cpu::AlignedBuffer<double>(height * panel.columns())](std::size_t block) mutable {
       const std::size_t first = block * height;

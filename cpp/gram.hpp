@@ -24,7 +24,7 @@ struct PairEigen {
 class Gram {
  public:
   // The model must outlive it.
-  Gram(const Model& model, const cpu::Execution& execution);
+  Gram(const Model& model, std::size_t n_threads);
   ~Gram();
 
   const Model& model() const { return model_; }

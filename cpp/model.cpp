@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
@@ -36,10 +37,7 @@ Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, st
   scale_f32_.assign(scale_.begin(), scale_.end());
   groups_.assign(p.groups.begin(), p.groups.end());
   if (groups_.empty()) groups_ = {0, static_cast<std::int64_t>(n_components_)};
-  if (near != nullptr) {
-    const std::lock_guard lock(near->mutex_);
-    near_ = near->screening_;
-  }
+  if (near != nullptr) near_ = near->found_screening();
   largest_noise_.assign(n_components_, 0.0);
   for (std::size_t k = 0; k < n_components_; ++k)
     for (std::size_t j = 0; j < n_features_; ++j) largest_noise_[k] = std::max(largest_noise_[k], scaled_noise(k, j));
@@ -209,9 +207,10 @@ void Model::columns(std::size_t k, const Weight& weight, double* out) const {
 }
 
 template <class T>
-void Model::build_panels(ScorePanels<T>& panels) const {
+ScorePanels<T> Model::make_panels() const {
   const std::size_t d = n_features_;
   const cpu::TypedLoops<T>& loops = cpu::typed<T>(loops_);
+  ScorePanels<T> panels;
   panels.columns = cpu::Panel<T>(loops, d, n_components_ * (n_factors_ + 1));
   for_each_component(n_factors_ * (n_factors_ + 5) * d / 2, [&] {
     return [&, out = std::vector<double>((n_factors_ + 1) * d)](std::size_t k) mutable {
@@ -222,13 +221,14 @@ void Model::build_panels(ScorePanels<T>& panels) const {
         panels.columns.set_column(l * n_components_ + k, out.data() + l * d);
     };
   });
-  if (noise_ != Noise::diagonal) return;
+  if (noise_ != Noise::diagonal) return panels;
   panels.squares = cpu::Panel<T>(loops, d, n_components_);
   std::vector<double> squares(d);
   for (std::size_t k = 0; k < n_components_; ++k) {
     for (std::size_t j = 0; j < d; ++j) squares[j] = column_weight(k, j) / scale_[j];
     panels.squares.set_column(k, squares.data());
   }
+  return panels;
 }
 
 template <>
@@ -238,68 +238,78 @@ Model::Lazy<double>& Model::lazy<double>() const { return lazy_f64_; }
 
 template <class T>
 const ScorePanels<T>& Model::panels() const {
-  std::call_once(lazy<T>().once_panels, [&] { build_panels(lazy<T>().panels); });
-  return lazy<T>().panels;
+  return lazy<T>().panels.get([&] { return make_panels<T>(); });
 }
 
 template <class T>
-const Model::Lazy<T>& Model::prepare_single() const {
-  Lazy<T>& single = lazy<T>();
-  std::call_once(single.once_single, [&] {
-    const std::size_t d = n_features_;
-    const std::size_t n = n_factors_;
-    const auto rounded = [](const double* from, std::size_t count, T* to) {
-      std::transform(from, from + count, to, [](double value) { return static_cast<T>(value); });
+Model::Single<T> Model::make_single() const {
+  const std::size_t d = n_features_;
+  const std::size_t n = n_factors_;
+  const auto rounded = [](const double* from, std::size_t count, T* to) {
+    std::transform(from, from + count, to, [](double value) { return static_cast<T>(value); });
+  };
+  Single<T> single;
+  single.means = cpu::AlignedBuffer<T>(n_components_ * d);
+  single.columns = cpu::AlignedBuffer<T>(n_components_ * n * d);
+  if (noise_ != Noise::spherical) single.inverse_noise = cpu::AlignedBuffer<T>(n_components_ * d);
+  single.mean_rounding.resize(n_components_);
+  for_each_component(n * (n + 3) * d / 2, [&] {
+    return [&, out = std::vector<double>(n * d), difference = std::vector<double>(d),
+            weighted = std::vector<double>(d)](std::size_t k) mutable {
+      T* mean = single.means.data() + k * d;
+      columns(k, [&](std::size_t j) { return inverse_noise(k, j); }, out.data());
+      rounded(out.data(), n * d, single.columns.data() + k * n * d);
+      rounded(means_.data() + k * d, d, mean);
+      if (noise_ != Noise::spherical) rounded(inverse_noise_.data() + k * d, d, single.inverse_noise.data() + k * d);
+      for (std::size_t j = 0; j < d; ++j) {
+        difference[j] = means_.data()[k * d + j] - static_cast<double>(mean[j]);
+        weighted[j] = difference[j] * inverse_noise(k, j);
+      }
+      single.mean_rounding[k] = std::sqrt(core::dot(difference.data(), weighted.data(), d));
     };
-    single.means = cpu::AlignedBuffer<T>(n_components_ * d);
-    single.columns = cpu::AlignedBuffer<T>(n_components_ * n * d);
-    if (noise_ != Noise::spherical) single.inverse_noise = cpu::AlignedBuffer<T>(n_components_ * d);
-    single.mean_rounding.resize(n_components_);
-    for_each_component(n * (n + 3) * d / 2, [&] {
-      return [&, out = std::vector<double>(n * d), difference = std::vector<double>(d),
-              weighted = std::vector<double>(d)](std::size_t k) mutable {
-        T* mean = single.means.data() + k * d;
-        columns(k, [&](std::size_t j) { return inverse_noise(k, j); }, out.data());
-        rounded(out.data(), n * d, single.columns.data() + k * n * d);
-        rounded(means_.data() + k * d, d, mean);
-        if (noise_ != Noise::spherical) rounded(inverse_noise_.data() + k * d, d, single.inverse_noise.data() + k * d);
-        for (std::size_t j = 0; j < d; ++j) {
-          difference[j] = means_.data()[k * d + j] - static_cast<double>(mean[j]);
-          weighted[j] = difference[j] * inverse_noise(k, j);
-        }
-        single.mean_rounding[k] = std::sqrt(core::dot(difference.data(), weighted.data(), d));
-      };
-    });
   });
   return single;
 }
 
 template <class T>
+const Model::Single<T>& Model::single() const {
+  return lazy<T>().single.get([&] { return make_single<T>(); });
+}
+
+template <class T>
 cpu::DifferenceView<T> Model::difference(std::size_t k) const {
-  const Lazy<T>& single = prepare_single<T>();
+  const Single<T>& from = single<T>();
   const std::size_t d = n_features_;
-  return {d, n_factors_, single.means.data() + k * d, single.columns.data() + k * n_factors_ * d,
-          noise_ == Noise::spherical ? nullptr : single.inverse_noise.data() + k * d};
+  return {d, n_factors_, from.means.data() + k * d, from.columns.data() + k * n_factors_ * d,
+          noise_ == Noise::spherical ? nullptr : from.inverse_noise.data() + k * d};
 }
 
 template <class T>
 double Model::mean_rounding(std::size_t k) const {
-  return prepare_single<T>().mean_rounding[k];
+  return single<T>().mean_rounding[k];
 }
 
 const Subspace* Model::subspace(Processor processor) const {
   const auto which = static_cast<std::size_t>(processor);
-  const std::lock_guard lock(mutex_);
-  Screening::Choice& choice = screening_.choices[which];
-  if (!choice.made) {
-    if (screening_.directions == nullptr) screening_.directions = Subspace::find_directions(*this, near_.directions.get());
-    if (screening_.directions != nullptr)
-      choice.subspace = Subspace::choose(*this, processor, screening_.directions, near_.choices[which].subspace.get());
-    choice.made = true;
-    near_.choices[which] = {};
-    near_.directions = nullptr;
-  }
-  return choice.subspace.get();
+  const auto take = [&](auto& part) {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(part, nullptr);
+  };
+  const auto& subspace = subspaces_[which].get([&] {
+    const auto& directions =
+        directions_.get([&] { return Subspace::find_directions(*this, take(near_.directions).get()); });
+    const auto near = take(near_.subspaces[which]);
+    return directions == nullptr ? nullptr : Subspace::choose(*this, processor, directions, near.get());
+  });
+  return subspace.get();
+}
+
+Screening Model::found_screening() const {
+  Screening found;
+  if (const auto* directions = directions_.peek()) found.directions = *directions;
+  for (std::size_t which = 0; which < subspaces_.size(); ++which)
+    if (const auto* subspace = subspaces_[which].peek()) found.subspaces[which] = *subspace;
+  return found;
 }
 
 Model::~Model() = default;

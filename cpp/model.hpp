@@ -11,6 +11,7 @@
 
 #include "core/views.hpp"
 #include "cpu/isa.hpp"
+#include "cpu/once.hpp"
 #include "cpu/panel.hpp"
 #include "cpu/parallel.hpp"
 
@@ -48,14 +49,10 @@ class Directions;
 class Subspace;
 
 // What was found for screening: the directions that were looked at; and for each processor the subspace of those that it uses,
-// null where it would not pay.
+// null where it would not pay or has not been asked for.
 struct Screening {
-  struct Choice {
-    bool made = false;
-    std::shared_ptr<const Subspace> subspace;
-  };
   std::shared_ptr<const Directions> directions;
-  std::array<Choice, 2> choices;
+  std::array<std::shared_ptr<const Subspace>, 2> subspaces;
 };
 
 class Model {
@@ -69,7 +66,7 @@ class Model {
   template <class MakeWork>
   void for_each_component(std::size_t nanoseconds, MakeWork make_work) const {
     const double all = 1e-3 * static_cast<double>(nanoseconds * n_components_);
-    cpu::parallel_for(n_components_, cpu::with_work(n_threads_, all), make_work);
+    cpu::parallel_for(n_components_, cpu::threads_for(all, n_threads_), make_work);
   }
 
   // Whether what the scores are made of is: parameters may be finite and their squares not.
@@ -118,23 +115,30 @@ class Model {
   double mean_rounding(std::size_t k) const;
   // What screening needs; null where it would not pay.
   const Subspace* subspace(Processor processor) const;
+  Screening found_screening() const;  // so far
 
  private:
+  // Components for the difference form, one by one.
   template <class T>
-  struct Lazy {
-    std::once_flag once_panels, once_single;
-    ScorePanels<T> panels;
+  struct Single {
     cpu::AlignedBuffer<T> means, columns, inverse_noise;  // (K, d), (K, L, d), (K, d)
     std::vector<double> mean_rounding;                    // (K)
+  };
+  template <class T>
+  struct Lazy {
+    cpu::Once<ScorePanels<T>> panels;
+    cpu::Once<Single<T>> single;
   };
   template <class T>
   Lazy<T>& lazy() const;
   void classify_noise();
   void factorize();
   template <class T>
-  void build_panels(ScorePanels<T>& panels) const;
+  ScorePanels<T> make_panels() const;
   template <class T>
-  const Lazy<T>& prepare_single() const;
+  Single<T> make_single() const;
+  template <class T>
+  const Single<T>& single() const;
   // D^-1 A C^-T (L, d), with feature j of D^-1 replaced by weight(j).
   template <class Weight>
   void columns(std::size_t k, const Weight& weight, double* out) const;
@@ -154,9 +158,10 @@ class Model {
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
   std::vector<std::int64_t> groups_;
-  mutable std::mutex mutex_;  // guards the two below; while it is held, no other model's is taken
-  mutable Screening screening_;
-  mutable Screening near_;  // a similar model's
+  mutable cpu::Once<std::shared_ptr<const Directions>> directions_;
+  mutable std::array<cpu::Once<std::shared_ptr<const Subspace>>, 2> subspaces_;
+  mutable std::mutex mutex_;  // guards the one below
+  mutable Screening near_;    // a similar model's
 };
 
 }  // namespace mfa

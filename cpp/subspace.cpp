@@ -190,12 +190,12 @@ double Subspace::precision_product_size(std::size_t k, double x_length, const do
 }
 
 template <class T>
-const cpu::Panel<T>& Subspace::lay_out(Basis<T>& basis) const {
-  std::call_once(basis.once, [&] {
-    basis.panel = cpu::Panel<T>(cpu::typed<T>(shadow_->loops()), directions_->n_features(), n_directions_);
-    basis.panel.set_columns(direction(0), n_directions_);
+const cpu::Panel<T>& Subspace::lay_out(cpu::Once<cpu::Panel<T>>& basis) const {
+  return basis.get([&] {
+    cpu::Panel<T> panel(cpu::typed<T>(shadow_->loops()), directions_->n_features(), n_directions_);
+    panel.set_columns(direction(0), n_directions_);
+    return panel;
   });
-  return basis.panel;
 }
 template <>
 const cpu::Panel<float>& Subspace::basis<float>() const { return lay_out(basis_f32_); }

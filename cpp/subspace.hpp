@@ -4,9 +4,9 @@
 
 #include <cstddef>
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "cpu/once.hpp"
 #include "directions.hpp"
 #include "model.hpp"
 
@@ -67,14 +67,9 @@ class Subspace {
   Rounded<float> rounded_f32_;
   Rounded<double> rounded_f64_;
   template <class T>
-  struct Basis {
-    std::once_flag once;
-    cpu::Panel<T> panel;
-  };
-  template <class T>
-  const cpu::Panel<T>& lay_out(Basis<T>& basis) const;
-  mutable Basis<float> basis_f32_;
-  mutable Basis<double> basis_f64_;
+  const cpu::Panel<T>& lay_out(cpu::Once<cpu::Panel<T>>& basis) const;
+  mutable cpu::Once<cpu::Panel<float>> basis_f32_;
+  mutable cpu::Once<cpu::Panel<double>> basis_f64_;
 };
 
 }  // namespace mfa

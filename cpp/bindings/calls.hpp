@@ -4,11 +4,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "bindings/arrays.hpp"
-#include "cpu/block.hpp"
+#include "cpu/parallel.hpp"
+#include "cpu/score.hpp"
 #include "cpu/statistics.hpp"
 #include "model.hpp"
 
@@ -16,20 +16,15 @@ namespace mfa::bindings {
 
 using Index = std::int64_t;
 
-// Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
-inline cpu::Execution execution(std::size_t n_threads) {
-  constexpr std::size_t most = 1024;
-  return {std::clamp<std::size_t>(n_threads, 1, most), [] {
-            const py::gil_scoped_acquire gil;
-            return PyErr_CheckSignals() != 0;
-          }};
-}
-
 // The arrays stay alive and unchanged in shape while the GIL is released: the caller's frame holds references to them,
-// and the kernels touch no Python object.
+// and the kernels touch no Python object. Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
 template <class Call>
 auto without_gil(const Call& call) {
   const py::gil_scoped_release release;
+  cpu::Interruption interruption([] {
+    const py::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() != 0;
+  });
   return call();
 }
 

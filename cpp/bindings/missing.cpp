@@ -17,8 +17,7 @@ void patterns(const py::array& X, const py::object& out, std::size_t n_threads) 
   if (X.ndim() != 2) throw py::value_error("X must have 2 dimensions, got " + shape_of(X));
   const cpu::Rows rows = borrow_rows(X, static_cast<std::size_t>(X.shape(1)));
   Index* pattern = borrow_output<Index>("out", out, {rows.n_rows});
-  const cpu::Execution how = execution(n_threads);
-  without_gil([&] { cpu::find_patterns(rows, pattern, how); });
+  without_gil([&] { cpu::find_patterns(rows, pattern, n_threads); });
 }
 
 cpu::Patterns borrow_patterns(const py::tuple& arrays, const cpu::Rows& rows) {
@@ -48,8 +47,7 @@ cpu::BadRow marginal_log_densities(const Model& model, const py::array& X, const
   const cpu::Patterns by_pattern = borrow_patterns(patterns_of_rows, rows);
   return by_type(X, [&]<class T>(T) {
     T* target = borrow_output<T>("out", out, {rows.n_rows, model.n_components()});
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::marginal_log_densities(model, rows, by_pattern, target, how); });
+    return without_gil([&] { return cpu::marginal_log_densities(model, rows, by_pattern, target, n_threads); });
   });
 }
 
@@ -62,8 +60,7 @@ cpu::BadRow marginal_reduce(const Model& model, const py::array& X, const py::tu
   const cpu::Groups offsets = borrow_groups(groups, model.n_components());
   return by_type(X, [&]<class T>(T) {
     const auto out = borrow_reduced<T>(model, rows.n_rows, offsets, log_sum, best_value, best, responsibilities, factors);
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::marginal_reduce(model, rows, by_pattern, offsets, out, how); });
+    return without_gil([&] { return cpu::marginal_reduce(model, rows, by_pattern, offsets, out, n_threads); });
   });
 }
 
@@ -76,8 +73,7 @@ cpu::BadRow marginal_expectation(const Model& model, const py::array& X, const p
       borrow_statistics(statistics, model.n_components(), model.n_factors(), model.n_features());
   double* values = borrow_output<double>("log_likelihoods", log_likelihoods, {rows.n_rows});
   const double* weights = borrow_sample_weight(sample_weight, rows.n_rows);
-  const cpu::Execution how = execution(n_threads);
-  return without_gil([&] { return cpu::marginal_expectation(model, rows, by_pattern, weights, out, values, how); });
+  return without_gil([&] { return cpu::marginal_expectation(model, rows, by_pattern, weights, out, values, n_threads); });
 }
 
 cpu::BadRow conditional(const Model& model, const py::array& X, const py::tuple& patterns_of_rows,
@@ -91,8 +87,7 @@ cpu::BadRow conditional(const Model& model, const py::array& X, const py::tuple&
                                   borrow_optional<T>("variance", variance, {n, d}),
                                   borrow_optional<T>("responsibilities", responsibilities, {n, K}),
                                   borrow_optional<double>("factors", factors, {n, K, model.n_factors()})};
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::conditional(model, rows, by_pattern, out, how); });
+    return without_gil([&] { return cpu::conditional(model, rows, by_pattern, out, n_threads); });
   });
 }
 
@@ -104,8 +99,7 @@ cpu::BadRow conditional_sample(const Model& model, const py::array& X, const py:
   const auto draws = static_cast<std::size_t>(out.shape(0));
   return by_type(X, [&]<class T>(T) {
     T* target = borrow_output<T>("out", out, {draws, rows.n_rows, model.n_features()});
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::conditional_sample(model, rows, by_pattern, seed, draws, target, how); });
+    return without_gil([&] { return cpu::conditional_sample(model, rows, by_pattern, seed, draws, target, n_threads); });
   });
 }
 

@@ -14,6 +14,7 @@
 #include "cpu/gradient.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/nearest.hpp"
+#include "cpu/once.hpp"
 #include "cpu/sample.hpp"
 #include "cpu/score.hpp"
 #include "cpu/statistics.hpp"
@@ -39,8 +40,7 @@ std::unique_ptr<Model> make_model(const py::array& weights, const py::array& mea
                         borrow<double>("loadings", loadings, {K, L, d}),
                         borrow<double>("noise_variance", noise_variance, {K, d})};
   if (groups) parameters.groups = borrow_groups(*groups, K);
-  const std::size_t threads = execution(n_threads).n_threads;
-  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops(), near, threads); });
+  auto model = without_gil([&] { return std::make_unique<Model>(parameters, cpu::current_loops(), near, n_threads); });
   if (!model->is_finite())
     throw py::value_error(
         "means, loadings and noise_variance are too far apart in size to be computed with in float64; "
@@ -61,8 +61,7 @@ cpu::BadRow log_densities(const Model& model, const py::array& X, const py::obje
   const cpu::Rows rows = borrow_rows(X, model.n_features());
   return by_type(X, [&]<class T>(T) {
     T* target = borrow_output<T>("out", out, {rows.n_rows, model.n_components()});
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::log_densities(model, rows, cpu::score_tolerance<T>, target, how); });
+    return without_gil([&] { return cpu::log_densities(model, rows, cpu::score_tolerance<T>, target, n_threads); });
   });
 }
 
@@ -74,8 +73,7 @@ cpu::BadRow reduce(const Model& model, const py::array& X, const py::array& grou
   return by_type(X, [&]<class T>(T) {
     const auto out = borrow_reduced<T>(model, rows.n_rows, offsets, log_sum, best_value, best, responsibilities, factors);
     const double tolerance = exact ? cpu::score_tolerance<double> : cpu::score_tolerance<T>;
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, screening, out, how); });
+    return without_gil([&] { return cpu::reduce(model, rows, offsets, tolerance, screening, out, n_threads); });
   });
 }
 
@@ -87,9 +85,8 @@ cpu::BadRow expectation(const Model& model, const py::array& X, const py::tuple&
   const cpu::Statistics out =
       borrow_statistics(statistics, model.n_components(), model.n_factors(), model.n_features());
   double* values = borrow_output<double>("log_likelihoods", log_likelihoods, {rows.n_rows});
-  const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
-    return without_gil([&] { return cpu::expectation<T>(model, rows, weights, screening, out, values, how); });
+    return without_gil([&] { return cpu::expectation<T>(model, rows, weights, screening, out, values, n_threads); });
   });
 }
 
@@ -105,9 +102,8 @@ void assigned(const py::array& X, const py::array& means, const py::array& label
   const Index* label = borrow_labels(labels, rows.n_rows, K);
   const double* z = borrow<double>("factors", factors, {rows.n_rows, L});
   const cpu::Statistics out = borrow_statistics(statistics, K, L, d);
-  const cpu::Execution how = execution(n_threads);
   by_type(X, [&]<class T>(T) {
-    without_gil([&] { cpu::assigned<T>(cpu::current_loops(), rows, weights, K, L, mean, label, z, out, how); });
+    without_gil([&] { cpu::assigned<T>(cpu::current_loops(), rows, weights, K, L, mean, label, z, out, n_threads); });
   });
 }
 
@@ -126,8 +122,7 @@ void sample(const Model& model, const py::array& weights, std::uint64_t seed, st
   Index* components = borrow_output<Index>("labels", labels, {n});
   by_type(out, [&]<class T>(T) {
     T* samples = borrow_output<T>("out", out, {n, model.n_features()});
-    const cpu::Execution how = execution(n_threads);
-    without_gil([&] { cpu::sample(model, shares, seed, start, n, noise, samples, components, how); });
+    without_gil([&] { cpu::sample(model, shares, seed, start, n, noise, samples, components, n_threads); });
   });
 }
 
@@ -139,8 +134,7 @@ void reconstruct(const Model& model, const py::array& labels, const py::array& f
   const double* z = borrow<double>("factors", factors, {n, model.n_factors()});
   by_type(out, [&]<class T>(T) {
     T* target = borrow_output<T>("out", out, {n, model.n_features()});
-    const cpu::Execution how = execution(n_threads);
-    without_gil([&] { cpu::reconstruct(model, n, components, z, target, how); });
+    without_gil([&] { cpu::reconstruct(model, n, components, z, target, n_threads); });
   });
 }
 
@@ -177,11 +171,10 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
                                    screening, source, target};
   const cpu::PairOutput pairs{borrow_output<Index>("source", sources, {n}),
                               borrow_output<Index>("target", targets, {n})};
-  const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
     const auto output = borrow_attack<T>(out, n, rows.n_features);
     return without_gil(
-        [&] { return cpu::ld_grad<T>(model, rows, offsets, priors, label, options, output, pairs, how); });
+        [&] { return cpu::ld_grad<T>(model, rows, offsets, priors, label, options, output, pairs, n_threads); });
   });
 }
 
@@ -193,16 +186,14 @@ cpu::BadRow gradient(const Model& model, const py::array& X, const py::array& gr
   const cpu::Rule rule = sum_rule ? cpu::Rule::sum : cpu::Rule::max;
   return by_type(X, [&]<class T>(T) {
     T* target = borrow_output<T>("out", out, {rows.n_rows, model.n_features()});
-    const cpu::Execution how = execution(n_threads);
-    return without_gil([&] { return cpu::gradient(model, rows, offsets, rule, screening, vector, target, how); });
+    return without_gil([&] { return cpu::gradient(model, rows, offsets, rule, screening, vector, target, n_threads); });
   });
 }
 
 // Null where the noise is not spherical.
 std::unique_ptr<Gram> make_gram(const Model& model, std::size_t n_threads) {
   if (model.noise() != Noise::spherical) return nullptr;
-  const cpu::Execution how = execution(n_threads);
-  return without_gil([&] { return std::make_unique<Gram>(model, how); });
+  return without_gil([&] { return std::make_unique<Gram>(model, n_threads); });
 }
 
 cpu::BadRow nearest(const Model& model, const Gram* gram, const py::array& X, const py::array& groups,
@@ -223,11 +214,10 @@ cpu::BadRow nearest(const Model& model, const Gram* gram, const py::array& X, co
                               borrow_output<Index>("target", targets, {n})};
   const cpu::CertificateOutput certificates{borrow_output<double>("lower_bound", lower_bound, {n}),
                                             borrow_output<bool>("certified", certified, {n})};
-  const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
     const auto output = borrow_attack<T>(out, n, rows.n_features);
     return without_gil([&] {
-      return cpu::nearest<T>(model, gram, rows, offsets, priors, label, options, output, pairs, certificates, how);
+      return cpu::nearest<T>(model, gram, rows, offsets, priors, label, options, output, pairs, certificates, n_threads);
     });
   });
 }
@@ -245,10 +235,9 @@ cpu::BadRow ld_grad_linear(const py::array& weights, double intercept, const py:
   const cpu::Rows rows = borrow_rows(X, d);
   const Index* label = borrow_labels(labels, rows.n_rows, 2);
   const cpu::StepOptions options = step_options(steps, overshoot, clip);
-  const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
     const auto output = borrow_attack<T>(out, rows.n_rows, d);
-    return without_gil([&] { return cpu::ld_grad<T>(machine, scaling, rows, label, options, output, how); });
+    return without_gil([&] { return cpu::ld_grad<T>(machine, scaling, rows, label, options, output, n_threads); });
   });
 }
 
@@ -265,11 +254,10 @@ cpu::BadRow ld_grad_rbf(const py::array& support_vectors, const py::array& coeff
   const cpu::Rows rows = borrow_rows(X, d);
   const Index* label = borrow_labels(labels, rows.n_rows, 2);
   const cpu::StepOptions options = step_options(steps, overshoot, clip);
-  const cpu::Execution how = execution(n_threads);
   return by_type(X, [&]<class T>(T) {
     const auto output = borrow_attack<T>(out, rows.n_rows, d);
     return without_gil([&] {
-      return cpu::ld_grad<T>(machine, cpu::current_loops(), scaling, rows, label, options, output, how);
+      return cpu::ld_grad<T>(machine, cpu::current_loops(), scaling, rows, label, options, output, n_threads);
     });
   });
 }
@@ -352,6 +340,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   bind_missing(m);
 
+  m.def("after_fork", [] { ++cpu::n_forks; }, "To be called in a process that has been forked off.");
   m.def("available_isas", &available_isas, "Instruction sets of this machine, least first.");
   m.def("isa", [] { return cpu::current_loops().name; }, "The one that new models are packed for.");
   m.def("set_isa", [](const std::string& name) { cpu::force_loops(name); }, "Takes another one, for tests.",

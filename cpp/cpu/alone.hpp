@@ -1,4 +1,5 @@
-// A team of one thread: core/team.hpp on the CPU.
+// A team of one thread: core/team.hpp on the CPU. A sample may take it seconds: memory is marked in every step of a search, and
+// there it looks whether the call is to end.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 
 #include "core/gaussian.hpp"
 #include "core/reduce.hpp"
+#include "cpu/parallel.hpp"
 
 namespace mfa::cpu {
 
@@ -86,7 +88,10 @@ class Alone {
     at_.used += n;
     return reinterpret_cast<T*>(part);
   }
-  Mark mark() const { return at_; }
+  Mark mark() const {
+    check_interruption();
+    return at_;
+  }
   void release(Mark mark) { at_ = mark; }
 
  private:

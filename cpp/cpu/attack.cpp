@@ -368,16 +368,16 @@ class LdGrad {
 template <class T>
 BadRow ld_grad(const Model& model, const Rows& rows, Groups groups, const double* log_priors,
                const std::int64_t* labels, const LdGradOptions& options, const AttackOutput<T>& out,
-               const PairOutput& pairs, const Execution& execution) {
-  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+               const PairOutput& pairs, std::size_t n_threads) {
+  return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
     return [&, attack = LdGrad<T>(model, rows, groups, log_priors, options, out, height)](
                std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels, pairs); };
   });
 }
 
 template BadRow ld_grad(const Model&, const Rows&, Groups, const double*, const std::int64_t*, const LdGradOptions&,
-                        const AttackOutput<float>&, const PairOutput&, const Execution&);
+                        const AttackOutput<float>&, const PairOutput&, std::size_t);
 template BadRow ld_grad(const Model&, const Rows&, Groups, const double*, const std::int64_t*, const LdGradOptions&,
-                        const AttackOutput<double>&, const PairOutput&, const Execution&);
+                        const AttackOutput<double>&, const PairOutput&, std::size_t);
 
 }  // namespace mfa::cpu

@@ -38,6 +38,6 @@ struct PairOutput {
 template <class T>
 BadRow ld_grad(const Model& model, const Rows& rows, Groups groups, const double* log_priors,
                const std::int64_t* labels, const LdGradOptions& options, const AttackOutput<T>& out,
-               const PairOutput& pairs, const Execution& execution);
+               const PairOutput& pairs, std::size_t n_threads);
 
 }  // namespace mfa::cpu

@@ -188,10 +188,10 @@ class BlockScorer {
 
 // parallel_for with a worker that returns a BadRow: the first of them, whichever was found first.
 template <class MakeWorker>
-BadRow for_each_task(std::size_t n_tasks, const Execution& execution, const MakeWorker& make_worker) {
+BadRow for_each_task(std::size_t n_tasks, std::size_t n_threads, const MakeWorker& make_worker) {
   constexpr std::size_t none = static_cast<std::size_t>(-1);
   std::atomic<std::size_t> bad_row{none};
-  parallel_for(n_tasks, execution, [&] {
+  parallel_for(n_tasks, n_threads, [&] {
     return [&, worker = make_worker()](std::size_t task) mutable {
       const BadRow bad = worker(task);
       if (!bad) return;
@@ -205,8 +205,8 @@ BadRow for_each_task(std::size_t n_tasks, const Execution& execution, const Make
 
 // Calls worker(first, count), which returns a BadRow, for every so many rows; each thread has a worker of its own.
 template <class MakeWorker>
-BadRow for_each_block_of(std::size_t height, std::size_t n_rows, const Execution& execution, const MakeWorker& make_worker) {
-  return for_each_task((n_rows + height - 1) / height, execution, [&] {
+BadRow for_each_block_of(std::size_t height, std::size_t n_rows, std::size_t n_threads, const MakeWorker& make_worker) {
+  return for_each_task((n_rows + height - 1) / height, n_threads, [&] {
     return [&, worker = make_worker()](std::size_t block) mutable {
       const std::size_t first = block * height;
       return worker(first, std::min(height, n_rows - first));
@@ -215,17 +215,17 @@ BadRow for_each_block_of(std::size_t height, std::size_t n_rows, const Execution
 }
 // The same with as many rows as suit, which make_worker is told.
 template <class MakeWorker>
-BadRow for_each_block(std::size_t n_rows, const Execution& execution, const MakeWorker& make_worker) {
+BadRow for_each_block(std::size_t n_rows, std::size_t n_threads, const MakeWorker& make_worker) {
   if (n_rows == 0) return {};
-  const std::size_t height = std::min(block_rows(n_rows, execution.n_threads), n_rows);
-  return for_each_block_of(height, n_rows, execution, [&] { return make_worker(height); });
+  const std::size_t height = std::min(block_rows(n_rows, n_threads), n_rows);
+  return for_each_block_of(height, n_rows, n_threads, [&] { return make_worker(height); });
 }
 
 // Calls visit(scorer, first, count), which returns a BadRow, for every block of rows, which the scorer has loaded.
 template <class T, class Visit>
-BadRow score_blocks(const Model& model, const Rows& rows, bool screening, const Execution& execution,
+BadRow score_blocks(const Model& model, const Rows& rows, bool screening, std::size_t n_threads,
                     const Visit& visit) {
-  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+  return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
     return [&, scorer = BlockScorer<T>(model, height, screening)](std::size_t first, std::size_t count) mutable -> BadRow {
       scorer.load(rows, first, count);
       return visit(scorer, first, count);

@@ -73,10 +73,10 @@ class RowGradient {
 
 template <class T>
 BadRow gradient(const Model& model, const Rows& rows, Groups groups, Rule rule, bool screening, const double* vectors,
-                T* out, const Execution& execution) {
+                T* out, std::size_t n_threads) {
   const std::size_t d = model.n_features();
   const std::size_t n_groups = groups.size() - 1;
-  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+  return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
     return [&, scorer = BlockScorer<T>(model, height, screening), row = RowGradient<T>(model, groups, rule)](
                std::size_t first, std::size_t count) mutable -> BadRow {
       scorer.load(rows, first, count);
@@ -90,7 +90,7 @@ BadRow gradient(const Model& model, const Rows& rows, Groups groups, Rule rule, 
   });
 }
 
-template BadRow gradient(const Model&, const Rows&, Groups, Rule, bool, const double*, float*, const Execution&);
-template BadRow gradient(const Model&, const Rows&, Groups, Rule, bool, const double*, double*, const Execution&);
+template BadRow gradient(const Model&, const Rows&, Groups, Rule, bool, const double*, float*, std::size_t);
+template BadRow gradient(const Model&, const Rows&, Groups, Rule, bool, const double*, double*, std::size_t);
 
 }  // namespace mfa::cpu

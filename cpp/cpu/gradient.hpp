@@ -17,6 +17,6 @@ namespace mfa::cpu {
 // Source    Woodbury identity; docs/theory.md, section 3.
 template <class T>
 BadRow gradient(const Model& model, const Rows& rows, Groups groups, Rule rule, bool screening, const double* vectors,
-                T* out, const Execution& execution);
+                T* out, std::size_t n_threads);
 
 }  // namespace mfa::cpu

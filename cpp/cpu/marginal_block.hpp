@@ -83,9 +83,9 @@ std::vector<BlockRange> split(const Patterns& patterns);
 
 // Calls visit(block, range, index), which returns a BadRow, for every range, which the block has scored.
 template <class Visit>
-BadRow score_ranges(const Model& model, const Rows& rows, std::span<const BlockRange> ranges, const Execution& execution,
+BadRow score_ranges(const Model& model, const Rows& rows, std::span<const BlockRange> ranges, std::size_t n_threads,
                     const Visit& visit) {
-  return for_each_task(ranges.size(), execution, [&] {
+  return for_each_task(ranges.size(), n_threads, [&] {
     return [&, block = MarginalBlock(model)](std::size_t task) mutable -> BadRow {
       const BlockRange& range = ranges[task];
       if (const BadRow bad = block.score(rows, range.members, range.count)) return bad;

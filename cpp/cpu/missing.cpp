@@ -87,9 +87,9 @@ class Mixer {
 
 template <class T>
 BadRow marginal_log_densities(const Model& model, const Rows& rows, const Patterns& patterns, T* out,
-                              const Execution& execution) {
+                              std::size_t n_threads) {
   const std::size_t K = model.n_components();
-  return score_ranges(model, rows, split(patterns), execution,
+  return score_ranges(model, rows, split(patterns), n_threads,
                       [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
                         for (std::size_t i = 0; i < range.count; ++i) {
                           const auto row = static_cast<std::size_t>(range.members[i]);
@@ -106,11 +106,11 @@ BadRow marginal_log_densities(const Model& model, const Rows& rows, const Patter
 
 template <class T>
 BadRow marginal_reduce(const Model& model, const Rows& rows, const Patterns& patterns, Groups groups,
-                       const Reduced<T>& out, const Execution& execution) {
+                       const Reduced<T>& out, std::size_t n_threads) {
   const std::size_t K = model.n_components();
   const std::size_t n = model.n_factors();
   return score_ranges(
-      model, rows, split(patterns), execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+      model, rows, split(patterns), n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
         for (std::size_t i = 0; i < range.count; ++i) {
           const auto row = static_cast<std::size_t>(range.members[i]);
           const auto factors = [&](std::size_t k, double* z) { std::copy_n(block.factors(i, k), n, z); };
@@ -122,12 +122,12 @@ BadRow marginal_reduce(const Model& model, const Rows& rows, const Patterns& pat
 
 template <class T>
 BadRow conditional(const Model& model, const Rows& rows, const Patterns& patterns, const Conditional<T>& out,
-                   const Execution& execution) {
+                   std::size_t n_threads) {
   const std::size_t d = model.n_features();
   const std::size_t K = model.n_components();
   const std::size_t n = model.n_factors();
   return score_ranges(
-      model, rows, split(patterns), execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+      model, rows, split(patterns), n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
         Mixer mixer(model);
         mixer.mix(block, range.count, out.variance != nullptr);
         for (std::size_t i = 0; i < range.count; ++i) {
@@ -150,14 +150,14 @@ BadRow conditional(const Model& model, const Rows& rows, const Patterns& pattern
 
 template <class T>
 BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& patterns, std::uint64_t seed,
-                          std::size_t n_draws, T* out, const Execution& execution) {
+                          std::size_t n_draws, T* out, std::size_t n_threads) {
   const std::size_t d = model.n_features();
   const std::size_t n = model.n_factors();
   const Loops& loops = model.loops();
   // Draws of one row are this far apart in the stream of samples.
   constexpr unsigned row_bits = 40;
   return score_ranges(
-      model, rows, split(patterns), execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
+      model, rows, split(patterns), n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
         std::vector<double> cumulative(model.n_components()), deviation(n), z(n);
         for (std::size_t i = 0; i < range.count; ++i) {
           const auto row = static_cast<std::size_t>(range.members[i]);
@@ -185,12 +185,12 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
 }
 
 #define MFA_INSTANTIATE(T)                                                                                        \
-  template BadRow marginal_log_densities(const Model&, const Rows&, const Patterns&, T*, const Execution&);       \
+  template BadRow marginal_log_densities(const Model&, const Rows&, const Patterns&, T*, std::size_t);       \
   template BadRow marginal_reduce(const Model&, const Rows&, const Patterns&, Groups, const Reduced<T>&,          \
-                                  const Execution&);                                                              \
-  template BadRow conditional(const Model&, const Rows&, const Patterns&, const Conditional<T>&, const Execution&); \
+                                  std::size_t);                                                              \
+  template BadRow conditional(const Model&, const Rows&, const Patterns&, const Conditional<T>&, std::size_t); \
   template BadRow conditional_sample(const Model&, const Rows&, const Patterns&, std::uint64_t, std::size_t, T*,  \
-                                     const Execution&);
+                                     std::size_t);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)
 #undef MFA_INSTANTIATE

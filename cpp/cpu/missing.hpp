@@ -17,12 +17,12 @@ namespace mfa::cpu {
 // Computes  log w_k + log N of the observed features, theory.md (39), into out (n, K).
 template <class T>
 BadRow marginal_log_densities(const Model& model, const Rows& rows, const Patterns& patterns, T* out,
-                              const Execution& execution);
+                              std::size_t n_threads);
 
 // Computes  per group what `reduce` does, of the marginal densities; to double precision.
 template <class T>
 BadRow marginal_reduce(const Model& model, const Rows& rows, const Patterns& patterns, Groups groups,
-                       const Reduced<T>& out, const Execution& execution);
+                       const Reduced<T>& out, std::size_t n_threads);
 
 // Outputs of `conditional`; null for what is not wanted. Of mean and variance the missing entries are written.
 template <class T>
@@ -39,7 +39,7 @@ struct Conditional {
 // Source    Ghahramani & Jordan 1994.
 template <class T>
 BadRow conditional(const Model& model, const Rows& rows, const Patterns& patterns, const Conditional<T>& out,
-                   const Execution& execution);
+                   std::size_t n_threads);
 
 // Computes  draws of the missing features given the observed ones, which are copied: the component by its
 //           responsibility, its factors by their posterior, then noise.
@@ -49,6 +49,6 @@ BadRow conditional(const Model& model, const Rows& rows, const Patterns& pattern
 // Source    Salmon et al. 2011; Box & Muller 1958.
 template <class T>
 BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& patterns, std::uint64_t seed,
-                          std::size_t n_draws, T* out, const Execution& execution);
+                          std::size_t n_draws, T* out, std::size_t n_threads);
 
 }  // namespace mfa::cpu

@@ -150,7 +150,7 @@ std::vector<Share> shares_of(const Model& model, const MarginalBlock& block, con
 }  // namespace
 
 BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns& patterns, const double* weights,
-                            const Statistics& out, double* log_likelihoods, const Execution& execution) {
+                            const Statistics& out, double* log_likelihoods, std::size_t n_threads) {
   const std::size_t d = model.n_features();
   const std::size_t K = model.n_components();
   const std::size_t n = model.n_factors();
@@ -164,7 +164,7 @@ BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns
     const std::span<const BlockRange> ranges{all.data() + start, std::min(wave, all.size() - start)};
     std::vector<std::vector<Share>> shares(ranges.size());
     const BadRow bad = score_ranges(
-        model, rows, ranges, execution, [&](const MarginalBlock& block, const BlockRange& range, std::size_t index) {
+        model, rows, ranges, n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t index) {
           double log_sums[marginal_rows];
           for (std::size_t i = 0; i < range.count; ++i) {
             core::LogSumExp sum;
@@ -183,7 +183,7 @@ BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns
     std::vector<std::vector<const Share*>> by_component(K);
     for (const std::vector<Share>& block : shares)
       for (const Share& share : block) by_component[share.component].push_back(&share);
-    parallel_for(K * slabs, execution, [&] {
+    parallel_for(K * slabs, n_threads, [&] {
       return [&](std::size_t task) {
         const std::size_t k = task / slabs;
         const std::size_t first = task % slabs * slab_features;

@@ -15,6 +15,6 @@ namespace mfa::cpu {
 // Numerics  summed in double, in the order of the patterns whatever the number of threads; about the current means.
 // Source    Ghahramani & Jordan 1994; Ghahramani & Hinton 1996.
 BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns& patterns, const double* weights,
-                            const Statistics& out, double* log_likelihoods, const Execution& execution);
+                            const Statistics& out, double* log_likelihoods, std::size_t n_threads);
 
 }  // namespace mfa::cpu

@@ -203,7 +203,7 @@ template <class T, class Frame, class Source>
 BadRow search_rows(const Model& model, const Source& source, const Panel<double>* panel, std::size_t height,
                    const Rows& rows, Groups groups, const double* log_priors, const std::int64_t* labels,
                    const NearestOptions& options, const AttackOutput<T>& out, const PairOutput& pairs,
-                   const CertificateOutput& certificates, const Execution& execution) {
+                   const CertificateOutput& certificates, std::size_t n_threads) {
   Problem<Source> problem{source, std::vector<double>(model.n_components()), 0};
   for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
     problem.most_in_class = std::max(problem.most_in_class, static_cast<std::size_t>(groups[g + 1] - groups[g]));
@@ -211,7 +211,7 @@ BadRow search_rows(const Model& model, const Source& source, const Panel<double>
       problem.component_priors[static_cast<std::size_t>(k)] = log_priors[g];
   }
   height = std::min(height, rows.n_rows);
-  return for_each_block_of(height, rows.n_rows, execution, [&] {
+  return for_each_block_of(height, rows.n_rows, n_threads, [&] {
     auto search = std::make_unique<Nearest<T, Frame>>(model, problem, panel, rows, groups, log_priors, options, out,
                                                       pairs, certificates, height);
     return [&, search = std::move(search)](std::size_t first, std::size_t count) {
@@ -225,23 +225,23 @@ BadRow search_rows(const Model& model, const Source& source, const Panel<double>
 template <class T>
 BadRow nearest(const Model& model, const Gram* gram, const Rows& rows, Groups groups, const double* log_priors,
                const std::int64_t* labels, const NearestOptions& options, const AttackOutput<T>& out,
-               const PairOutput& pairs, const CertificateOutput& certificates, const Execution& execution) {
+               const PairOutput& pairs, const CertificateOutput& certificates, std::size_t n_threads) {
   if (rows.n_rows == 0) return {};
   // Few enough rows at once that Ctrl-C is noticed in time: a row takes some hundred microseconds, or some hundred
   // milliseconds.
   if (gram != nullptr)
     return search_rows<T, PairFrame>(model, *gram, &model.panels<double>().columns, 24, rows, groups, log_priors, labels,
-                                     options, out, pairs, certificates, execution);
+                                     options, out, pairs, certificates, n_threads);
   const Diagonal parts(model);
   return search_rows<T, core::DiagonalFrame<Alone>>(model, parts.view(), nullptr, 1, rows, groups, log_priors, labels,
-                                                    options, out, pairs, certificates, execution);
+                                                    options, out, pairs, certificates, n_threads);
 }
 
 template BadRow nearest(const Model&, const Gram*, const Rows&, Groups, const double*, const std::int64_t*,
                         const NearestOptions&, const AttackOutput<float>&, const PairOutput&, const CertificateOutput&,
-                        const Execution&);
+                        std::size_t);
 template BadRow nearest(const Model&, const Gram*, const Rows&, Groups, const double*, const std::int64_t*,
                         const NearestOptions&, const AttackOutput<double>&, const PairOutput&, const CertificateOutput&,
-                        const Execution&);
+                        std::size_t);
 
 }  // namespace mfa::cpu

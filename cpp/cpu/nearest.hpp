@@ -36,6 +36,6 @@ struct CertificateOutput {
 template <class T>
 BadRow nearest(const Model& model, const Gram* gram, const Rows& rows, Groups groups, const double* log_priors,
                const std::int64_t* labels, const NearestOptions& options, const AttackOutput<T>& out,
-               const PairOutput& pairs, const CertificateOutput& certificates, const Execution& execution);
+               const PairOutput& pairs, const CertificateOutput& certificates, std::size_t n_threads);
 
 }  // namespace mfa::cpu

@@ -1,4 +1,4 @@
-// The only file that knows about threads.
+// Threads, which are started here and nowhere else, and Ctrl-C, which ends what they do.
 #pragma once
 
 #include <algorithm>
@@ -6,10 +6,8 @@
 #include <chrono>
 #include <cstddef>
 #include <exception>
-#include <functional>
 #include <mutex>
 #include <stdexcept>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -24,16 +22,48 @@ struct Interrupted : std::runtime_error {
   Interrupted() : std::runtime_error("interrupted") {}
 };
 
-struct Execution {
-  std::size_t n_threads = 1;
-  // Asked now and then on the calling thread; true ends the call with Interrupted.
-  std::function<bool()> interrupted;
+// Whether a call is to end early. It lives on the thread that was called, which alone asks `interrupted`, and is shared by all
+// threads that parallel_for starts for it: also deep within, where a part of a model is made that takes as long as a call.
+class Interruption {
+ public:
+  explicit Interruption(bool (*interrupted)()) : interrupted_(interrupted), outer_(of_thread()) { of_thread() = this; }
+  ~Interruption() { of_thread() = outer_; }
+  Interruption(const Interruption&) = delete;
+  Interruption& operator=(const Interruption&) = delete;
+
+  // That of the call which this thread works for, or null.
+  static Interruption*& of_thread() {
+    thread_local Interruption* current = nullptr;
+    return current;
+  }
+
+  void check() {
+    if (ended_) throw Interrupted();
+    if (std::this_thread::get_id() != called_ || Clock::now() - asked_ < std::chrono::milliseconds(50)) return;
+    asked_ = Clock::now();
+    if (!interrupted_()) return;
+    ended_ = true;
+    throw Interrupted();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  bool (*const interrupted_)();
+  Interruption* const outer_;
+  const std::thread::id called_ = std::this_thread::get_id();
+  Clock::time_point asked_ = Clock::now();
+  std::atomic<bool> ended_{false};
 };
 
+// Throws Interrupted where the call is to end. For what takes more than some tenths of a second.
+inline void check_interruption() {
+  if (Interruption* const call = Interruption::of_thread()) call->check();
+}
+
 // At most n threads, and no more than leave each a fifth of a millisecond of work; `microseconds` is what one would take for all.
-inline Execution with_work(std::size_t n_threads, double microseconds) {
+inline std::size_t threads_for(double microseconds, std::size_t n_threads) {
   const double busy = 1.0 + microseconds / 200.0;
-  return {busy < static_cast<double>(n_threads) ? static_cast<std::size_t>(busy) : n_threads, nullptr};
+  return busy < static_cast<double>(n_threads) ? static_cast<std::size_t>(busy) : n_threads;
 }
 
 // Moves a new thread to another processor than the caller's, the index-th of those that may be used, and leaves it free
@@ -65,23 +95,20 @@ inline void spread([[maybe_unused]] std::thread& helper, [[maybe_unused]] std::s
 // only. Threads are started anew in every call: that costs some 20 microseconds and leaves nothing behind that a fork
 // could break.
 template <class MakeWorker>
-void parallel_for(std::size_t n_tasks, const Execution& execution, MakeWorker make_worker) {
-  using Clock = std::chrono::steady_clock;
+void parallel_for(std::size_t n_tasks, std::size_t n_threads, MakeWorker make_worker) {
+  constexpr std::size_t most_threads = 1024;
+  if (n_tasks == 0) return;
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stop{false};
   std::exception_ptr failure;
   std::mutex failure_mutex;
 
-  const auto work = [&](bool calling_thread) {
+  const auto work = [&] {
     try {
       auto worker = make_worker();
-      auto asked = Clock::now();
       for (std::size_t task; !stop && (task = next.fetch_add(1)) < n_tasks;) {
+        check_interruption();
         worker(task);
-        if (calling_thread && execution.interrupted && Clock::now() - asked > std::chrono::milliseconds(50)) {
-          asked = Clock::now();
-          if (execution.interrupted()) throw Interrupted();
-        }
       }
     } catch (...) {
       stop = true;
@@ -91,17 +118,20 @@ void parallel_for(std::size_t n_tasks, const Execution& execution, MakeWorker ma
   };
 
   std::vector<std::thread> helpers;
-  const std::size_t n_helpers = std::min(execution.n_threads, n_tasks) - (n_tasks > 0 ? 1 : 0);
+  const std::size_t n_helpers = std::min({std::max<std::size_t>(n_threads, 1), most_threads, n_tasks}) - 1;
   helpers.reserve(n_helpers);
   for (std::size_t i = 0; i < n_helpers; ++i) {
     try {
-      helpers.emplace_back(work, false);
+      helpers.emplace_back([&work, call = Interruption::of_thread()] {
+        Interruption::of_thread() = call;
+        work();
+      });
       spread(helpers.back(), i);
-    } catch (const std::system_error&) {
-      break;  // no more threads to be had: those there are do the work
+    } catch (const std::exception&) {
+      break;  // no more threads to be had, or no memory for one: those there are do the work
     }
   }
-  work(true);
+  work();
   for (std::thread& helper : helpers) helper.join();
   if (failure) std::rethrow_exception(failure);
 }

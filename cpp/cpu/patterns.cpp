@@ -29,11 +29,11 @@ struct MaskEqual {
 
 }  // namespace
 
-void find_patterns(const Rows& rows, std::int64_t* out, const Execution& execution) {
+void find_patterns(const Rows& rows, std::int64_t* out, std::size_t n_threads) {
   const std::size_t d = rows.n_features;
   const std::size_t words = (d + word_bits - 1) / word_bits;
   std::vector<std::uint64_t> masks(rows.n_rows * words);
-  parallel_for((rows.n_rows + rows_per_task - 1) / rows_per_task, execution, [&] {
+  parallel_for((rows.n_rows + rows_per_task - 1) / rows_per_task, n_threads, [&] {
     return [&, buffer = std::vector<double>(d)](std::size_t task) mutable {
       const std::size_t end = std::min(rows.n_rows, (task + 1) * rows_per_task);
       for (std::size_t i = task * rows_per_task; i < end; ++i) {

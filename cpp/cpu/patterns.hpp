@@ -20,6 +20,6 @@ struct Patterns {
 //           the others numbered from 1 in the order in which they are first met.
 // Shapes    rows (n, d), out (n).
 // Cost      one pass over the rows, which are kept as n d bits.
-void find_patterns(const Rows& rows, std::int64_t* out, const Execution& execution);
+void find_patterns(const Rows& rows, std::int64_t* out, std::size_t n_threads);
 
 }  // namespace mfa::cpu

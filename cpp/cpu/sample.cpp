@@ -14,7 +14,7 @@ constexpr std::size_t samples_per_task = 64;
 
 template <class T>
 void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
-            T* out, std::int64_t* labels, const Execution& execution) {
+            T* out, std::int64_t* labels, std::size_t n_threads) {
   const std::size_t d = model.n_features();
   const std::size_t K = model.n_components();
   const Loops& loops = model.loops();
@@ -22,7 +22,7 @@ void sample(const Model& model, const double* weights, std::uint64_t seed, std::
   double total = 0.0;
   for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += weights[k];
 
-  parallel_for((n + samples_per_task - 1) / samples_per_task, execution, [&] {
+  parallel_for((n + samples_per_task - 1) / samples_per_task, n_threads, [&] {
     return [&, z = std::vector<double>(model.n_factors())](std::size_t task) mutable {
       const std::size_t end = std::min(n, (task + 1) * samples_per_task);
       for (std::size_t i = task * samples_per_task; i < end; ++i) {
@@ -43,9 +43,9 @@ void sample(const Model& model, const double* weights, std::uint64_t seed, std::
 
 template <class T>
 void reconstruct(const Model& model, std::size_t n, const std::int64_t* labels, const double* factors, T* out,
-                 const Execution& execution) {
+                 std::size_t n_threads) {
   const std::size_t d = model.n_features();
-  parallel_for((n + samples_per_task - 1) / samples_per_task, execution, [&] {
+  parallel_for((n + samples_per_task - 1) / samples_per_task, n_threads, [&] {
     return [&](std::size_t task) {
       const std::size_t end = std::min(n, (task + 1) * samples_per_task);
       for (std::size_t i = task * samples_per_task; i < end; ++i)
@@ -55,11 +55,11 @@ void reconstruct(const Model& model, std::size_t n, const std::int64_t* labels, 
   });
 }
 
-template void reconstruct(const Model&, std::size_t, const std::int64_t*, const double*, float*, const Execution&);
-template void reconstruct(const Model&, std::size_t, const std::int64_t*, const double*, double*, const Execution&);
+template void reconstruct(const Model&, std::size_t, const std::int64_t*, const double*, float*, std::size_t);
+template void reconstruct(const Model&, std::size_t, const std::int64_t*, const double*, double*, std::size_t);
 template void sample(const Model&, const double*, std::uint64_t, std::uint64_t, std::size_t, bool, float*,
-                     std::int64_t*, const Execution&);
+                     std::int64_t*, std::size_t);
 template void sample(const Model&, const double*, std::uint64_t, std::uint64_t, std::size_t, bool, double*,
-                     std::int64_t*, const Execution&);
+                     std::int64_t*, std::size_t);
 
 }  // namespace mfa::cpu

@@ -17,7 +17,7 @@ namespace mfa::cpu {
 // Source    Salmon et al. 2011; Box & Muller 1958.
 template <class T>
 void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
-            T* out, std::int64_t* labels, const Execution& execution);
+            T* out, std::int64_t* labels, std::size_t n_threads);
 
 // Computes  mu_k + A_k^T z_i for given components and factors: samples put back into their subspaces.
 // Shapes    labels (n), factors (n, L), out (n, d).
@@ -26,6 +26,6 @@ void sample(const Model& model, const double* weights, std::uint64_t seed, std::
 // Source    Ghahramani & Hinton 1996, section 2.
 template <class T>
 void reconstruct(const Model& model, std::size_t n, const std::int64_t* labels, const double* factors, T* out,
-                 const Execution& execution);
+                 std::size_t n_threads);
 
 }  // namespace mfa::cpu

@@ -5,9 +5,9 @@
 namespace mfa::cpu {
 
 template <class T>
-BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, const Execution& execution) {
+BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, std::size_t n_threads) {
   const std::size_t K = model.n_components();
-  return score_blocks<T>(model, rows, false, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+  return score_blocks<T>(model, rows, false, n_threads, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
     if (const BadRow bad = scorer.score_all(tolerance)) return bad;
     for (std::size_t i = 0; i < count; ++i) {
       const double* values = scorer.values(i);
@@ -23,9 +23,9 @@ BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* 
 
 template <class T>
 BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolerance, bool screening,
-              const Reduced<T>& out, const Execution& execution) {
+              const Reduced<T>& out, std::size_t n_threads) {
   const std::size_t K = model.n_components();
-  return score_blocks<T>(model, rows, screening, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+  return score_blocks<T>(model, rows, screening, n_threads, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
     if (const BadRow bad = scorer.score_groups(groups, tolerance)) return bad;
     for (std::size_t i = 0; i < count; ++i) {
       const auto factors = [&](std::size_t k, double* z) { scorer.factors(i, k, z); };
@@ -36,9 +36,9 @@ BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolera
   });
 }
 
-template BadRow log_densities(const Model&, const Rows&, double, float*, const Execution&);
-template BadRow log_densities(const Model&, const Rows&, double, double*, const Execution&);
-template BadRow reduce(const Model&, const Rows&, Groups, double, bool, const Reduced<float>&, const Execution&);
-template BadRow reduce(const Model&, const Rows&, Groups, double, bool, const Reduced<double>&, const Execution&);
+template BadRow log_densities(const Model&, const Rows&, double, float*, std::size_t);
+template BadRow log_densities(const Model&, const Rows&, double, double*, std::size_t);
+template BadRow reduce(const Model&, const Rows&, Groups, double, bool, const Reduced<float>&, std::size_t);
+template BadRow reduce(const Model&, const Rows&, Groups, double, bool, const Reduced<double>&, std::size_t);
 
 }  // namespace mfa::cpu

@@ -69,7 +69,7 @@ bool reduce_row(const double* values, std::span<const std::size_t> scored, Group
 // Numerics  difference form (5) where its error bound (6) is below tolerance * |value|, else residual form (7), (8).
 // Source    Woodbury identity; docs/theory.md, section 1.
 template <class T>
-BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, const Execution& execution);
+BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* out, std::size_t n_threads);
 
 // Computes  per group: log-sum-exp (9), best component, responsibilities; factors of the best component.
 // Shapes    rows (n, d), groups (G + 1), outputs as in Reduced.
@@ -78,6 +78,6 @@ BadRow log_densities(const Model& model, const Rows& rows, double tolerance, T* 
 // Source    docs/theory.md, section 1.
 template <class T>
 BadRow reduce(const Model& model, const Rows& rows, Groups groups, double tolerance, bool screening,
-              const Reduced<T>& out, const Execution& execution);
+              const Reduced<T>& out, std::size_t n_threads);
 
 }  // namespace mfa::cpu

@@ -69,9 +69,9 @@ void add_slab(const Loops& loops, const Rows& rows, const Members& members, cons
 template <class T, class Mean, class Covariance>
 void add_members(const Loops& loops, const Rows& rows, const std::vector<Members>& members, std::size_t n,
                  const Mean& mean, const Covariance& posterior_covariance, const Statistics& out,
-                 const Execution& execution) {
+                 std::size_t n_threads) {
   const std::size_t slabs = (rows.n_features + slab_features - 1) / slab_features;
-  parallel_for(members.size() * slabs, execution, [&] {
+  parallel_for(members.size() * slabs, n_threads, [&] {
     return [&](std::size_t task) {
       const std::size_t k = task / slabs;
       const std::size_t slab = task % slabs;
@@ -98,7 +98,7 @@ struct BlockMembers {
 
 template <class T>
 BadRow expectation(const Model& model, const Rows& all_rows, const double* weights, bool screening,
-                   const Statistics& out, double* log_likelihoods, const Execution& execution) {
+                   const Statistics& out, double* log_likelihoods, std::size_t n_threads) {
   const std::size_t K = model.n_components();
   const std::size_t n = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
@@ -110,7 +110,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, const double* weigh
     const Rows rows = part(all_rows, start, std::min(wave, all_rows.n_rows - start));
     std::vector<BlockMembers> blocks(rows.n_rows);  // at the index of each block's first row
     const BadRow bad = score_blocks<T>(
-        model, rows, screening, execution, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
+        model, rows, screening, n_threads, [&](BlockScorer<T>& scorer, std::size_t first, std::size_t count) {
           if (const BadRow row = scorer.score_groups(one_group, tolerance)) return row;
           BlockMembers& block = blocks[first];
           std::vector<double> z(n);
@@ -143,7 +143,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, const double* weigh
                                          block.members.factors.data() + m * n, n);
     add_members<T>(
         model.loops(), rows, members, n, [&](std::size_t k) { return model.component(k).mean; },
-        [&](std::size_t k) { return model.posterior_covariance(k); }, out, execution);
+        [&](std::size_t k) { return model.posterior_covariance(k); }, out, n_threads);
   }
   return {};
 }
@@ -151,24 +151,24 @@ BadRow expectation(const Model& model, const Rows& all_rows, const double* weigh
 template <class T>
 void assigned(const Loops& loops, const Rows& rows, const double* weights, std::size_t n_components,
               std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors,
-              const Statistics& out, const Execution& execution) {
+              const Statistics& out, std::size_t n_threads) {
   std::vector<Members> members(n_components);
   for (std::size_t i = 0; i < rows.n_rows; ++i)
     if (const double weight = weights != nullptr ? weights[i] : 1.0; weight != 0.0)
       members[static_cast<std::size_t>(labels[i])].add(i, weight, factors + i * n_factors, n_factors);
   add_members<T>(
       loops, rows, members, n_factors, [&](std::size_t k) { return means + k * rows.n_features; },
-      [](std::size_t) -> const double* { return nullptr; }, out, execution);
+      [](std::size_t) -> const double* { return nullptr; }, out, n_threads);
 }
 
 template void assigned<float>(const Loops&, const Rows&, const double*, std::size_t, std::size_t, const double*,
-                              const std::int64_t*, const double*, const Statistics&, const Execution&);
+                              const std::int64_t*, const double*, const Statistics&, std::size_t);
 template void assigned<double>(const Loops&, const Rows&, const double*, std::size_t, std::size_t, const double*,
-                               const std::int64_t*, const double*, const Statistics&, const Execution&);
+                               const std::int64_t*, const double*, const Statistics&, std::size_t);
 template BadRow expectation<float>(const Model&, const Rows&, const double*, bool, const Statistics&, double*,
-                                   const Execution&);
+                                   std::size_t);
 template BadRow expectation<double>(const Model&, const Rows&, const double*, bool, const Statistics&, double*,
-                                    const Execution&);
+                                    std::size_t);
 
 double add_in_order(double total, const double* values, const double* weights, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) total += weights == nullptr ? values[i] : weights[i] * values[i];

@@ -32,7 +32,7 @@ struct Statistics {
 // Source    Ghahramani & Hinton 1996, section 3.
 template <class T>
 BadRow expectation(const Model& model, const Rows& rows, const double* weights, bool screening, const Statistics& out,
-                   double* log_likelihoods, const Execution& execution);
+                   double* log_likelihoods, std::size_t n_threads);
 
 // Computes  the same sums for known labels and factors, which are taken as exact: g is 0 or 1, M^-1 is left out. The
 //           first M-step, from a clustering, is made of it.
@@ -41,7 +41,7 @@ BadRow expectation(const Model& model, const Rows& rows, const double* weights, 
 template <class T>
 void assigned(const Loops& loops, const Rows& rows, const double* weights, std::size_t n_components,
               std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors,
-              const Statistics& out, const Execution& execution);
+              const Statistics& out, std::size_t n_threads);
 
 // Computes  total + sum_i w_i v_i, added one by one, so that values in several calls give the same bits as in one.
 // Shapes    values (n), weights (n) or null for 1 each.

@@ -247,8 +247,8 @@ class RbfAttack {
 
 template <class T>
 BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const std::int64_t* labels,
-               const StepOptions& options, const AttackOutput<T>& out, const Execution& execution) {
-  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+               const StepOptions& options, const AttackOutput<T>& out, std::size_t n_threads) {
+  return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
     return [&, attack = LinearAttack<T>(machine, scaling, rows, options, out, height)](
                std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels); };
   });
@@ -257,21 +257,21 @@ BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows&
 template <class T>
 BadRow ld_grad(const RbfMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
                const std::int64_t* labels, const StepOptions& options, const AttackOutput<T>& out,
-               const Execution& execution) {
+               std::size_t n_threads) {
   const SupportVectors vectors(machine, loops, rows.n_features);
-  return for_each_block(rows.n_rows, execution, [&](std::size_t height) {
+  return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
     return [&, attack = RbfAttack<T>(vectors, scaling, rows, options, out, height)](
                std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels); };
   });
 }
 
 template BadRow ld_grad(const LinearMachine&, const Scaling&, const Rows&, const std::int64_t*, const StepOptions&,
-                        const AttackOutput<float>&, const Execution&);
+                        const AttackOutput<float>&, std::size_t);
 template BadRow ld_grad(const LinearMachine&, const Scaling&, const Rows&, const std::int64_t*, const StepOptions&,
-                        const AttackOutput<double>&, const Execution&);
+                        const AttackOutput<double>&, std::size_t);
 template BadRow ld_grad(const RbfMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
-                        const StepOptions&, const AttackOutput<float>&, const Execution&);
+                        const StepOptions&, const AttackOutput<float>&, std::size_t);
 template BadRow ld_grad(const RbfMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
-                        const StepOptions&, const AttackOutput<double>&, const Execution&);
+                        const StepOptions&, const AttackOutput<double>&, std::size_t);
 
 }  // namespace mfa::cpu

@@ -35,7 +35,7 @@ struct RbfMachine {
 // Source    plane geometry.
 template <class T>
 BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const std::int64_t* labels,
-               const StepOptions& options, const AttackOutput<T>& out, const Execution& execution);
+               const StepOptions& options, const AttackOutput<T>& out, std::size_t n_threads);
 
 // Computes  steps x - (f / |g|^2) g with f the RBF machine's decision and g its gradient, theory.md (17), (19), until the
 //           sign of f changes; the last step ends at the root of f along it.
@@ -46,6 +46,6 @@ BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows&
 template <class T>
 BadRow ld_grad(const RbfMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
                const std::int64_t* labels, const StepOptions& options, const AttackOutput<T>& out,
-               const Execution& execution);
+               std::size_t n_threads);
 
 }  // namespace mfa::cpu

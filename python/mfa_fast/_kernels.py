@@ -117,6 +117,9 @@ class PackedCache:
 
 
 packed_models = PackedCache()
+if hasattr(os, "register_at_fork"):
+    # A thread that was making a part of a packed model may not exist in the child.
+    os.register_at_fork(after_in_child=_core.after_fork)
 
 # Inner products by packed model: made when first asked for, kept as long as the model is.
 _grams: weakref.WeakKeyDictionary[_core.Model, _core.Gram | None] = weakref.WeakKeyDictionary()

@@ -1,9 +1,11 @@
 """Where numbers leave their range, priors vanish, and calls fail half-way."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -115,10 +117,27 @@ def test_fork_while_another_thread_packs():
     packing.start()
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # what hangs is to fail
         small.score_samples(X)
         MFA.from_parameters(*_model()._parameters().arrays()).score_samples(X)
         os._exit(0)
     packing.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_fork_while_another_thread_makes_what_the_first_score_needs():
+    model = MFA.from_parameters(*ref.random_parameters(60, 1500, 20, noise_std=0.1))
+    X = np.ones((1, 1500))
+    scoring = threading.Thread(target=model.score_samples, args=(X,))
+    scoring.start()
+    time.sleep(0.02)  # some way into it
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        model.score_samples(X)
+        os._exit(0)
+    scoring.join()
     assert os.waitpid(child, 0)[1] == 0
 
 

@@ -186,21 +186,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 import numpy as np
 from mfa_fast import MFA, attacks, MFAClassifier
 rng = np.random.default_rng(0)
-X = rng.random((20000, 3000), dtype=np.float32)
-model = MFA.from_parameters(np.full(60, 1 / 60), rng.random((60, 3000)), rng.random((60, 8, 3000)), 1.0)
-wide = MFAClassifier.from_mixtures([model, MFA.from_parameters(model.weights_, 1 - model.means_, model.loadings_, 1.0)])
-# A search takes longer for each sample: smaller models.
-loadings = model.loadings_[:10, :4, :200]
-parts = [(model.means_[:10, :200], 1.0), (1 - model.means_[:10, :200], {noise})]
-classifier = MFAClassifier.from_mixtures(
-    [MFA.from_parameters(np.full(10, 1 / 10), means, loadings, noise) for means, noise in parts]
-)
-images = X[:, :200]
+{models}
 def press():
     global wall, cpu
     wall, cpu = time.monotonic(), time.process_time()
     os.kill(os.getpid(), signal.SIGINT)
-threading.Timer(1.5, press).start()
+threading.Timer({after}, press).start()
 try:
     while True:
         {call}
@@ -208,30 +199,96 @@ except KeyboardInterrupt:
     print(time.monotonic() - wall, time.process_time() - cpu)
 """
 
+SCORED = """
+X = rng.random((20000, 3000), dtype=np.float32)
+model = MFA.from_parameters(np.full(60, 1 / 60), rng.random((60, 3000)), rng.random((60, 8, 3000)), 1.0)
+wide = MFAClassifier.from_mixtures([model, MFA.from_parameters(model.weights_, 1 - model.means_, model.loadings_, 1.0)])
+"""
+
+# A search takes longer for each sample: smaller models.
+SEARCHED = """
+X = rng.random((2000, 200), dtype=np.float32)
+means, loadings = rng.random((10, 200)), rng.random((10, 4, 200))
+parts = [(means, 1.0), (1 - means, {noise})]
+classifier = MFAClassifier.from_mixtures([MFA.from_parameters(np.full(10, 0.1), m, loadings, v) for m, v in parts])
+"""
+
+# One that takes seconds.
+LONG_SEARCH = """
+shape = (20, 3000)
+parts = [(rng.random(shape), 0.3 * rng.random((20, *shape)), 0.002 + 0.01 * rng.random(shape)) for _ in "ab"]
+classifier = MFAClassifier.from_mixtures([MFA.from_parameters(np.full(20, 0.05), *part) for part in parts])
+X, _ = classifier.sample(4, random_state=0)
+"""
+
+# Parameters that take a second to pack, and another one to score with for the first time.
+LARGE = """
+parameters = np.full(80, 1 / 80), rng.random((80, 20000)), rng.random((80, 12, 20000)), 1.0
+X = rng.random((1, 20000))
+"""
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT that a process could send itself")
 @pytest.mark.parametrize(
-    ("call", "noise"),
+    ("models", "call", "after"),
     [
-        ("model.weighted_log_prob(X)", "1.0"),
+        (SCORED, "model.weighted_log_prob(X)", 1.5),
         (
+            SCORED,
             "MFA(60, 8, max_iter=1000, means_init=model.means_, weights_init=model.weights_, "
             "loadings_init=model.loadings_, noise_variance_init=1.0, tol=0).fit(X)",
-            "1.0",
+            1.5,
         ),
-        ("attacks.ld_grad(wide, X)", "1.0"),
-        ("attacks.nearest(classifier, images)", "1.0"),
-        ("attacks.nearest(classifier, images[:2000])", "1 + rng.random(200)"),
+        (SCORED, "attacks.ld_grad(wide, X)", 1.5),
+        (SEARCHED.format(noise="1.0"), "attacks.nearest(classifier, X)", 1.5),
+        (SEARCHED.format(noise="1 + rng.random(200)"), "attacks.nearest(classifier, X)", 1.5),
+        (LONG_SEARCH, "attacks.nearest(classifier, X)", 0.5),
+        (LARGE, "MFA.from_parameters(*parameters).score_samples(X)", 0.2),
+        (LARGE, "MFA.from_parameters(*parameters).score_samples(X)", 1.5),
     ],
-    ids=["score", "fit", "ld_grad", "nearest", "nearest-diagonal"],
+    ids=["score", "fit", "ld_grad", "nearest", "nearest-diagonal", "one-sample", "pack", "first-score"],
 )
-def test_ctrl_c_returns_within_a_second(call, noise):
-    script = INTERRUPTED.format(call=call, noise=noise)
+def test_ctrl_c_returns_within_a_second(models, call, after):
+    script = INTERRUPTED.format(models=models, call=call, after=after)
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert child.returncode == 0, child.stderr
     # Where others use the machine a process waits for its turn; what it then did itself tells.
     wall, cpu = map(float, child.stdout.split())
     assert min(wall, cpu) < 1.0
+
+
+HANDLED = """
+import os, signal, threading
+import numpy as np
+from mfa_fast import MFA
+rng = np.random.default_rng(0)
+parameters = np.full(50, 1 / 50), rng.random((50, 10000)), rng.random((50, 10, 10000)), 1.0
+X = rng.random((1, 10000))
+model = MFA.from_parameters(*parameters)
+said = []
+def handler(*_):
+    said.append(model.score_samples(X))
+    {then}
+signal.signal(signal.SIGUSR1, handler)
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+try:
+    while not said:
+        score = model.score_samples(X)
+        model = MFA.from_parameters(*parameters)
+except ZeroDivisionError:
+    pass
+again = model.score_samples(X)
+assert np.array_equal(said, [again]) and np.array_equal(MFA.from_parameters(*parameters).score_samples(X), again)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
+@pytest.mark.parametrize("then", ["pass", "1 / 0"], ids=["goes-on", "ends-it"])
+def test_a_signal_handler_may_score_with_the_model_that_is_being_packed(then):
+    child = subprocess.run(
+        [sys.executable, "-c", HANDLED.format(then=then)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert child.returncode == 0, child.stderr
 
 
 MEMORY = """

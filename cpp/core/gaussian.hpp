@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 #include "core/config.hpp"
 
@@ -35,8 +36,12 @@ MFA_HD inline double difference_form(double norms, double x_dot_mean, double exp
   return q > 0.0 ? q : 0.0;
 }
 
-// Computes  a distance from the difference that it is, which rounding may have made negative. Not a number stays what it is.
-MFA_HD inline double distance_of_difference(double difference) { return difference < 0.0 ? 0.0 : difference; }
+// Computes  a distance from the difference that it is, which rounding may have made negative. Where both overflowed it is no
+//           number: there the distance is infinite.
+MFA_HD inline double distance_of_difference(double difference) {
+  if (difference < 0.0) return 0.0;
+  return difference >= 0.0 ? difference : std::numeric_limits<double>::infinity();
+}
 
 // Computes  epsilon, and more of it for long sums: runs of 16 terms are added up in blocks of 256, and those in turn.
 MFA_HD inline double rounding_unit(double epsilon, std::size_t n_features) {

@@ -13,6 +13,11 @@ struct Words {
   std::uint32_t w0, w1, w2, w3;
 };
 
+// Samples are counted up to here; from here on come draws of what is missing in given rows.
+inline constexpr std::uint64_t most_samples = std::uint64_t{1} << 63;
+// Draws of one row are so many rows apart.
+inline constexpr unsigned draw_shift = 40;
+
 // What the numbers of one sample are for; the counter's second word.
 enum class Stream : std::uint32_t { component = 0, factors = 1, noise = 2 };
 

@@ -11,7 +11,7 @@ namespace mfa::core {
 inline namespace MFA_ISA {
 
 // Computes  log sum_k exp(v_k), theory.md (9).
-// Numerics  scaled by the largest value so far; an empty sum, or one of -inf alone, is -inf, never NaN.
+// Numerics  scaled by the largest value so far; an empty sum, or one of -inf alone, is -inf. NaN stays NaN.
 struct LogSumExp {
   double max = -std::numeric_limits<double>::infinity();
   double scaled_sum = 0.0;
@@ -24,7 +24,7 @@ struct LogSumExp {
       max = value;
     }
   }
-  MFA_HD double value() const { return scaled_sum > 0.0 ? max + std::log(scaled_sum) : max; }
+  MFA_HD double value() const { return scaled_sum == 0.0 ? max : max + std::log(scaled_sum); }
 };
 
 // Computes  the largest value and where it stands; the lowest index on a tie, in whatever order values come.

@@ -154,8 +154,6 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
   const std::size_t d = model.n_features();
   const std::size_t n = model.n_factors();
   const Loops& loops = model.loops();
-  // Draws of one row are this far apart in the stream of samples.
-  constexpr unsigned row_bits = 40;
   return score_ranges(
       model, rows, split(patterns), n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t) {
         std::vector<double> cumulative(model.n_components()), deviation(n), z(n);
@@ -166,7 +164,7 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
           double total = 0.0;
           for (const std::size_t k : block.components()) cumulative[k] = total += std::exp(block.values(i)[k] - sum);
           for (std::size_t s = 0; s < n_draws; ++s) {
-            const std::uint64_t index = (std::uint64_t{s} << row_bits) + row;
+            const std::uint64_t index = core::most_samples + (std::uint64_t{s} << core::draw_shift) + row;
             const core::Words words = core::draw(seed, index, core::Stream::component, 0);
             const double u = total * core::uniform52(words.w0, words.w1);
             const auto at = std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin();

@@ -320,7 +320,8 @@ def check_threads(n_threads: int | None) -> int:
     if n_threads is not None:
         check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1, max_val=MOST_THREADS)
         return int(n_threads)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    # One number for each level of nested loops; ours are the first.
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
     if hasattr(os, "sched_getaffinity"):
@@ -337,7 +338,13 @@ def as_seed(random_state: Any) -> int:
         return int(random_state)
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(0, 2**64, dtype=np.uint64))
-    return int(as_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))
+    try:
+        return int(check_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))
+    except ValueError as error:
+        msg = (
+            f"random_state must be None, an integer in [0, 2**64), a RandomState or a Generator, got {random_state!r}."
+        )
+        raise ValueError(msg) from error
 
 
 def as_random_state(random_state: Any) -> np.random.RandomState:

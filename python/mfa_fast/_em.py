@@ -96,7 +96,7 @@ def e_step(
             if worst is None
             else keep_worst(n_empty, *map(np.concatenate, zip(worst, candidates, strict=True)))
         )
-        log_likelihood = _add_log_likelihoods(log_likelihood, block, log_likelihoods, shares)
+        log_likelihood = add_log_likelihoods(log_likelihood, block, log_likelihoods, shares)
         n_samples += len(block)
     assert worst is not None
     return Statistics(
@@ -134,7 +134,7 @@ def _add_expectation(
     return log_likelihoods
 
 
-def _add_log_likelihoods(total: float, block: Samples, values: Any, sample_weight: FloatArray | None) -> float:
+def add_log_likelihoods(total: float, block: Samples, values: Any, sample_weight: FloatArray | None) -> float:
     """Return the total with a block's log p(x): in the order of the rows, unless they are on a device."""
     if block.on_host:
         return _core.add_in_order(total, values, sample_weight)
@@ -248,6 +248,11 @@ def check_range(parameters: Parameters) -> Parameters:
     return parameters
 
 
+def filled_in(samples: Array, mean: FloatArray) -> FloatArray:
+    """Return samples in float64, with a component's mean in place of what is missing in them."""
+    return np.where(np.isnan(samples), mean, samples.astype(np.float64))
+
+
 def _reseed(
     parameters: Parameters, statistics: Statistics, is_empty: NDArray[np.bool_], noise: NoiseModel
 ) -> Parameters:
@@ -279,8 +284,7 @@ def _reseed(
         fitted.noise_variance,
     )
     weights[empty] = share
-    worst = statistics.worst_samples.astype(np.float64)
-    means[empty] = np.where(np.isnan(worst), fitted.means[heaviest], worst)
+    means[empty] = filled_in(statistics.worst_samples, fitted.means[heaviest])
     loadings[empty] = fitted.loadings[heaviest]
     variance[empty] = fitted.noise_variance[heaviest]
     return Parameters(weights, means, loadings, variance)

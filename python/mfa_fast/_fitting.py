@@ -164,7 +164,7 @@ def run_em(
         bound = statistics.mean_log_likelihood
         parameters = m_step(parameters, statistics, noise)
         del statistics  # as large as the parameters: the next are to find its memory
-        converged = bool(bounds) and abs(bound - bounds[-1]) < estimator.tol
+        converged = bool(bounds) and bool(abs(bound - bounds[-1]) < estimator.tol)
         bounds.append(bound)
         if estimator.verbose and iteration % estimator.verbose_interval == 0:
             elapsed = f"\t {time.perf_counter() - started:.2f} s" if estimator.verbose > 1 else ""

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mfa_fast._backend import Array
 from mfa_fast._diagnosis import round_parameters, warn
-from mfa_fast._em import NoiseModel, check_range, regress
+from mfa_fast._em import NoiseModel, check_range, filled_in, regress
 from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._statistics import EMPTY_COUNT, Statistics, Sums
 
@@ -95,7 +95,8 @@ def _place(
     lead = regress(np.zeros((1, means.shape[1])), alone, noise).means[0]
     means, arrays = means.copy(), [a.copy() for a in sums._sums()]
     # Taken again from the first where the batch has fewer samples.
-    means[forgotten] = np.resize(worst_samples, (len(forgotten), means.shape[1])) - lead
+    worst = np.resize(worst_samples, (len(forgotten), means.shape[1]))
+    means[forgotten] = filled_in(worst, means[heaviest] + lead) - lead
     for array in arrays:
         array[forgotten] = 0.01 * array[heaviest]
     return means, Sums(*arrays)

@@ -131,8 +131,8 @@ class Batches(Stream):
             last = i == len(self._batches) - 1
             if self._n_rows is not None and (total > self._n_rows or (last and total < self._n_rows)):
                 msg = (
-                    f"X must give the same batches every time, had {self._n_rows} rows, and has {total} up to batch "
-                    f"{i} now; give batches that change to partial_fit."
+                    f"X must give the same batches every time: it had {self._n_rows} rows in the first pass, and has "
+                    f"{total} by the end of batch {i} in this one; give batches that change to partial_fit."
                 )
                 raise ValueError(msg)
             for start in range(0, len(batch), rows):

@@ -12,6 +12,11 @@ from mfa_fast._backend import raise_named
 from mfa_fast._devices import to_host
 from mfa_fast._kernels import FloatArray, Parameters
 
+# Samples of one seed, draws of what is missing in a row, and steps of an attack: as far as the kernels count.
+MOST_SAMPLES = 2**63
+MOST_DRAWS = 2**23
+MOST_STEPS = 2**63 - 1
+
 
 def check_option(name: str, value: Any, options: Sequence[str]) -> str:
     """Return the value if it is one of the options."""
@@ -27,6 +32,12 @@ def check_integer(name: str, value: Any, least: int, most: int | None = None) ->
         msg = f"{name} must be an integer, got {value!r}."
         raise TypeError(msg)
     return int(check_scalar(value, name, (int, np.integer), min_val=least, max_val=most))
+
+
+def check_place(n_samples: Any, start: Any) -> tuple[int, int]:
+    """Return how many samples of a seed are asked for, and from which on."""
+    n = check_integer("n_samples", n_samples, 1, MOST_SAMPLES)
+    return n, check_integer("start", start, 0, MOST_SAMPLES - n)
 
 
 def check_real(name: str, value: Any, **bounds: Any) -> float:

@@ -36,6 +36,7 @@ from mfa_fast._validation import (
     check_flag,
     check_integer,
     check_option,
+    check_place,
     check_real,
     check_sample_weight,
     check_weights,
@@ -563,16 +564,15 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         parameters = self._parameters()
         dtype = np.result_type(*(p.means.dtype for p in parameters))
-        shape = (check_integer("n_samples", n_samples, 1), int(parameters[0].means.shape[1]))
-        check_integer("start", start, 0)
+        n, start = check_place(n_samples, start)
         check_flag("noise", noise)
-        target = as_output(out, shape, dtype, self.device)
+        target = as_output(out, (n, int(parameters[0].means.shape[1])), dtype, self.device)
         scorer = self._scorer(target)
         components = scorer.sample(
             target,
             weights=np.concatenate([prior * p.weights for prior, p in zip(self.priors_, parameters, strict=True)]),
             seed=as_seed(self.random_state if random_state is None else random_state),
-            start=int(start),
+            start=start,
             noise=bool(noise),
         )
         labels = labels_at(target, np.repeat(self.classes_, np.diff(scorer.groups)), components)

@@ -11,7 +11,7 @@ from mfa_fast import _core
 from mfa_fast._backend import Samples, as_seed
 from mfa_fast._kernels import Parameters
 from mfa_fast._missing import IncompleteSamples
-from mfa_fast._validation import check_integer
+from mfa_fast._validation import MOST_DRAWS, check_integer
 
 __all__ = ["Conditional"]
 
@@ -99,7 +99,7 @@ class Conditional:
         X : ndarray of shape (n_samples, n_rows, n_features)
             What is observed is as it was.
         """
-        draws = check_integer("n_samples", n_samples, 1)
+        draws = check_integer("n_samples", n_samples, 1, MOST_DRAWS)
         found = IncompleteSamples.of(self._samples, self._n_threads)
         out = np.empty((draws, *self._samples.data.shape), self._samples.dtype)
         bad = _core.conditional_sample(

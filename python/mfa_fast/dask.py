@@ -49,7 +49,7 @@ from mfa_fast._dask_blocks import (
 )
 from mfa_fast._dask_fit import count_classes, fit_mixture, of_class
 from mfa_fast._progress import Task
-from mfa_fast._validation import check_integer
+from mfa_fast._validation import check_place
 from mfa_fast.attacks import AttackResult
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
@@ -372,16 +372,16 @@ def sample(
     True
     """
     check_model(model, MFA, MFAClassifier)
-    check_integer("n_samples", n_samples, 1)
+    n_samples, start = check_place(n_samples, start)
     seed = as_seed(model.random_state if random_state is None else random_state)
     one, label = model.sample(1, noise=noise, random_state=seed, start=start)
     try:
-        asked = da.core.normalize_chunks((chunks, -1), (int(n_samples), one.shape[1]), dtype=one.dtype)[0]
+        asked = da.core.normalize_chunks((chunks, -1), (n_samples, one.shape[1]), dtype=one.dtype)[0]
     except (TypeError, ValueError) as error:
         msg = f"chunks must be a number of rows, numbers that add up to n_samples, or 'auto'; got {chunks!r} ({error})."
         raise ValueError(msg) from error
     rows = [size for size in asked if size > 0]
-    firsts = itertools.accumulate(rows[:-1], initial=int(start))
+    firsts = itertools.accumulate(rows[:-1], initial=start)
     sent = send(for_task(model))
     parts = [
         later(_draw_block, nout=2)(sent, size, noise, seed, first) for first, size in zip(firsts, rows, strict=True)

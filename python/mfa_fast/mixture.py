@@ -16,7 +16,7 @@ from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
 from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._diagnosis import Fault, find_faults, round_parameters, warn, warn_of_faults
-from mfa_fast._em import Expectation, e_step, m_step
+from mfa_fast._em import Expectation, add_log_likelihoods, e_step, m_step
 from mfa_fast._fitting import (
     FindSamples,
     Run,
@@ -37,9 +37,9 @@ from mfa_fast._stepwise import implied_sums, step, step_size
 from mfa_fast._streams import Stream, as_array, as_data, by_blocks
 from mfa_fast._validation import (
     check_flag,
-    check_integer,
     check_noise_variance,
     check_parameters,
+    check_place,
     check_sample_weight,
 )
 from mfa_fast.conditional import Conditional
@@ -221,7 +221,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         X : array-like or stream of shape (n_samples, n_features)
             Any real dtype; what is not float32 or float64 is converted block by block. A stream is an HDF5 dataset, a
             Zarr array, or a sequence of batches (a list, or an object with ``len`` and elements 0, 1, ..., of
-            two-dimensional arrays). It is read once per iteration, and gives what the same array in memory gives.
+            two-dimensional arrays). It is read once per iteration, and gives what the same array in memory gives: with
+            missing values up to rounding, else bit for bit.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -691,10 +692,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         weights = None if sample_weight is None else check_sample_weight(sample_weight, len(data))
         total, n_samples = 0.0, 0
         for block in data.blocks(scoring_rows(len(self.weights_), data.n_features, data.read_bytes)):
-            values = scorer.log_sums(block)[:, 0]
-            if weights is not None:
-                values *= block.arrays.from_host(weights[block.first : block.first + len(block)])
-            total += float(block.fetch(values.sum()))
+            own = None if weights is None else weights[block.first : block.first + len(block)]
+            total = add_log_likelihoods(total, block, scorer.log_sums(block)[:, 0], own)
             n_samples += len(block)
         return total, float(n_samples if weights is None else weights.sum())
 
@@ -920,14 +919,11 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         True
         """
         check_is_fitted(self)
-        shape = (check_integer("n_samples", n_samples, 1), int(self.means_.shape[1]))
+        n, start = check_place(n_samples, start)
         seed = as_seed(self.random_state if random_state is None else random_state)
-        check_integer("start", start, 0)
         check_flag("noise", noise)
-        target = as_output(out, shape, self.means_.dtype, self.device)
-        labels = self._scorer(target).sample(
-            target, weights=self.weights_, seed=seed, start=int(start), noise=bool(noise)
-        )
+        target = as_output(out, (n, int(self.means_.shape[1])), self.means_.dtype, self.device)
+        labels = self._scorer(target).sample(target, weights=self.weights_, seed=seed, start=start, noise=bool(noise))
         return target.data if out is None else out, target.wrap(labels)
 
     # ------------------------------------------------------------------------------------------------ persistence

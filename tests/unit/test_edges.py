@@ -27,6 +27,28 @@ def test_parameters_that_overflow_are_refused(means, loadings, noise):
         MFA.from_parameters([0.5, 0.5], [[means] * 3, [0.0] * 3], np.full((2, 1, 3), loadings), noise)
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_a_component_that_is_out_of_range_is_infinitely_far(order):
+    # Its squares overflow; whether another one follows it or comes before shows in no result.
+    loadings = np.zeros((2, 1, 3))
+    loadings[:, 0, 0] = 1e-160
+    noise = np.array([[1e-300] * 3, [1.0] * 3])[order]
+    model = MFA.from_parameters([0.5, 0.5], np.zeros((2, 3)), loadings, noise)
+    alone = MFA.from_parameters([1.0], np.zeros((1, 3)), np.zeros((1, 0, 3)), 1.0)
+    x, near = np.array([[0.0, 1e9, 0.0]]), order.index(1)
+    assert model.score_samples(x) == alone.score_samples(x) - np.log(2)
+    assert model.predict(x) == near
+    assert model.predict_proba(x)[0, near] == 1
+    assert model.predict_proba(x).sum() == 1
+    assert np.array_equal(model.posterior_factors(x)[1], [[0.0]])
+    other = MFA.from_parameters([1.0], np.ones((1, 3)), np.zeros((1, 0, 3)), 1.0)
+    classifier = MFAClassifier.from_mixtures([model, other])
+    assert classifier.predict(x) == 1
+    result = attacks.nearest(classifier, x)
+    assert result.certified.all()
+    assert classifier.predict(result.X_adv) == 0
+
+
 def test_noise_that_vanishes_in_float32_is_refused():
     with pytest.raises(ValueError, match="noise_variance must be positive"):
         MFA.from_parameters([1.0], np.zeros((1, 3), np.float32), np.ones((1, 1, 3)), 1e-50)

@@ -10,6 +10,7 @@ from sklearn.svm import SVC, LinearSVC
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, attacks
+from mfa_fast._backend import check_threads
 from tolerances import EM_PARAMETERS_FLOAT32, LOG_DENSITY, relative_error, scaled_error
 
 D = 6
@@ -359,6 +360,17 @@ def test_bad_classes():
 def test_bad_parameters(parameters, name):
     with pytest.raises((ValueError, TypeError), match=name):
         MFA(**parameters).fit(_data(n=20))
+
+
+@pytest.mark.parametrize("asked", ["3", "3,2", " 3 , 1"])  # a number for each level of nested loops
+def test_the_first_number_of_omp_num_threads_is_ours(asked, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert check_threads(None) == 3
+
+
+def test_a_bad_seed_is_told_what_sampling_takes():
+    with pytest.raises(ValueError, match=r"random_state must be .* \[0, 2\*\*64\).* or a Generator, got 'seed'"):
+        _model().sample(1, random_state="seed")
 
 
 @pytest.mark.parametrize("n_threads", [1.5, 0, "all"])

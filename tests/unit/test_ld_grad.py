@@ -272,6 +272,7 @@ def test_summary():
     ("arguments", "name"),
     [
         ({"steps": -1}, "steps"),
+        ({"steps": 2**70}, "steps"),
         ({"steps": 1.5}, "steps"),
         ({"overshoot": -1.0}, "overshoot"),
         ({"overshoot": np.nan}, "overshoot"),

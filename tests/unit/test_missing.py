@@ -328,8 +328,20 @@ def test_draws_depend_on_seed_row_and_draw_alone():
     assert not np.array_equal(conditional.sample(4, random_state=4), draws)
     hidden = np.isnan(X)
     assert not np.any(draws[0][hidden] == draws[1][hidden])
-    with pytest.raises(ValueError, match="n_samples"):
-        conditional.sample(0)
+    for wrong in (0, 2**23 + 1):  # as far as draws are counted
+        with pytest.raises(ValueError, match="n_samples"):
+            conditional.sample(wrong)
+
+
+def test_draws_have_nothing_in_common_with_samples_of_the_same_seed():
+    model = MFA.from_parameters([1.0], np.zeros((1, 40)), np.random.default_rng(0).normal(size=(1, 2, 40)), 1.0)
+    X = model.sample(500, random_state=0)[0]
+    hidden = X.copy()
+    hidden[:, ::2] = np.nan
+    guess = model.impute(hidden)
+    draw = model.conditional(hidden).sample(1, random_state=0)[0]
+    left, drawn = (X - guess)[:, ::2].ravel(), (draw - guess)[:, ::2].ravel()
+    assert abs(np.corrcoef(left, drawn)[0, 1]) < 5 / np.sqrt(len(left))
 
 
 def test_a_conditional_is_plain_data():

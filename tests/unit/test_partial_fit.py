@@ -55,6 +55,18 @@ def test_agrees_with_the_reference_step_by_step(noise_type, tied):
     )  # fmt: skip
 
 
+def test_a_component_that_has_lost_all_samples_is_moved_to_one_with_missing_values():
+    X, start = _problem()
+    X[np.random.default_rng(0).random(X.shape) < 0.3] = np.nan
+    means = np.array(start.means)
+    means[1] = 1e3
+    model = _estimator(start, missing="marginal").set_params(means_init=means)
+    with pytest.warns(ConvergenceWarning, match=r"component\(s\) 1 had lost all samples"):
+        model.partial_fit(X)
+    assert np.isfinite(model.means_).all()
+    assert np.abs(model.means_[1]).max() < 100
+
+
 def test_agrees_with_the_reference_in_float32():
     X, start = _problem()
     batches = _batches(X.astype(np.float32), [300, 200, 100])

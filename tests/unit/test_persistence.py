@@ -74,6 +74,15 @@ def test_a_loaded_model_may_be_fitted_and_saved_again(tmp_path):
     assert np.array_equal(MFA.load(tmp_path / "a").means_, model.means_)
 
 
+def test_a_model_fitted_with_parameters_of_numpy_is_saved(tmp_path):
+    # As a grid search sets them.
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    model = MFA(np.int64(2), 1, tol=np.float64(0.1), min_noise_variance=np.float32(0.25), random_state=0).fit(X)
+    assert isinstance(model.converged_, bool)
+    model.save(tmp_path / "model.safetensors")
+    assert MFA.load(tmp_path / "model.safetensors").get_params() == model.get_params()
+
+
 def test_the_file_is_plain_safetensors(tmp_path):
     _mixture().save(tmp_path / "m")
     with safe_open(tmp_path / "m", framework="numpy") as file:

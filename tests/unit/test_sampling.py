@@ -49,6 +49,10 @@ def test_a_sample_may_be_resumed_anywhere(kind, noise):
     far = model.sample(2, noise=noise, random_state=3, start=10**12)
     again = model.sample(1, noise=noise, random_state=3, start=10**12 + 1)
     _assert_same(again, (far[0][1:], far[1][1:]))
+    last = model.sample(1, noise=noise, random_state=3, start=2**63 - 1)
+    assert np.isfinite(last[0]).all()
+    with pytest.raises(ValueError, match="start"):  # that many are counted, and no more
+        model.sample(2, noise=noise, random_state=3, start=2**63 - 1)
 
 
 @pytest.mark.parametrize("n_threads", [2, 3, 5])

@@ -125,7 +125,7 @@ def test_scores(kind, tmp_path, working_memory):
             assert a.dtype == b.dtype
             assert np.array_equal(a, b), name
     for name in ("score", "bic", "aic"):
-        assert getattr(model, name)(stream) == pytest.approx(getattr(model, name)(X), rel=1e-12)
+        assert getattr(model, name)(stream) == getattr(model, name)(X)
 
 
 @kinds
@@ -151,7 +151,7 @@ def test_weights_and_statistics(kind, tmp_path, working_memory):
     options = {"random_state": 0, "max_iter": 3}
     model = quietly(MFA(3, 2, **options), X, sample_weight=w)
     _assert_same(quietly(MFA(3, 2, **options), stream, sample_weight=w), model)
-    assert model.score(stream, sample_weight=w) == pytest.approx(model.score(X, sample_weight=w), rel=1e-12)
+    assert model.score(stream, sample_weight=w) == model.score(X, sample_weight=w)
     a, b = model.e_step(stream, sample_weight=w), model.e_step(X, sample_weight=w)
     assert all(np.array_equal(x, y) for x, y in zip(a._sums(), b._sums(), strict=True))
     assert a.log_likelihood == b.log_likelihood

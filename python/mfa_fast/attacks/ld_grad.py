@@ -20,7 +20,7 @@ from mfa_fast._backend import (
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._devices import arrays_of
 from mfa_fast._labels import class_indices
-from mfa_fast._validation import check_clip, check_integer, check_real
+from mfa_fast._validation import MOST_STEPS, check_clip, check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
@@ -102,7 +102,7 @@ def ld_grad(
     >>> result.summary()["success_rate"]
     1.0
     """
-    check_integer("steps", steps, 0)
+    check_integer("steps", steps, 0, MOST_STEPS)
     check_real("overshoot", overshoot, min_val=0.0)
     bounds = check_clip(clip)
     attack: MixtureAttack | _MachineAttack

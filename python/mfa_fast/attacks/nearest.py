@@ -13,7 +13,7 @@ from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._kernels import FloatArray, gram_of
 from mfa_fast._labels import class_indices
-from mfa_fast._validation import check_integer, check_real
+from mfa_fast._validation import MOST_STEPS, check_integer, check_real
 from mfa_fast.attacks.ld_grad import MixtureAttack, ld_grad, outputs_for, own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
@@ -98,7 +98,7 @@ def nearest(
     True
     """
     check_real("rtol", rtol, min_val=0.0)
-    check_integer("steps", steps, 0)
+    check_integer("steps", steps, 0, MOST_STEPS)
     if isinstance(model, MFAClassifier):
         samples = as_samples(X, estimator=model)
         if samples.device is not None:

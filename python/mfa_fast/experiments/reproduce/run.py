@@ -61,11 +61,11 @@ def run_cells(
     with _alone_in(store.folder):
         store.sweep()
         left = closure(cells) if force else missing(cells, store)
-        threads = max(1, check_threads(n_threads) // jobs)
+        threads = check_threads(n_threads)
         if jobs == 1 or len(left) < 2:
-            _run_here(left, store, threads * jobs, progress)
+            _run_here(left, store, threads, progress)
         else:
-            _run_in_processes(left, store, jobs, threads, progress)
+            _run_in_processes(left, store, jobs, max(1, threads // jobs), progress)
     return len(left)
 
 

@@ -201,7 +201,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Reject what would only fail after minutes of work."""
         for name, value in _numbers(self):
-            if name in ("seed", "fig11.betas"):
+            if name in ("seed", "factors", "fig11.betas"):
                 if value < 0:
                     msg = f"{name} must not be negative, got {value}"
                     raise ValueError(msg)

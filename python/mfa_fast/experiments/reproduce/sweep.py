@@ -152,9 +152,9 @@ def run_sweep(
     page = sweep.out
     for experiment, plan in sweep.plans.items():
         results = {label: sweep.store.load(cell) for label, cell in plan.items()}
-        report = experiment.report(sweep.settings, sweep.images, results)
         seconds = sum(sweep.store.record(cell)["seconds"] for cell in closure(plan.values()) if cell in sweep.store)
-        written.append(replace(report, seconds=seconds))
+        report = replace(experiment.report(sweep.settings, sweep.images, results), seconds=seconds)
+        written.append(report)
         page = reports.write(report, sweep.settings, sweep.command, sweep.out / experiment.name)
         done(report, page)
     if sweep.name == ALL:

@@ -64,6 +64,16 @@ def test_weighted_log_prob(shape, noise, noise_std, dtype, isa):
         assert np.array_equal(model.weighted_log_prob(X[:n]), value[:n])
 
 
+@pytest.mark.parametrize("shape", [(5, 5, 2), (5, 17, 6), (1, 8, 3)])
+def test_a_product_that_is_far_off_does_not_say_how_well_an_entry_is_wanted(shape, dtype):
+    # Parameters 10^5 times the noise: a product in float32 says log-densities of 10^4 where they are of 1.
+    p = ref.random_parameters(*shape, noise_std=1e-3)
+    p = p._replace(means=100 * p.means, loadings=100 * p.loadings)
+    model = MFA.from_parameters(*p)
+    X = model.sample(200, random_state=0)[0].astype(dtype)
+    assert relative_error(model.weighted_log_prob(X), ref.weighted_log_prob(X, p)) <= LOG_DENSITY[dtype]
+
+
 @few_cases
 def test_score_samples(shape, noise, noise_std, dtype, isa):
     p, X, joint = _case(shape, noise, noise_std, dtype)

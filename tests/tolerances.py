@@ -31,6 +31,10 @@ EM_PARAMETERS = 1e-8
 # relative.
 EM_PARAMETERS_FLOAT32 = 1e-3
 
+# A step along a principal direction, relative to its largest entry: rounding is blown up by how close the neighbouring
+# variances lie, a hundredth here; kept in the dtype beside a mean.
+PRINCIPAL_DIRECTION = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
+
 # By how much an EM iteration may lower the mean log-density, relative: rounding, not descent.
 EM_MONOTONE = 1e-6
 

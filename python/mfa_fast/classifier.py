@@ -655,7 +655,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if weight is not None:
             check_real("weight", weight, min_val=0.0, max_val=1.0)
         check_real("offset", offset)
-        rows = samples.host_rows(slice(None)).astype(samples.dtype, copy=False)
+        rows = samples.host_rows(slice(None)).astype(np.float64, copy=False)
         bad = find_bad_row(rows)
         if bad is not None:
             msg = (
@@ -663,7 +663,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "MFA.impute, or leave such rows out."
             )
             raise ValueError(msg)
-        pca = PCA(int(component), random_state=0).fit(rows)
+        pca = PCA(int(component), svd_solver=_exact_solver(*rows.shape, component), random_state=0).fit(rows)
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 
         def change(p: Parameters, mean: Array) -> Parameters:
@@ -769,6 +769,13 @@ def _check_priors(priors: Any, n_classes: int) -> FloatArray:
         check_option("priors", priors, ("uniform",))
         return np.full(n_classes, 1.0 / n_classes)
     return check_weights(priors, n_classes, "priors")
+
+
+def _exact_solver(n_samples: int, n_features: int, component: int) -> str:
+    """Return the quickest way of `PCA` to a principal direction; its own choice finds the later ones roughly."""
+    if n_features <= 2000:
+        return "covariance_eigh"
+    return "arpack" if component < min(n_samples, n_features) else "full"
 
 
 def _variance(name: str, noise_std: Any) -> float:

@@ -95,8 +95,12 @@ __global__ void choose_kernel(Choice choice, bool sharp, const std::int64_t* lab
   if (!attack.settled[i]) return;
   // A tie goes to the class with the lower index, as in predict.
   const bool leads = gap > 0.0 || (gap == 0.0 && label < rival.index);
-  // Where no rival has a chance at all (a prior or a weight of 0), there is nowhere to go.
-  if (!leads || !std::isfinite(gap) || choice.last) {
+  // Where no rival has a chance at all (a prior or a weight of 0), or a class lacks the component that is asked for, there is
+  // nowhere to go.
+  const auto lacks = [&](std::size_t g, long long component) {
+    return component >= static_cast<long long>(choice.groups.end(g) - choice.groups.begin(g));
+  };
+  if (!leads || !std::isfinite(gap) || choice.last || lacks(label, choice.source) || lacks(rival.index, choice.target)) {
     attack.done[i] = 1;
     out.success[first + i] = !leads;
     return;
@@ -258,7 +262,10 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
               arena.take<int>(stride),
               arena.take<int>(stride),
               {arena.take<double>(stride), arena.take<double>(stride)}};
-    if (in_pairs) attack.steps.sources = attack.source, attack.steps.targets = attack.target;
+    if (in_pairs) {
+      attack.steps.sources = attack.source;
+      attack.steps.targets = attack.target;
+    }
     priors = arena.take<double>(groups.size() - 1);
   };
   for_each_part(call, rows, scorer, lay_out, [&](const Rows<S>& part) {

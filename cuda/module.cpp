@@ -280,11 +280,6 @@ void ld_grad(const PyModel& model, const py::object& X, const py::array& groups,
   const Groups offsets = bindings::borrow_groups(groups, m.n_components());
   const std::size_t n_groups = offsets.size() - 1;
   require_groups(n_groups);
-  for (std::size_t g = 0; g < n_groups; ++g) {
-    const auto size = static_cast<std::size_t>(offsets[g + 1] - offsets[g]);
-    if (source.value_or(0) >= size || target.value_or(0) >= size)
-      throw py::value_error("source and target must be components of every group");
-  }
   const double* priors = bindings::borrow<double>("log_priors", log_priors, {n_groups});
   const Index* label = borrow<Index>("labels", labels, {n});
   const LdGradOptions options{steps,

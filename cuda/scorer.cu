@@ -18,7 +18,7 @@ __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, 
 
 // Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
 // section 1. With any_coarse only in groups of which something is: *any_coarse tells whether there are any, so that what is done
-// to a row does not depend on the others. *any_marked becomes 1 where there are any. One thread per row and group.
+// to a row does not depend on the others. *any_marked becomes 1 where something is marked. One thread per row and group.
 __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, const int* any_coarse, ScoreView scores,
                                          int* any_marked) {
   const auto [i, g] = cell_of_thread(scores);

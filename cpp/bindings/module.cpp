@@ -163,10 +163,13 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
   if (n_groups < 2) throw py::value_error("an attack needs two groups or more");
   const double* priors = borrow<double>("log_priors", log_priors, {n_groups});
   const Index* label = borrow_labels(labels, n, n_groups);
-  for (std::size_t g = 0; g < n_groups; ++g)
-    for (const auto& fixed : {source, target})
-      if (fixed && static_cast<Index>(*fixed) >= offsets[g + 1] - offsets[g])
-        throw py::value_error("source and target must be components of every class's mixture");
+  if (source || target) {
+    if (n_groups != 2) throw py::value_error("source and target are for two groups");
+    const auto size = [&](Index g) { return static_cast<std::size_t>(offsets[g + 1] - offsets[g]); };
+    for (std::size_t i = 0; i < n; ++i)
+      if (source.value_or(0) >= size(label[i]) || target.value_or(0) >= size(1 - label[i]))
+        throw py::value_error("source and target must be components of the row's group and of the other one");
+  }
   const cpu::LdGradOptions options{step_options(steps, overshoot, clip), sum_rule ? cpu::Rule::sum : cpu::Rule::max,
                                    screening, source, target};
   const cpu::PairOutput pairs{borrow_output<Index>("source", sources, {n}),

@@ -71,6 +71,17 @@ def test_ld_grad(device, shape, n, noise_std, options, dtype):
         assert np.array_equal(out[name], expected[name]), name
 
 
+def test_ld_grad_from_a_component_that_only_the_rows_own_class_has(device):
+    p = parameters_of((4, 33, 3), "spherical", 1.0)
+    X = ref.random_samples(p, 50)
+    options = {"groups": np.array([0, 1, 4]), "source": 2, "target": 0, "steps": 1}
+    out, expected = _attack(device, p, X, np.ones(len(X), np.int64), np.float64, **options)
+    assert (expected["s"] == 2).any()
+    for name in ("success", "n_steps", "s", "t"):
+        assert np.array_equal(out[name], expected[name]), name
+    assert relative_error(out["l2"], expected["l2"]) <= ATTACK[X.dtype]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("options", [{}, {"sum_rule": True}, {"source": 1, "target": 0}], ids=str)
 @pytest.mark.parametrize("far", [1e1, 1e3])

@@ -297,12 +297,21 @@ def test_bad_arguments(arguments, name):
         ld_grad(given.pop("model"), given.pop("X"), given.pop("y"), **given)
 
 
-@pytest.mark.parametrize("name", ["source", "target"])
-def test_a_component_that_one_class_has_not(name):
-    models = [MFA.from_parameters(*ref.random_parameters(k, 12, 2)) for k in (2, 5)]
-    classifier = MFAClassifier.from_mixtures(models, classes=["ant", "bee"])
-    with pytest.raises(ValueError, match=f"{name} must be .* got 3: class ant has 2 and class bee has 5"):
-        ld_grad(classifier, np.ones((2, 12)), **{name: 3})
+@pytest.mark.parametrize(("name", "label"), [("source", "ant"), ("target", "bee")])
+def test_a_component_that_one_class_has_not(name, label):
+    mixtures = [ref.random_parameters(k, 12, 2, seed=k) for k in (2, 5)]
+    classifier = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], classes=["ant", "bee"])
+    X, y = classifier.sample(60, random_state=0)
+    with pytest.raises(ValueError, match=f"{name} must be .* got 3: class ant has 2"):
+        ld_grad(classifier, X, y, **{name: 3})
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        ld_grad(classifier, X, y, **{name: 5})
+    # Where it is the other class's, which has as many.
+    other = y != label
+    result = ld_grad(classifier, X[other], y[other], steps=1, **{name: 3})
+    moved = result.n_steps == 1
+    assert moved.any()
+    assert (getattr(result, name)[moved] == 3).all()
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def ld_grad(
     clip : (low, high), default=None
         Bounds for the entries of X_adv, for example ``(0, 1)``; either may be None.
     source, target : int, default=None
-        Components, counted within their class's mixture, that every step is taken between; for an MFAClassifier of two
-        classes.
+        Components, counted within their class's mixture, that every step is taken between: of the class that samples
+        are to leave, and of the other one; for an MFAClassifier of two classes.
     n_threads : int or None, default=None
         Number of threads; None for the model's own number, or as many as OMP_NUM_THREADS says, or all cores.
 
@@ -177,13 +177,22 @@ class MixtureAttack:
         if self.scorer.n_groups != 2:
             msg = f"{name} may be given for two classes only; this classifier has {self.scorer.n_groups}."
             raise ValueError(msg)
+        return check_integer(name, component, 0)
+
+    def _check_held(self, labels: Any) -> None:
+        """Refuse a source that a sample's class, or a target that the other one, does not have."""
+        if self.source is None and self.target is None:
+            return
         sizes = np.diff(self.scorer.groups)
-        checked = check_integer(name, component, 0)
-        if checked >= sizes.min():
-            held = " and ".join(f"class {c} has {k}" for c, k in zip(self.classes, sizes, strict=True))
-            msg = f"{name} must be a component of either class, counted from 0, got {checked}: {held}."
-            raise ValueError(msg)
-        return checked
+        for own in np.unique(self.samples.fetch(labels)):
+            for name, component, c in (("source", self.source, own), ("target", self.target, 1 - own)):
+                if component is not None and component >= sizes[c]:
+                    role = "class of a sample" if name == "source" else "class that a sample is to reach"
+                    msg = (
+                        f"{name} must be a component of the {role}, counted from 0, got {component}: class "
+                        f"{self.classes[c]} has {sizes[c]}."
+                    )
+                    raise ValueError(msg)
 
     def predicted(self) -> Any:
         """Return the places of the model's own labels among the classes."""
@@ -210,6 +219,7 @@ class MixtureAttack:
 
     def run(self, pairs: _Pairs, *, labels: Any, out: _Outputs, **common: Any) -> None:
         """Run the kernel."""
+        self._check_held(labels)
         common |= {
             "log_priors": self.log_priors,
             "sum_rule": self.sum_rule,

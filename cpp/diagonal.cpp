@@ -25,15 +25,8 @@ Diagonal::Diagonal(const Model& model) {
       weight[j] = kappa / model.noise_variance(k)[j];
     }
     largest_[k] = *std::max_element(weight, weight + d);
-    for (std::size_t l = 0; l < L; ++l) {
-      double* column = columns_.data() + (k * L + l) * d;
-      for (std::size_t j = 0; j < d; ++j) column[j] = c.loadings[l * d + j] * weight[j] / std::sqrt(kappa);
-      for (std::size_t m = 0; m < l; ++m) {
-        const double* other = columns_.data() + (k * L + m) * d;
-        for (std::size_t j = 0; j < d; ++j) column[j] -= c.cholesky[l * L + m] * other[j];
-      }
-      for (std::size_t j = 0; j < d; ++j) column[j] /= c.cholesky[l * L + l];
-    }
+    const double* columns = model.difference<double>(k).columns;
+    std::transform(columns, columns + L * d, columns_.data() + k * L * d, [&](double v) { return v * std::sqrt(kappa); });
   }
   view_ = {K,
            L,

@@ -30,7 +30,8 @@ class Gram {
   const Model& model() const { return model_; }
   // What the columns are: core/gram_frame.hpp.
   const core::GramView& view() const { return view_; }
-  // Inner products (n_columns) of a row with the columns, from its row of the model's matrix product and |x - center|^2.
+  // Inner products (n_columns) of a row with the columns, from its row of the model's matrix product and the row about the
+  // centre (d).
   void gather(const double* product, const double* centered, double* out) const;
 
   // Of components s < t; kept while there is room, else made into `scratch`.

@@ -85,14 +85,14 @@ class Model {
   double log_weight(std::size_t k) const { return log_weights_[k]; }
   const double* noise_variance(std::size_t k) const { return noise_variance_.data() + k * n_features_; }
 
-  // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns,
-  // without the last K).
   // Features are centred and, but for spherical noise, scaled before the product. The centre is made of floats, so that
   // it is the same for rows of either type.
   template <class T>
   const T* center() const;
   template <class T>
   const T* scale() const;  // null for 1
+  // What the difference form needs besides the panel; each indexed by component (projected means as the panel's columns,
+  // without the last K).
   const double* inverse_noise_scalars() const { return inverse_scalars_.data(); }
   const double* projected_means() const { return projected_means_.data(); }
   const double* mean_norms() const { return mean_norms_.data(); }

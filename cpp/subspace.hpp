@@ -30,7 +30,7 @@ class Subspace {
   std::size_t n_directions() const { return n_directions_; }
   // The model's shadow: its means about the centre, and its loadings, in the basis; noise s I.
   const Model& shadow() const { return *shadow_; }
-  // Columns are the directions, for rows as BlockScorer keeps them: centred, and scaled where the noise is shared.
+  // Columns are the directions, for rows as BlockScorer keeps them: centred, and scaled but for spherical noise.
   template <class T>
   const cpu::Panel<T>& basis() const;  // laid out when first asked for
   const double* direction(std::size_t r) const { return directions_->direction(r); }

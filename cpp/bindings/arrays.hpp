@@ -5,10 +5,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "cpu/rows.hpp"
 
@@ -16,24 +18,30 @@ namespace mfa::bindings {
 
 namespace py = pybind11;
 
-inline std::string shape_of(const py::array& array) {
+inline std::string as_text(std::span<const std::size_t> shape) {
   std::string text = "(";
-  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis)
-    text += (axis > 0 ? ", " : "") + std::to_string(array.shape(axis));
-  return text + (array.ndim() == 1 ? ",)" : ")");
+  for (const std::size_t extent : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(extent);
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+inline std::string shape_of(const py::array& array) {
+  const std::vector<std::size_t> shape(array.shape(), array.shape() + array.ndim());
+  return as_text(shape);
 }
 
 inline void require_shape(const char* name, const py::array& array, std::initializer_list<std::size_t> shape) {
-  bool right = array.ndim() == static_cast<py::ssize_t>(shape.size());
-  std::string expected = "(";
-  py::ssize_t axis = 0;
-  for (const std::size_t extent : shape) {
-    right = right && array.shape(axis) == static_cast<py::ssize_t>(extent);
-    if (axis++ > 0) expected += ", ";
-    expected += std::to_string(extent);
-  }
-  if (!right)
-    throw py::value_error(std::string(name) + " must have shape " + expected + "), got " + shape_of(array));
+  if (!std::equal(shape.begin(), shape.end(), array.shape(), array.shape() + array.ndim(),
+                  [](std::size_t wanted, py::ssize_t got) { return got == static_cast<py::ssize_t>(wanted); }))
+    throw py::value_error(std::string(name) + " must have shape " + as_text({shape.begin(), shape.size()}) + ", got " +
+                          shape_of(array));
+}
+
+// What an object is, for a message: of an array its type and layout.
+inline std::string kind_of(const py::object& object) {
+  if (!py::isinstance<py::array>(object)) return py::repr(py::type::of(object)).cast<std::string>();
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  return (array.flags() & py::array::c_style ? "one of " : "one that is not contiguous, of ") +
+         py::str(array.dtype()).cast<std::string>();
 }
 
 // A C-contiguous array of exactly this type and shape.
@@ -41,8 +49,7 @@ template <class T>
 const T* borrow(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
   if (!py::isinstance<py::array_t<T, py::array::c_style>>(object))
     throw py::type_error(std::string(name) + " must be a C-contiguous array of " +
-                         py::str(py::dtype::of<T>()).cast<std::string>() + ", got " +
-                         py::repr(py::type::of(object)).cast<std::string>());
+                         py::str(py::dtype::of<T>()).cast<std::string>() + ", got " + kind_of(object));
   const auto array = py::reinterpret_borrow<py::array>(object);
   require_shape(name, array, shape);
   if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))

@@ -2,8 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -240,7 +240,9 @@ cpu::BadRow ld_grad_linear(const py::array& weights, double intercept, const py:
   const cpu::StepOptions options = step_options(steps, overshoot, clip);
   return by_type(X, [&]<class T>(T) {
     const auto output = borrow_attack<T>(out, rows.n_rows, d);
-    return without_gil([&] { return cpu::ld_grad<T>(machine, scaling, rows, label, options, output, n_threads); });
+    return without_gil([&] {
+      return cpu::ld_grad<T>(machine, cpu::current_loops(), scaling, rows, label, options, output, n_threads);
+    });
   });
 }
 

@@ -9,13 +9,13 @@
 namespace mfa::core {
 inline namespace MFA_ISA {
 
-// Computes  N ~ R^T R of a positive semidefinite matrix, the largest pivot first, until none is above the tolerance; the
-//           columns of R are then coordinates, in an orthonormal basis of their span, of the vectors that N has the
+// Computes  M ~ R^T R of a positive semidefinite matrix, the largest pivot first, until none is above the tolerance; the
+//           columns of R are then coordinates, in an orthonormal basis of their span, of the vectors that M has the
 //           products of.
-// Shapes    n (n, n), overwritten; r (rank, n) within (n, n); pivots (rank) within (n): the columns in which the rows of
+// Shapes    m (n, n), overwritten; r (rank, n) within (n, n); pivots (rank) within (n): the columns in which the rows of
 //           R have their first entry. Returns the rank.
 // Cost      n rank^2 flops.
-// Numerics  what is left out of a vector has a norm of sqrt(tolerance) at most; N should have a diagonal of ones.
+// Numerics  what is left out of a vector has a norm of sqrt(tolerance) at most; M should have a diagonal of ones.
 // Source    Higham 2002, section 10.3.
 MFA_HD inline std::size_t pivoted_cholesky(std::size_t n, double* m, double tolerance, double* r, std::size_t* pivots) {
   for (std::size_t rank = 0; rank < n; ++rank) {

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstddef>
-#include <limits>
 
 #include "core/gaussian.hpp"
 #include "core/nearest_dual.hpp"

@@ -1,7 +1,6 @@
 // Counter-based random numbers: what is drawn is a function of (seed, sample, stream, block) alone.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "core/config.hpp"

@@ -326,18 +326,13 @@ class LdGrad {
 
   void load_row(std::size_t i) { std::copy_n(active_.row(i), model_.n_features(), row_.data()); }
 
-  // q of row_ about a component; the factors are left in z_. The first pass finds them, the second confirms them.
+  // q of row_ about a component; the factors are left in z_.
   double mahalanobis(const ComponentView& component) {
-    const std::size_t n = component.n_factors;
     const double* x = row_.data();
-    z_.assign(n, 0.0);
-    factor_gradient_.resize(n);
-    double q = 0.0;
-    for (int pass = 0; pass < 2; ++pass) {
-      double at_z;
-      model_.loops().f64.residual_form(&x, 1, component, z_.data(), scratch_.data(), &at_z, factor_gradient_.data());
-      q = at_z - core::complete_residual_form(n, component.cholesky, z_.data(), factor_gradient_.data());
-    }
+    z_.assign(component.n_factors, 0.0);
+    factor_gradient_.resize(component.n_factors);
+    double q;
+    refine_factors(model_.loops().f64, &x, 1, component, z_.data(), scratch_.data(), factor_gradient_.data(), &q);
     return q;
   }
 

@@ -2,7 +2,6 @@
 // cheapest form that is good enough (docs/theory.md, section 1).
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 #include "core/gaussian.hpp"

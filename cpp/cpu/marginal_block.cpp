@@ -9,6 +9,7 @@
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
+#include "core/reduce.hpp"
 
 namespace mfa::cpu {
 
@@ -164,6 +165,12 @@ void MarginalBlock::refine(std::size_t k) {
       std::copy_n(refined_factors_.data() + r * n, n, factors_.data() + (k * marginal_rows + some[r]) * n);
     }
   }
+}
+
+double MarginalBlock::log_sum(std::size_t i) const {
+  core::LogSumExp sum;
+  for (const std::size_t k : components_) sum.add(values(i)[k]);
+  return sum.value();
 }
 
 std::vector<BlockRange> split(const Patterns& patterns) {

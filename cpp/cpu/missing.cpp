@@ -10,12 +10,6 @@
 namespace mfa::cpu {
 namespace {
 
-double log_sum(const MarginalBlock& block, std::size_t i) {
-  core::LogSumExp sum;
-  for (const std::size_t k : block.components()) sum.add(block.values(i)[k]);
-  return sum.value();
-}
-
 // Mean and variance of the missing features of a block's rows, mixed one component at a time.
 class Mixer {
  public:
@@ -27,7 +21,7 @@ class Mixer {
     variance_.assign(count * size_, 0.0);
     weights_.assign(count, 0.0);
     log_sums_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) log_sums_[i] = log_sum(block, i);
+    for (std::size_t i = 0; i < count; ++i) log_sums_[i] = block.log_sum(i);
     for (const std::size_t k : block.components()) {
       bool loaded = false;
       for (std::size_t i = 0; i < count; ++i) {
@@ -159,7 +153,7 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
         std::vector<double> cumulative(model.n_components()), deviation(n), z(n);
         for (std::size_t i = 0; i < range.count; ++i) {
           const auto row = static_cast<std::size_t>(range.members[i]);
-          const double sum = log_sum(block, i);
+          const double sum = block.log_sum(i);
           if (!in_range<T>(sum)) return BadRow{row};
           double total = 0.0;
           for (const std::size_t k : block.components()) cumulative[k] = total += std::exp(block.values(i)[k] - sum);

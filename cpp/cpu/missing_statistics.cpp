@@ -4,8 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "core/reduce.hpp"
-
 namespace mfa::cpu {
 namespace {
 
@@ -167,9 +165,7 @@ BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns
         model, rows, ranges, n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t index) {
           double log_sums[marginal_rows];
           for (std::size_t i = 0; i < range.count; ++i) {
-            core::LogSumExp sum;
-            for (const std::size_t k : block.components()) sum.add(block.values(i)[k]);
-            log_sums[i] = sum.value();
+            log_sums[i] = block.log_sum(i);
             if (!std::isfinite(log_sums[i])) return BadRow{static_cast<std::size_t>(range.members[i])};
             log_likelihoods[range.members[i]] = log_sums[i];
           }

@@ -1,8 +1,6 @@
 #include "cpu/rows.hpp"
 
-#include <bit>
 #include <cmath>
-#include <cstring>
 
 namespace mfa::cpu {
 namespace {

@@ -25,10 +25,9 @@ constexpr double rounding_margin = 64.0 * std::numeric_limits<double>::epsilon()
 template <class T>
 class LinearAttack {
  public:
-  LinearAttack(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const StepOptions& options,
-               const AttackOutput<T>& out, std::size_t max_rows)
-      : steps_(options.steps), active_(current_loops(), rows, options, out, max_rows), d_(rows.n_features), gradient_(d_),
-        ascent_(d_) {
+  LinearAttack(const LinearMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
+               const StepOptions& options, const AttackOutput<T>& out, std::size_t max_rows)
+      : steps_(options.steps), active_(loops, rows, options, out, max_rows), d_(rows.n_features), gradient_(d_), ascent_(d_) {
     intercept_ = machine.intercept;
     for (std::size_t j = 0; j < d_; ++j) {
       gradient_[j] = machine.weights[j] * scaling.scale[j];
@@ -69,8 +68,9 @@ class LinearAttack {
 
 // The support vectors about their mean, as the right-hand sides of both matrix products.
 struct SupportVectors {
-  SupportVectors(const RbfMachine& rbf, const Loops& loops, std::size_t n_features)
+  SupportVectors(const RbfMachine& rbf, const Loops& of_machine, std::size_t n_features)
       : machine(rbf),
+        loops(of_machine),
         d(n_features),
         center(d, 0.0),
         norms(machine.n_vectors),
@@ -90,6 +90,7 @@ struct SupportVectors {
   }
 
   const RbfMachine& machine;
+  const Loops& loops;
   std::size_t d;
   std::vector<double> center;  // (d)
   std::vector<double> norms;   // (n_vectors)
@@ -106,7 +107,7 @@ class RbfAttack {
         machine_(vectors.machine),
         scaling_(scaling),
         steps_(options.steps),
-        active_(current_loops(), rows, options, out, max_rows),
+        active_(vectors.loops, rows, options, out, max_rows),
         points_(max_rows * vectors.d),
         gradients_(max_rows * vectors.d),
         point_norms_(max_rows),
@@ -170,6 +171,7 @@ class RbfAttack {
     const std::size_t n = machine_.n_vectors;
     vectors_.by_feature.multiply(weights_.data(), active_.size(), sums_.data());
     directions_.resize(active_.size() * d);
+    gradient_norms_.resize(active_.size());
     for (std::size_t i = 0; i < active_.size(); ++i) {
       const double* point = points_.data() + i * d;
       const double* sums = sums_.data() + i * vectors_.by_feature.columns();
@@ -179,7 +181,6 @@ class RbfAttack {
       const double factor = lead(-2.0 * machine_.gamma, labels[active_.index(i)]);
       for (std::size_t j = 0; j < d; ++j) gradient[j] = factor * scaling_.scale[j] * (weight * point[j] - sums[j]);
       const double norm = std::sqrt(core::squared_norm(d, gradient));
-      gradient_norms_.resize(active_.size());
       gradient_norms_[i] = norm;
       for (std::size_t j = 0; j < d; ++j) {
         if (norm > 0.0) gradient[j] /= norm;
@@ -246,10 +247,11 @@ class RbfAttack {
 }  // namespace
 
 template <class T>
-BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const std::int64_t* labels,
-               const StepOptions& options, const AttackOutput<T>& out, std::size_t n_threads) {
+BadRow ld_grad(const LinearMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
+               const std::int64_t* labels, const StepOptions& options, const AttackOutput<T>& out,
+               std::size_t n_threads) {
   return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
-    return [&, attack = LinearAttack<T>(machine, scaling, rows, options, out, height)](
+    return [&, attack = LinearAttack<T>(machine, loops, scaling, rows, options, out, height)](
                std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels); };
   });
 }
@@ -265,10 +267,10 @@ BadRow ld_grad(const RbfMachine& machine, const Loops& loops, const Scaling& sca
   });
 }
 
-template BadRow ld_grad(const LinearMachine&, const Scaling&, const Rows&, const std::int64_t*, const StepOptions&,
-                        const AttackOutput<float>&, std::size_t);
-template BadRow ld_grad(const LinearMachine&, const Scaling&, const Rows&, const std::int64_t*, const StepOptions&,
-                        const AttackOutput<double>&, std::size_t);
+template BadRow ld_grad(const LinearMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
+                        const StepOptions&, const AttackOutput<float>&, std::size_t);
+template BadRow ld_grad(const LinearMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
+                        const StepOptions&, const AttackOutput<double>&, std::size_t);
 template BadRow ld_grad(const RbfMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,
                         const StepOptions&, const AttackOutput<float>&, std::size_t);
 template BadRow ld_grad(const RbfMachine&, const Loops&, const Scaling&, const Rows&, const std::int64_t*,

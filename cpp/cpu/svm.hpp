@@ -34,8 +34,9 @@ struct RbfMachine {
 // Numerics  double.
 // Source    plane geometry.
 template <class T>
-BadRow ld_grad(const LinearMachine& machine, const Scaling& scaling, const Rows& rows, const std::int64_t* labels,
-               const StepOptions& options, const AttackOutput<T>& out, std::size_t n_threads);
+BadRow ld_grad(const LinearMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
+               const std::int64_t* labels, const StepOptions& options, const AttackOutput<T>& out,
+               std::size_t n_threads);
 
 // Computes  steps x - (f / |g|^2) g with f the RBF machine's decision and g its gradient, theory.md (17), (19), until the
 //           sign of f changes; the last step ends at the root of f along it.

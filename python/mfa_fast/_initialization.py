@@ -111,8 +111,9 @@ def _cluster(
     if method == "k-means++":
         centers, _ = kmeans_plusplus(points, n_components, sample_weight=sample_weight, random_state=rng)
     else:
-        shares = None if sample_weight is None else sample_weight / sample_weight.sum()
-        centers = points[rng.choice(len(points), n_components, replace=False, p=shares)]
+        # With shares in any case: without them NumPy draws in another way, and equal weights stand for none.
+        shares = np.ones(len(points)) if sample_weight is None else sample_weight
+        centers = points[rng.choice(len(points), n_components, replace=False, p=shares / shares.sum())]
     return pairwise_distances_argmin(points, centers).astype(np.int64)
 
 

@@ -13,6 +13,7 @@ from tolerances import EM_PARAMETERS, scaled_error
 
 KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
 kinds = pytest.mark.parametrize(("noise_type", "tied"), KINDS)
+starts = pytest.mark.parametrize("init_params", ["kmeans", "k-means++", "random_from_data", "random"])
 NAMES = ("weights", "means", "loadings", "noise_variance")
 
 
@@ -56,7 +57,7 @@ def test_the_start_knows_no_difference_either(noise_type, tied, init_params):
     assert scaled_error(weighted.weighted_log_prob(X), repeated.weighted_log_prob(X)) <= EM_PARAMETERS
 
 
-@pytest.mark.parametrize("init_params", ["kmeans", "k-means++", "random_from_data", "random"])
+@starts
 def test_zero_is_as_good_as_removed(init_params):
     X, _, w = _problem()
     fractions = w / 3 * np.linspace(0.5, 2, len(w))
@@ -69,6 +70,14 @@ def test_zero_is_as_good_as_removed(init_params):
 def test_ones_are_as_good_as_none():
     X, start, _ = _problem()
     _assert_same(quietly(_estimator(start), X, sample_weight=np.ones(len(X))), quietly(_estimator(start), X), 0)
+
+
+@starts
+def test_ones_and_zeros_need_no_weights(init_params):
+    X, _, w = _problem()
+    options = {"init_params": init_params, "random_state": 0, "max_iter": 3}
+    weighted = quietly(MFA(3, 2, **options), X, sample_weight=(w > 0).astype(float))
+    _assert_same(weighted, quietly(MFA(3, 2, **options), X[w > 0]), 0)
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-12, 0.3, 1e9])

@@ -79,7 +79,7 @@ def e_step(
     worst: tuple[Array, FloatArray] | None = None
     for block in data.blocks(expectation_rows(model.n_components, model.n_factors, data.read_bytes)):
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
-        found = by_pattern(block, n_threads) if marginal else block
+        found = by_pattern(block, n_threads, shares) if marginal else block
         if isinstance(found, IncompleteSamples):
             log_likelihoods = np.empty(len(block))
             found.add_expectation(

@@ -38,12 +38,18 @@ class IncompleteSamples(Samples):
     empty: Rows  # without any feature: the first of the incomplete
 
     @classmethod
-    def of(cls, samples: Samples, n_threads: int) -> IncompleteSamples:
-        """Sort rows by pattern."""
+    def of(cls, samples: Samples, n_threads: int, sample_weight: FloatArray | None = None) -> IncompleteSamples:
+        """Sort rows by pattern; those of weight 0 come last, and the others as if these were not there."""
         require_host(samples.device, _WHAT)
         pattern = np.zeros(len(samples), np.int64)
         if samples.data.dtype.kind == "f":
             _core.patterns(samples.data, pattern, n_threads=n_threads)
+        if sample_weight is not None:
+            counted = (pattern > 0) & (sample_weight > 0)
+            # By where they are first met, as before, but among the rows that count.
+            _, first, which = np.unique(pattern[counted], return_index=True, return_inverse=True)
+            pattern[(pattern > 0) & ~counted] += len(pattern)
+            pattern[counted] = 1 + first[which]
         incomplete = np.flatnonzero(pattern)
         incomplete = incomplete[np.argsort(pattern[incomplete], kind="stable")]
         begins = np.flatnonzero(np.diff(pattern[incomplete], prepend=0))
@@ -138,13 +144,13 @@ def _rows_at_once(data: Array) -> int:
     return max(1, _BYTES_AT_ONCE // (8 * data.shape[1]))
 
 
-def by_pattern(samples: Samples, n_threads: int) -> Samples:
+def by_pattern(samples: Samples, n_threads: int, sample_weight: FloatArray | None = None) -> Samples:
     """Return samples in which NaN is a missing value; the same if nothing is missing."""
-    found = IncompleteSamples.of(samples, n_threads)
+    found = IncompleteSamples.of(samples, n_threads, sample_weight)
     return found if len(found.incomplete) else samples
 
 
-def _check_observed(samples: IncompleteSamples, counts: NDArray[np.int64], estimator: Any) -> None:
+def _check_observed(samples: IncompleteSamples, counts: FloatArray, estimator: Any) -> None:
     """Refuse samples that leave nothing to fit a feature, or as many components, to."""
     n = len(samples)
     for j in np.flatnonzero(counts == 0)[:1]:
@@ -160,29 +166,31 @@ def _check_observed(samples: IncompleteSamples, counts: NDArray[np.int64], estim
         raise ValueError(msg)
 
 
-def _feature_sums(samples: Samples) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Return sums of what is observed of each feature, and of how many samples it is (d,)."""
+def _feature_sums(samples: Samples, sample_weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Return weighted sums (d,) of what is observed of each feature, and of the weights of its samples."""
     n, d = samples.data.shape
-    sums, counts = np.zeros(d), np.zeros(d, np.int64)
+    sums, counts = np.zeros(d), np.zeros(d)
+    weights = np.ones(n) if sample_weight is None else sample_weight
     size = _rows_at_once(samples.data)
     for first in range(0, n, size):
         rows = np.asarray(samples.data[first : first + size])
+        shares = weights[first : first + size, None]
         observed = ~np.isnan(rows)
-        counts += observed.sum(axis=0)
+        counts += np.sum(shares * observed, axis=0)
         with np.errstate(invalid="ignore", over="ignore"):  # infinite numbers are found in the E-step
-            sums += np.sum(rows, axis=0, where=observed, dtype=np.float64)
+            sums += np.sum(shares * rows, axis=0, where=observed)
     return sums, counts
 
 
 def filled(samples: Samples, sample_weight: FloatArray | None, estimator: Any) -> tuple[Samples, FloatArray | None]:
     """Return samples to find first parameters from: features' means for what is missing, in a copy.
 
-    Rows without any feature are left out: their means would look like a cluster.
+    Weights are above zero. Rows without any feature are left out: their means would look like a cluster.
     """
     found = by_pattern(samples, check_threads(estimator.n_threads))
     if not isinstance(found, IncompleteSamples):
         return samples, sample_weight
-    sums, counts = _feature_sums(samples)
+    sums, counts = _feature_sums(samples, sample_weight)
     _check_observed(found, counts, estimator)
     keep = np.ones(len(samples), bool)
     keep[found.empty] = False

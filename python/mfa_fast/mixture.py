@@ -249,7 +249,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         -----
         Of more samples than scikit-learn's ``working_memory`` has room for, a random part makes the first parameters.
         With weights in place of repeated samples these are the same, up to rounding and the factors' signs, for up to
-        2,000 samples and unless `init_params` draws at random.
+        2,000 samples and unless `init_params` draws at random. Leaving out samples of weight 0 changes no bit; with
+        missing values, as long as all samples fit into one block (docs/memory.md, M1), else rounding alone.
 
         Examples
         --------

@@ -113,6 +113,41 @@ def test_sample_weights_of_the_kernel_are_repetitions():
         assert scaled_error(a, b) <= 1e-13
 
 
+def _weighted_clusters():
+    """Samples of three clusters, of few patterns with several rows each, and how often each counts."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(size=(100, 8)) + center for center in (0, 6, 12)])
+    return np.where(rng.uniform(size=X.shape) < 0.15, np.nan, X), rng.integers(0, 4, size=300)
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++"])
+def test_integer_weights_are_repetitions(init_params):
+    X, w = _weighted_clusters()
+    options = {"init_params": init_params, "missing": "marginal", "random_state": 0, "max_iter": 3, "tol": 0}
+    repeated = np.repeat(X, w, axis=0)
+    one, other = quietly(MFA(3, 1, **options), X, sample_weight=w), quietly(MFA(3, 1, **options), repeated)
+    assert scaled_error(one.weighted_log_prob(repeated), other.weighted_log_prob(repeated)) <= EM_PARAMETERS
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "random_from_data"])
+@pytest.mark.parametrize("scale", [1.0, 0.7])
+def test_samples_without_weight_leave_no_trace(init_params, scale):
+    X, w = _weighted_clusters()
+    w = w * scale
+    options = {"init_params": init_params, "missing": "marginal", "random_state": 0, "max_iter": 3}
+    one, other = quietly(MFA(3, 1, **options), X, sample_weight=w), MFA(3, 1, **options)
+    quietly(other, X[w > 0], sample_weight=w[w > 0])
+    for a, b in zip(parameters_of(one), parameters_of(other), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_samples_without_weight_have_to_be_finite():
+    X, w = _weighted_clusters()
+    X[np.flatnonzero((w == 0) & np.isnan(X).any(axis=1))[0], :] = np.inf, *[np.nan] * 7
+    with pytest.raises(ValueError, match="infinity"):
+        MFA(3, 1, missing="marginal", random_state=0).fit(X, sample_weight=w)
+
+
 def test_emptied_components_are_moved_to_samples_with_missing_values():
     p, X = _problem(n=100)
     start = p._replace(means=p.means + np.array([0, 0, 1e3])[:, None])

@@ -39,6 +39,7 @@ def test_docstrings(name):
 
 
 def _blocks(page):
+    """Return the blocks marked python; those marked py are for show, as they need what a machine may not have."""
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 

@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def table(rows):
-    """Return lines with aligned columns; what a task has not is left blank."""
+    """Return lines with aligned columns; what a task has not is a dash."""
     cells = [[heading for heading, _, _ in COLUMNS]]
     cells += [["-" if row.get(key) is None else form.format(row[key]) for _, key, form in COLUMNS] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,6 +1,6 @@
 """Tasks under pytest-benchmark: every timed round has a floor of its own, and the result of the last one is judged.
 
-What the floors are, and how errors are found, is in `mfa_fast.experiments.throughput`.
+What the floors are, and how results are judged, is in `mfa_fast.experiments.tasks`.
 """
 
 from threadpoolctl import threadpool_limits

@@ -9,7 +9,7 @@ import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core, attacks
 from tolerances import LOG_DENSITY, relative_error
 
-# Left out is what lies this far below the best, in nats (cpp/cpu/block.hpp).
+# Left out is what lies this far below the best, in nats (cpp/core/screening.hpp).
 NEGLIGIBLE = 40.0
 
 

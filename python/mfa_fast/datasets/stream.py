@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-LARGEST_SEED = 2**32 - 1  # scikit-learn's bound for an integer random_state
+LARGEST_SEED = 2**32 - 1
 
 
 class Sampler(Protocol):

@@ -165,7 +165,7 @@ class DiscreteToy:
         Parameters
         ----------
         n_samples : int, default=1
-        random_state : int, RandomState, Generator or None, default=None
+        random_state : int, RandomState or None, default=None
 
         Returns
         -------
@@ -237,7 +237,7 @@ def helix(n: int, *, noise_std: float = 0.05, random_state: Any = None) -> Array
         Number of points.
     noise_std : float, default=0.05
         Standard deviation of the noise in each coordinate. The helix has radius 1 and two turns of height 1 each.
-    random_state : int, RandomState, Generator or None, default=None
+    random_state : int, RandomState or None, default=None
 
     Returns
     -------

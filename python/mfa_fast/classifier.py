@@ -481,6 +481,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
             With two classes the score of ``classes_[1]`` minus that of ``classes_[0]``, in nats.
+
+        Examples
+        --------
+        >>> from mfa_fast.datasets import gaussian_toy
+        >>> classifier = gaussian_toy("spherical", robust=True)  # means -4 and 4 along the first axis, variance 1
+        >>> classifier.decision_function([[-4.0, 0.0], [0.0, 7.0], [1.0, 0.0]])
+        array([-32.,   0.,   8.])
         """
         samples = self._samples(X)
         scores = self._class_scores(samples)
@@ -514,6 +521,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
+
+        Examples
+        --------
+        >>> from mfa_fast.datasets import gaussian_toy
+        >>> classifier = gaussian_toy("spherical", robust=True)  # means -4 and 4 along the first axis, variance 1
+        >>> classifier.predict_log_proba([[100.0, 0.0]])
+        array([[-800.,    0.]])
         """
         samples = self._samples(X)
         return samples.rounded(samples.arrays.log_softmax(self._class_scores(samples)))
@@ -531,6 +545,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         log_likelihood : ndarray of shape (n_samples, n_classes)
             With ``rule="sum"`` the log-sum-exp over the class's components; with ``"max"`` the largest of them, which
             is lower by at most log n_components. The whole mixture's is ``mixtures_[c].score_samples(X)``.
+
+        Examples
+        --------
+        >>> from mfa_fast.datasets import gaussian_toy
+        >>> classifier = gaussian_toy("spherical", robust=True)  # means -4 and 4 along the first axis, variance 1
+        >>> classifier.class_log_likelihood([[4.0, 0.0]]).round(2)
+        array([[-33.84,  -1.84]])
         """
         samples = self._samples(X)
         return samples.rounded(self._log_likelihoods(samples))
@@ -561,6 +582,14 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             In the dtype of the parameters, or `out`.
         y : ndarray of shape (n_samples,)
             Labels from `classes_`.
+
+        Examples
+        --------
+        >>> from mfa_fast.datasets import gaussian_toy
+        >>> classifier = gaussian_toy("spherical", robust=True)
+        >>> X, y = classifier.sample(5, random_state=0)
+        >>> bool((X[3:] == classifier.sample(2, random_state=0, start=3)[0]).all())
+        True
         """
         parameters = self._parameters()
         dtype = np.result_type(*(p.means.dtype for p in parameters))
@@ -595,6 +624,17 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         classifier : MFAClassifier
+
+        Examples
+        --------
+        >>> from mfa_fast import MFAClassifier
+        >>> from mfa_fast.datasets import load_digits_pair
+        >>> digits = load_digits_pair(0, 6)
+        >>> fitted = MFAClassifier(5, 4, random_state=0).fit(digits.X_train, digits.y_train)
+        >>> bayes = fitted.symmetric(noise_std=0.01)
+        >>> X, y = bayes.sample(100, random_state=0)
+        >>> bayes.score(X, y)
+        1.0
         """
         variance = _variance("noise_std", noise_std)
         check_flag("uniform_weights", uniform_weights)
@@ -624,18 +664,28 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         component : int, default=50
             Which principal direction, counted from 1.
         noise_std : float, default=0.5
-            Noise of the outlier components, which have no loadings.
+            Noise of the outlier components, which have no loadings; in units of X.
         offset : float, default=1.0
             How far their means are from the mean of X, in standard deviations along the direction: plus in
             ``classes_[0]``, minus in ``classes_[1]``.
         weight : float or None, default=None
             Of an outlier component in its class; None for 1 / (K + 1).
         base_noise_std : float, default=1e-3
-            Noise of all other components.
+            Noise of all other components; in units of X.
 
         Returns
         -------
         classifier : MFAClassifier
+
+        Examples
+        --------
+        >>> from mfa_fast import MFAClassifier
+        >>> from mfa_fast.datasets import load_digits_pair
+        >>> digits = load_digits_pair(0, 6)
+        >>> fitted = MFAClassifier(5, 4, random_state=0).fit(digits.X_train, digits.y_train)
+        >>> bayes = fitted.asymmetric(digits.X_train, component=16)
+        >>> bayes.mixtures_[0].noise_variance_[:, 0] ** 0.5
+        array([0.001, 0.001, 0.001, 0.001, 0.001, 0.5  ], dtype=float32)
         """
         _variance("base_noise_std", base_noise_std)  # under its own name
         symmetric = self.symmetric(base_noise_std)
@@ -709,6 +759,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ------
         TypeError
             If the labels are objects, which have no place in such a file.
+
+        Examples
+        --------
+        See `MFA.save`.
         """
         check_is_fitted(self)
         classes = self.classes_
@@ -747,6 +801,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ------
         FileNotFoundError, ValueError
             If there is no such file, or it is not a whole model.
+
+        Examples
+        --------
+        See `MFA.save`.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFAClassifier")
         with _persistence.whole(path):

@@ -663,6 +663,14 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([0.5, 0.5], [[0.0], [4.0]], np.empty((2, 0, 1)), 1.0)
+        >>> model.score_samples([[0.0], [2.0]]).round(2)
+        array([-1.61, -2.92])
         """
         samples = self._samples(X)
         return samples.rounded(self._scorer(samples).log_sums(samples)[:, 0])
@@ -710,6 +718,15 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         -------
         log_prob : ndarray of shape (n_samples, n_components)
             In nats.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([0.5, 0.5], [[0.0], [4.0]], np.empty((2, 0, 1)), 1.0)
+        >>> log_prob = model.weighted_log_prob([[1.0]])
+        >>> bool(np.isclose(np.logaddexp.reduce(log_prob, axis=1), model.score_samples([[1.0]])))
+        True
         """
         samples = self._samples(X)
         return samples.wrap(self._scorer(samples).log_densities(samples))
@@ -725,6 +742,14 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,), int64
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([0.5, 0.5], [[0.0], [4.0]], np.empty((2, 0, 1)), 1.0)
+        >>> model.predict([[-1.0], [2.0], [3.0]])
+        array([0, 0, 1])
         """
         samples = self._samples(X)
         return samples.wrap(self._scorer(samples).best(samples)[:, 0])
@@ -740,6 +765,15 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         responsibilities : ndarray of shape (n_samples, n_components)
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([0.5, 0.5], [[0.0], [4.0]], np.empty((2, 0, 1)), 1.0)
+        >>> model.predict_proba([[2.0], [3.0]]).round(3)
+        array([[0.5  , 0.5  ],
+               [0.018, 0.982]])
         """
         samples = self._samples(X)
         return samples.wrap(self._scorer(samples).responsibilities(samples))
@@ -756,6 +790,13 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         -------
         labels : ndarray of shape (n_samples,), int64
         factors : ndarray of shape (n_samples, n_factors)
+
+        Examples
+        --------
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[3.0, 0.0]]], 1.0)
+        >>> model.posterior_factors([[3.0, 2.0]])  # not 1: the noise has a share in the 3.0
+        (array([0]), array([[0.9]]))
         """
         samples = self._samples(X)
         labels, factors = self._scorer(samples).best_factors(samples)
@@ -774,6 +815,13 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         X_reconstructed : ndarray of shape (n_samples, n_features)
+
+        Examples
+        --------
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[3.0, 0.0]]], 1.0)
+        >>> model.reconstruct([[3.0, 2.0]])
+        array([[2.7, 0. ]])
         """
         samples = self._samples(X)
         return samples.wrap(self._scorer(samples).reconstruct(samples))
@@ -861,6 +909,15 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         bic : float
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from mfa_fast import MFA
+        >>> X = load_iris().data
+        >>> models = [MFA(K, random_state=0).fit(X) for K in (1, 2, 10)]
+        >>> min(models, key=lambda model: model.bic(X)).n_components
+        2
         """
         total, n = self._log_likelihood(X, sample_weight)
         return float(-2.0 * total + self.n_parameters() * np.log(n))
@@ -877,6 +934,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         aic : float
+
+        Examples
+        --------
+        See `bic`.
         """
         return float(-2.0 * self._log_likelihood(X, sample_weight)[0] + 2.0 * self.n_parameters())
 
@@ -939,6 +1000,18 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         ----------
         path : path
             Of the file, which is replaced if there is one.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from mfa_fast import MFA
+        >>> model = MFA.from_parameters([1.0], [[0.0, 0.0]], [[[3.0, 0.0]]], 1.0)
+        >>> with TemporaryDirectory() as folder:
+        ...     model.save(Path(folder) / "model.safetensors")
+        ...     again = MFA.load(Path(folder) / "model.safetensors")
+        >>> again.score([[3.0, 2.0]]) == model.score([[3.0, 2.0]])
+        True
         """
         check_is_fitted(self)
         _persistence.write(path, "mfa_fast.MFA", _persistence.arrays_of(self), _persistence.header_of(self))
@@ -960,6 +1033,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         ------
         FileNotFoundError, ValueError
             If there is no such file, or it is not a whole model.
+
+        Examples
+        --------
+        See `save`.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
         return _persistence.restore(cls, path, arrays, header)

@@ -130,6 +130,7 @@ def ddn(
     ----------
     model, X, y : as in `cw_l2`
     steps : int, default=100
+        Number of steps, all of which are taken.
     init_epsilon : float, default=1.0
         The first radius, in units of X.
     gamma : float, default=0.05

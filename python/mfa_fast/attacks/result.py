@@ -76,6 +76,15 @@ class AttackResult:
             the samples that were classified correctly; ``mean_l2`` over the successful among them (the paper's figure;
             nan if there is none); ``median_l2`` with failures as infinite; ``mean_lower_bound`` over all that were
             classified correctly and ``certified_rate`` among them (nan and 0 where nothing is known).
+
+        Examples
+        --------
+        >>> from mfa_fast import attacks
+        >>> from mfa_fast.datasets import gaussian_toy
+        >>> classifier = gaussian_toy("spherical", robust=True)
+        >>> summary = attacks.ld_grad(classifier, *classifier.sample(1000, random_state=0)).summary()
+        >>> summary["success_rate"], round(summary["mean_l2"], 1)
+        (1.0, 4.0)
         """
         l2, success = self._attacked()
         lower_bound, certified = (_host(a)[self._was_right()] for a in (self.lower_bound, self.certified))
@@ -105,6 +114,10 @@ class AttackResult:
         accuracy : ndarray of shape (m,)
             Fraction of all samples that are classified correctly and for which no adversarial example was found within
             the radius.
+
+        Examples
+        --------
+        See `certified_curve`.
         """
         l2, success = self._attacked()
         distances = np.sort(np.where(success, l2, np.inf))
@@ -126,6 +139,17 @@ class AttackResult:
         accuracy : ndarray of shape (m,)
             Fraction of all samples that are classified correctly and whose `lower_bound` is beyond the radius; 0 where
             no bounds are known.
+
+        Examples
+        --------
+        >>> from mfa_fast import attacks
+        >>> from mfa_fast.datasets import gaussian_toy
+        >>> classifier = gaussian_toy("mixture", robust=True)
+        >>> X, y = classifier.sample(200, random_state=0)
+        >>> attacks.nearest(classifier, X, y).certified_curve([3, 4, 6]).round(1)
+        array([1. , 0.9, 0.1])
+        >>> attacks.ld_grad(classifier, X, y).security_curve([3, 4, 6]).round(1)  # it does not find all
+        array([1. , 1. , 0.3])
         """
         bounds = np.nan_to_num(_host(self.lower_bound)[self._was_right()], nan=-np.inf, posinf=np.inf)
         beyond = len(bounds) - np.searchsorted(np.sort(bounds), _check_radii(radii), side="right")

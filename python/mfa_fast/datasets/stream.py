@@ -135,6 +135,15 @@ class SampleStream(Iterator[tuple[Array, Array]]):
         -------
         X : ndarray of shape (batch_size, n_features)
         y : ndarray of shape (batch_size,)
+
+        Examples
+        --------
+        >>> from mfa_fast.datasets import SampleStream, gaussian_toy
+        >>> stream = SampleStream(gaussian_toy("spherical", robust=True), batch_size=50, seed=0)
+        >>> X, y = stream.draw(50)
+        >>> _ = next(stream)
+        >>> bool((next(stream)[0] == X).all())
+        True
         """
         return self.classifier.sample(self.batch_size, noise=self.noise, random_state=self.seed, start=start)
 

@@ -759,10 +759,6 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ------
         TypeError
             If the labels are objects, which have no place in such a file.
-
-        Examples
-        --------
-        See `MFA.save`.
         """
         check_is_fitted(self)
         classes = self.classes_
@@ -801,10 +797,6 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ------
         FileNotFoundError, ValueError
             If there is no such file, or it is not a whole model.
-
-        Examples
-        --------
-        See `MFA.save`.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFAClassifier")
         with _persistence.whole(path):

@@ -507,10 +507,6 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         -----
         ConvergenceWarning
             If components lost all their samples and were moved to the worst explained ones.
-
-        Examples
-        --------
-        See `e_step`.
         """
         check_is_fitted(self)
         if not isinstance(statistics, Statistics):
@@ -934,10 +930,6 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         aic : float
-
-        Examples
-        --------
-        See `bic`.
         """
         return float(-2.0 * self._log_likelihood(X, sample_weight)[0] + 2.0 * self.n_parameters())
 
@@ -1033,10 +1025,6 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         ------
         FileNotFoundError, ValueError
             If there is no such file, or it is not a whole model.
-
-        Examples
-        --------
-        See `save`.
         """
         arrays, header = _persistence.read(path, "mfa_fast.MFA")
         return _persistence.restore(cls, path, arrays, header)

@@ -114,10 +114,6 @@ class AttackResult:
         accuracy : ndarray of shape (m,)
             Fraction of all samples that are classified correctly and for which no adversarial example was found within
             the radius.
-
-        Examples
-        --------
-        See `certified_curve`.
         """
         l2, success = self._attacked()
         distances = np.sort(np.where(success, l2, np.inf))

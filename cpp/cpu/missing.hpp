@@ -14,12 +14,20 @@ namespace mfa::cpu {
 // The cost of scoring is that of MarginalBlock: with few patterns about that of a dense evaluation of the observed features
 // in double, with a pattern for every row O(d_o L^2 + L^3) per row and component.
 
-// Computes  log w_k + log N of the observed features, theory.md (39), into out (n, K).
+// Computes  log w_k + log N of the observed features, theory.md (39).
+// Shapes    rows (n, d), out (n, K).
+// Cost      that of scoring.
+// Numerics  double, in whichever form its bound allows: see MarginalBlock.
+// Source    Ghahramani & Jordan 1994.
 template <class T>
 BadRow marginal_log_densities(const Model& model, const Rows& rows, const Patterns& patterns, T* out,
                               std::size_t n_threads);
 
-// Computes  per group what `reduce` does, of the marginal densities; to double precision.
+// Computes  per group what `reduce` does, of the marginal densities (39).
+// Shapes    rows (n, d), groups (G + 1), outputs as in Reduced.
+// Cost      that of scoring.
+// Numerics  double, whatever T is.
+// Source    Ghahramani & Jordan 1994.
 template <class T>
 BadRow marginal_reduce(const Model& model, const Rows& rows, const Patterns& patterns, Groups groups,
                        const Reduced<T>& out, std::size_t n_threads);
@@ -34,6 +42,7 @@ struct Conditional {
 };
 
 // Computes  mean and variance of the missing features given the observed ones, under the mixture, theory.md (43).
+// Shapes    rows (n, d), outputs as in Conditional.
 // Cost      2 d_m L flops for every responsibility above 1e-16, and d_m L^2 per pattern and component for variances.
 // Numerics  added up in double, rounded once; no difference of squares.
 // Source    Ghahramani & Jordan 1994.

@@ -38,6 +38,8 @@ BadRow expectation(const Model& model, const Rows& rows, const double* weights, 
 //           first M-step, from a clustering, is made of it.
 // Shapes    rows (n, d), weights (n) or null, means (K, d), labels (n), factors (n, L).
 // Cost      2 n d (L + 2) flops.
+// Numerics  as above.
+// Source    Ghahramani & Hinton 1996, with known responsibilities.
 template <class T>
 void assigned(const Loops& loops, const Rows& rows, const double* weights, std::size_t n_components,
               std::size_t n_factors, const double* means, const std::int64_t* labels, const double* factors,
@@ -46,6 +48,7 @@ void assigned(const Loops& loops, const Rows& rows, const double* weights, std::
 // Computes  total + sum_i w_i v_i, added one by one, so that values in several calls give the same bits as in one.
 // Shapes    values (n), weights (n) or null for 1 each.
 // Cost      n additions that wait for each other.
+// Numerics  double; the order is all there is to it.
 double add_in_order(double total, const double* values, const double* weights, std::size_t n);
 
 }  // namespace mfa::cpu

@@ -80,13 +80,14 @@ def labels_at(samples: Samples, labels: Array, indices: Any) -> Any:
 
 
 @contextmanager
-def naming_class(label: Any, n_samples: int) -> Iterator[None]:
-    """Say of a warning which class it is about, and of an error which could not be fitted."""
-    name = label.item() if isinstance(label, np.generic) else label
+def naming_class(label: Any, n_samples: int) -> Iterator[str]:
+    """Say of a warning which class it is about, and of an error which could not be fitted; gives the class's name."""
+    plain = label.item() if isinstance(label, np.generic) else label
+    name = f"class {plain!r}"
     try:
-        with naming(f"class {name!r}"):
-            yield
+        with naming(name):
+            yield name
     except ValueError as error:
         advice = " Leave the class out, or give it more samples." if n_samples < 2 else ""
-        msg = f"class {name!r} ({n_samples} sample(s)) cannot be fitted: {error}{advice}"
+        msg = f"{name} ({n_samples} sample(s)) cannot be fitted: {error}{advice}"
         raise ValueError(msg) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,25 @@ def check_option(name: str, value: Any, options: Sequence[str]) -> str:
     return value
 
 
+def one_line(content: object, limit: int = 200) -> str:
+    """Return text for a message, of one line and no great length whatever came."""
+    text = " ".join(str(content).split())
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
 def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Return an integer in [least, most]; True and False are none."""
-    if isinstance(value, (bool, np.bool_)):
-        msg = f"{name} must be an integer, got {value!r}."
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    expected = f"{name} must be an integer {limits}"
+    # A bool is an Integral, but True is hardly meant as 1.
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        msg = f"{expected}; got {one_line(repr(value))} of type {type(value).__name__}."
         raise TypeError(msg)
-    return int(check_scalar(value, name, (int, np.integer), min_val=least, max_val=most))
+    number = int(value)
+    if number < least or (most is not None and number > most):
+        msg = f"{expected}; got {number}."
+        raise ValueError(msg)
+    return number
 
 
 def check_place(n_samples: Any, start: Any) -> tuple[int, int]:

@@ -218,7 +218,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         previous = self.mixtures_ if self.warm_start and hasattr(self, "mixtures_") else []
         going_on = len(previous) == len(classes) and np.array_equal(self.classes_, classes)
         rng = as_random_state(self.random_state)
-        shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        shared = self._shared_parameters()
         check_hyperparameters(MFA(**shared))
         task = begin(len(classes))
         mixtures = []
@@ -226,8 +226,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             shared["random_state"] = int(rng.randint(2**31))
             # A copy: if the fit fails, the classifier is to stay what it was.
             mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
-            name = label.item() if isinstance(label, np.generic) else label
-            with naming_class(name, int(sizes[c])), task.fit_of(f"class {name!r}", mixture):
+            with naming_class(label, int(sizes[c])) as name, task.fit_of(name, mixture):
                 fit_class(c, mixture)
             mixtures.append(mixture)
         self.classes_, self.priors_, self.mixtures_ = classes, priors, mixtures
@@ -285,7 +284,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         total = counts + getattr(self, "class_count_", 0.0)
         priors = self._fit_priors(total)
 
-        shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        shared = self._shared_parameters()
         rng = as_random_state(self.random_state) if fresh else None
         mixtures = []
         for c, label in enumerate(labels):
@@ -305,6 +304,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.class_count_ = total
         self._name_features()
         return self
+
+    def _shared_parameters(self) -> dict[str, Any]:
+        """Return the parameters that every class's mixture has too."""
+        return {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
 
     def _name_features(self) -> None:
         """Let the mixtures know the names of the features: they were fitted to what had none left."""

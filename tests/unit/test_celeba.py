@@ -144,9 +144,9 @@ def test_unknown_attribute(celeba):
 
 def test_size(celeba):
     text = message(ValueError, load_celeba, celeba, "Male", size=0)
-    assert text == "size must be an integer of at least 1; got 0"
+    assert text == "size must be an integer of at least 1; got 0."
     text = message(TypeError, load_celeba, celeba, "Male", size=64.0)
-    assert text == "size must be an integer of at least 1; got 64.0 of type float"
+    assert text == "size must be an integer of at least 1; got 64.0 of type float."
 
 
 def test_path(celeba):

@@ -66,12 +66,12 @@ def test_digits_are_split_the_same_way_every_time():
 @pytest.mark.parametrize("load", [load_digits_pair, load_mnist_pair])
 def test_pair_must_be_two_different_digits(load):
     assert message(ValueError, load, 3, 3) == ("a and b must be two different digits; got 3 twice")
-    assert message(ValueError, load, 10, 3) == "a must be an integer from 0 to 9; got 10"
-    assert message(ValueError, load, 3, -1) == "b must be an integer from 0 to 9; got -1"
+    assert message(ValueError, load, 10, 3) == "a must be an integer from 0 to 9; got 10."
+    assert message(ValueError, load, 3, -1) == "b must be an integer from 0 to 9; got -1."
     for strange in (1.0, "1", True, None, np.ones((9, 9))):
         text = message(TypeError, load, strange, 3)
         assert text.startswith("a must be an integer from 0 to 9; got ")
-        assert text.endswith(f" of type {type(strange).__name__}")
+        assert text.endswith(f" of type {type(strange).__name__}.")
 
 
 def test_pair_may_be_numpy_integers():

@@ -11,6 +11,7 @@ from sklearn.svm import SVC, LinearSVC
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, attacks
 from mfa_fast._backend import check_threads
+from mfa_fast.datasets import discrete_toy
 from tolerances import EM_PARAMETERS_FLOAT32, LOG_DENSITY, relative_error, scaled_error
 
 D = 6
@@ -501,3 +502,15 @@ def test_bad_arguments_of_sample(arguments, name):
     for model in (_model(), _classifier()):
         with pytest.raises((ValueError, TypeError), match=name):
             model.sample(3, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "got"),
+    [(0, ValueError, "0"), (True, TypeError, "True of type bool"), (1.0, TypeError, "1.0 of type float")],
+)
+def test_integers_are_described_alike_everywhere(value, error, got):
+    words = rf"n_samples must be an integer (of at least 1|from 1 to \d+); got {got}"
+    with pytest.raises(error, match=words):
+        discrete_toy(robust=True).sample(value)
+    with pytest.raises(error, match=words):
+        _model().sample(value)

@@ -1,29 +1,9 @@
-"""Checks of the plain arguments of loaders and streams."""
+"""Checks of the plain arguments of loaders."""
 
 import os
-from numbers import Integral
 from pathlib import Path
 
-
-def one_line(content: object, limit: int = 200) -> str:
-    """Return text for a message, of one line and no great length whatever came."""
-    text = " ".join(str(content).split())
-    return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
-    """Return `value` as an int, or say which integers `name` takes (both bounds included)."""
-    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-    expected = f"{name} must be an integer {limits}"
-    # A bool is an Integral, but True is hardly meant as the digit 1.
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        msg = f"{expected}; got {one_line(repr(value))} of type {type(value).__name__}"
-        raise TypeError(msg)
-    number = int(value)
-    if number < minimum or (maximum is not None and number > maximum):
-        msg = f"{expected}; got {number}"
-        raise ValueError(msg)
-    return number
+from mfa_fast._validation import check_integer
 
 
 def check_digit_pair(a: object, b: object) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from mfa_fast.datasets._checks import one_line
+from mfa_fast._validation import one_line
 
 Array = npt.NDArray[Any]
 

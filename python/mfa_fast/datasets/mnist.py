@@ -11,8 +11,9 @@ import numpy.typing as npt
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
 
+from mfa_fast._validation import one_line
 from mfa_fast.datasets._bunch import digit_pair_bunch
-from mfa_fast.datasets._checks import check_digit_pair, check_existing_path, one_line
+from mfa_fast.datasets._checks import check_digit_pair, check_existing_path
 from mfa_fast.datasets._files import read_idx, read_npz
 
 Array = npt.NDArray[Any]

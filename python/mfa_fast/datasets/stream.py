@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from mfa_fast.datasets._checks import check_integer
+from mfa_fast._validation import check_flag, check_integer
 
 if TYPE_CHECKING:
     from mfa_fast.datasets._torch_stream import TorchSampleStream
@@ -97,13 +96,10 @@ class SampleStream(Iterator[tuple[Array, Array]]):
             raise TypeError(msg)
         if isinstance(classifier, BaseEstimator):  # others have only their `sample` to ask
             check_is_fitted(classifier)
-        if not isinstance(noise, bool | np.bool_):
-            msg = f"noise must be True or False; got an object of type {type(noise).__name__}"
-            raise TypeError(msg)
         self.classifier = classifier
         self.batch_size = check_integer("batch_size", batch_size, 1)
         self.seed = check_integer("seed", seed, 0, LARGEST_SEED)
-        self.noise = bool(noise)
+        self.noise = check_flag("noise", noise)
         self._position = check_integer("start", start, 0)
 
     @property

@@ -8,9 +8,8 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from mfa_fast._backend import as_random_state
-from mfa_fast._validation import check_flag, check_option, check_real
+from mfa_fast._validation import check_flag, check_integer, check_option, check_real
 from mfa_fast.classifier import MFAClassifier
-from mfa_fast.datasets._checks import check_integer
 from mfa_fast.mixture import MFA
 
 Array = npt.NDArray[Any]

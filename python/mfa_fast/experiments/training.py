@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from mfa_fast._files import whole_file
 from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.datasets import SampleStream
@@ -336,9 +337,8 @@ class _Run:
             "seconds": self.seconds,
             "history": [(e.images, e.loss, e.accuracy) for e in self.history],
         }
-        part = path.with_name(path.name + ".part")
-        torch.save(state, part)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            torch.save(state, part)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from mfa_fast._backend import Array, Samples, raise_named
+from mfa_fast._backend import Array, Samples
 from mfa_fast._devices import to_host
 from mfa_fast._diagnosis import naming
+from mfa_fast._validation import one_line
 
 
 def check_labels(y: Any, n_samples: int) -> Array:
@@ -22,12 +23,7 @@ def check_labels(y: Any, n_samples: int) -> Array:
     if y is None:
         msg = "MFAClassifier requires y to be passed, but the target y is None: pass the class labels."
         raise ValueError(msg)
-    labels = column_or_1d(to_host(y, "y"), warn=True)
-    _check_types("y", labels)
-    try:
-        check_classification_targets(labels)
-    except ValueError as error:
-        raise_named("y", error)
+    labels = as_labels("y", y)
     if len(labels) != n_samples:
         msg = f"y must have as many labels as X has samples, got {len(labels)} labels and {n_samples} samples."
         raise ValueError(msg)
@@ -39,24 +35,48 @@ def check_classes(classes: Any) -> Array:
     if classes is None:
         msg = "classes must be passed in the first call of partial_fit: all labels that y will ever hold."
         raise ValueError(msg)
-    labels = column_or_1d(classes)
-    _check_types("classes", labels)
-    labels = np.unique(labels)
+    labels = np.unique(as_labels("classes", classes))
     if len(labels) < 2:
         msg = f"classes must hold at least two classes, got {labels.tolist()}."
         raise ValueError(msg)
     return labels
 
 
-def _check_types(name: str, labels: Array) -> None:
+def as_labels(name: str, given: Any) -> Array:
+    """Return class labels (n,) as they came, none of them missing: strings, or numbers that are whole."""
+    if isinstance(given, (list, tuple)):
+        _check_types(name, given)  # NumPy makes strings of numbers beside strings
+    try:
+        labels = column_or_1d(to_host(given, name), warn=name == "y")
+    except ValueError as error:
+        msg = f"{name} must be a list or an array, of one dimension, of labels, got {one_line(repr(given))}."
+        raise ValueError(msg) from error
+    if labels.dtype == object:
+        _check_types(name, labels)
+        if len(labels) and isinstance(labels[0], Real):
+            labels = np.array(labels.tolist())
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        place = int(np.argmin(np.isfinite(labels)))
+        what = "NaN" if np.isnan(labels[place]) else "infinity"
+        msg = f"Input {name} contains {what}, at index {place}, which is no label: leave it out, or give it one."
+        raise ValueError(msg)
+    try:
+        # It tries floating-point labels as integers, which large ones are out of the range of.
+        with np.errstate(invalid="ignore"):
+            check_classification_targets(labels)
+    except (TypeError, ValueError) as error:
+        msg = f"{name} must hold strings or whole numbers as labels: {error}"
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
+    return labels
+
+
+def _check_types(name: str, labels: Iterable[Any]) -> None:
     """Refuse labels of several types, which have no order."""
-    if labels.dtype != object:
-        return
-    types = {next((t for t in (str, Real) if isinstance(label, t)), type(label)) for label in labels}
-    if len(types) > 1:
+    types = {type(label) for label in labels}
+    if len({next((t for t in (str, Real) if issubclass(own, t)), own) for own in types}) > 1:
         msg = (
-            f"{name} must hold labels of one type, got {', '.join(sorted({type(label).__name__ for label in labels}))};"
-            " make all of them strings, or all of them numbers."
+            f"{name} must hold labels of one type, got {', '.join(sorted(own.__name__ for own in types))}; make all of "
+            "them strings, or all of them numbers."
         )
         raise ValueError(msg)
 

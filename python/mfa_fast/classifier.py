@@ -28,7 +28,7 @@ from mfa_fast._backend import (
 from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
-from mfa_fast._labels import check_classes, check_labels, class_indices, labels_at, naming_class
+from mfa_fast._labels import as_labels, check_classes, check_labels, class_indices, labels_at, naming_class
 from mfa_fast._missing import scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._streams import Stream, as_data, by_blocks, select
@@ -369,8 +369,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if len(widths) > 1:
             msg = f"mixtures must have the same number of features, got {sorted(widths)}."
             raise ValueError(msg)
-        labels = np.arange(len(models)) if classes is None else np.asarray(classes)
-        if labels.shape != (len(models),) or len(np.unique(labels)) < len(models):
+        labels = np.arange(len(models)) if classes is None else as_labels("classes", classes)
+        if len(labels) != len(models) or len(np.unique(labels)) < len(models):
             msg = f"classes must be {len(models)} distinct labels, one per mixture, got {labels.tolist()}."
             raise ValueError(msg)
         first = models[0]
@@ -465,12 +465,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         data = as_data(X, estimator=self)
+        labels = check_labels(y, len(data))
         if isinstance(data, Samples):
             predicted = self.classes_[data.fetch(self._class_indices(data))]
         else:
             predicted = self.predict(data)
         weights = None if sample_weight is None else to_host(sample_weight, "sample_weight")
-        return float(accuracy_score(to_host(y, "y"), predicted, sample_weight=weights))
+        return float(accuracy_score(labels, predicted, sample_weight=weights))
 
     @by_blocks
     def decision_function(self, X: Any) -> Any:

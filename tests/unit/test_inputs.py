@@ -318,10 +318,53 @@ def test_bad_labels(y, name):
         MFAClassifier(1, 1).fit(_data(n=20), y)
 
 
+def test_labels_that_are_not_finite_are_named_without_a_warning():
+    X, y = _data(n=20), np.arange(20) % 2.0
+    classifier = _classifier()
+    calls = (
+        MFAClassifier(1, 1).fit,
+        lambda X, y: MFAClassifier(1, 1).partial_fit(X, y, classes=[0, 1]),
+        classifier.score,
+        lambda X, y: attacks.ld_grad(classifier, X, y),
+        lambda X, y: attacks.nearest(classifier, X, y),
+    )
+    for value, what in (np.nan, "NaN"), (np.inf, "infinity"):
+        y[7] = value
+        for call in calls:
+            with warnings.catch_warnings(), pytest.raises(ValueError, match=f"y contains {what}, at index 7, .* leave"):
+                warnings.simplefilter("error")
+                call(X, y)
+
+
 def test_bad_classes():
-    for classes in (None, [0], np.array([0, "a"], dtype=object)):
+    for classes in (None, [0]):
         with pytest.raises(ValueError, match=r"classes must"):
             MFAClassifier(1, 1).partial_fit(_data(n=20), np.arange(20) % 2, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, "a"], "must hold labels of one type, got int, str"),
+        (np.array([0, "a"], dtype=object), "must hold labels of one type, got int, str"),
+        ([None, None], "must hold strings or whole numbers"),
+        ([0, np.nan], "contains NaN, at index 1"),
+        (np.array([0, np.nan], dtype=object), "contains NaN, at index 1"),
+        ([0.5, 1.5], "must hold strings or whole numbers"),
+        ([b"a", b"b"], "must hold strings or whole numbers"),
+        ([[0, 1], [1, 0]], "must be a list or an array, of one dimension"),
+        ("ab", "must be a list or an array, of one dimension"),
+    ],
+    ids=str,
+)
+def test_labels_are_checked_alike_everywhere(labels, words):
+    X = _data(n=2)
+    with pytest.raises((TypeError, ValueError), match=f"y {words}"):
+        MFAClassifier(1, 1).fit(X, labels)
+    with pytest.raises((TypeError, ValueError), match=f"classes {words}"):
+        MFAClassifier(1, 1).partial_fit(X, [0, 1], classes=labels)
+    with pytest.raises((TypeError, ValueError), match=f"classes {words}"):
+        MFAClassifier.from_mixtures([_model(), _model()], classes=labels)
 
 
 @pytest.mark.parametrize(

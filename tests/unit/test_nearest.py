@@ -211,6 +211,16 @@ def test_identical_components_and_identical_classes():
     assert np.mean(result.certified) >= 0.9
 
 
+def test_a_bound_beyond_float32_is_its_largest_number():
+    wide, narrow = (_single(np.zeros(2), [], variance) for variance in (2.0, 1.0))
+    model, X = _classifier([wide, narrow], [0.9, 0.1]), np.ones((2, 2))
+    result = nearest(model, X)
+    assert not result.success.any()
+    assert np.all(result.lower_bound > np.finfo(np.float32).max)
+    rounded = nearest(model, X.astype(np.float32))
+    assert np.array_equal(rounded.lower_bound, [np.finfo(np.float32).max] * 2)
+
+
 def test_components_without_weight_do_not_take_part():
     mixtures, priors, X = _problem()
     near = [
@@ -383,6 +393,17 @@ def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dt
         unit = direction / np.linalg.norm(direction, axis=1, keepdims=True)
         inside = X + (1 - NEAREST_ROUNDING) * np.minimum(result.lower_bound, 1e6)[:, None] * unit
         assert np.array_equal(model.predict(inside.astype(np.float64)), predicted)
+
+
+@pytest.mark.parametrize("svm", [LinearSVC(), SVC()], ids=["LinearSVC", "SVC"])
+@pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.uint8, np.bool_])
+def test_machines_take_any_real_dtype(svm, dtype):
+    X, y = _blobs()
+    rows = np.abs(X[:10]).astype(dtype)
+    svm.fit(X, y)
+    result, plain = nearest(svm, rows), nearest(svm, rows.astype(np.float64))
+    assert np.array_equal(result.l2, plain.l2)
+    assert np.array_equal(result.lower_bound, plain.lower_bound)
 
 
 def test_what_a_machine_gets_wrong_is_left_alone():

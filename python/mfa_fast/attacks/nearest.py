@@ -62,8 +62,9 @@ def nearest(
     -------
     result : AttackResult
         `X_adv` in float32 where X is, else float64. `l2` is never above that of `ld_grad` with as many steps, and never
-        below `lower_bound`; it is infinite, and `success` False, where no adversarial example was found. If there is
-        none at all, `lower_bound` is infinite too. `n_steps` counts the problems that were solved, of which a device,
+        below `lower_bound`; it is infinite, and `success` False, where no adversarial example was found. Where
+        there is none at all, `lower_bound` is infinite if that can be shown; else it is finite, and may be huge.
+        `n_steps` counts the problems that were solved, of which a device,
         where pairs are solved another way, takes about one more.
 
     Raises
@@ -184,7 +185,7 @@ def _of_machine(
     l2 = np.where(start.success, start.l2, np.inf).astype(np.float64)
     untouched = start.success & (start.n_steps == 0)
     lower_bound = np.where(untouched, 0.0, np.minimum(machine.distance_bound(X, l2), l2))
-    norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64))
+    norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64, casting="same_kind"))
     with np.errstate(invalid="ignore"):
         apart = l2 - lower_bound
     rounding = 2 * np.finfo(samples.dtype).eps * norms
@@ -196,7 +197,8 @@ def _of_machine(
 
 def _round_down(values: FloatArray, dtype: Any) -> NDArray[Any]:
     """Return lower bounds in another dtype, none of them raised."""
-    rounded = values.astype(dtype)
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype)
     raised = rounded > values
     rounded[raised] = np.nextafter(rounded[raised], dtype(0))
     return rounded

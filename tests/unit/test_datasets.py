@@ -283,6 +283,11 @@ def test_mnist_of_other_contents(tmp_path):
     )
     path = keras(tmp_path, x_test=SMALL["x_test"].reshape(20, 784))
     assert "the test part of" in message(ValueError, load_mnist_pair, 0, 1, data=path)
+    path = keras(tmp_path, x_test=SMALL["x_test"][:, :, :14])
+    assert message(ValueError, load_mnist_pair, 0, 1, data=path) == (
+        f"'{path}' must hold training and test images of one size; got 28 x 28 and 28 x 14; download or copy the "
+        "files again"
+    )
     path = keras(tmp_path, y_train=SMALL["y_train"][:-1])
     assert "uint8 (39,)" in message(ValueError, load_mnist_pair, 0, 1, data=path)
     path = keras(tmp_path, y_train=SMALL["y_train"] + 1)

@@ -85,6 +85,13 @@ def load_mnist_pair(a: int, b: int, data: str | os.PathLike[str] | None = None) 
         images, labels, test_images, test_labels = _read_path(path)
         _check_part(f"the training part of {origin}", images, labels)
         _check_part(f"the test part of {origin}", test_images, test_labels)
+        sizes = [" x ".join(map(str, part.shape[1:])) for part in (images, test_images)]
+        if sizes[0] != sizes[1]:
+            msg = (
+                f"{origin} must hold training and test images of one size; got {sizes[0]} and {sizes[1]}; download or "
+                "copy the files again"
+            )
+            raise ValueError(msg)
     return digit_pair_bunch(
         "MNIST",
         f"The MNIST database of handwritten digits (LeCun et al., 1998), read from {origin}.",

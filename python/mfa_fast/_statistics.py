@@ -5,6 +5,7 @@ docs/theory.md, section 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -125,8 +126,8 @@ class Statistics(Sums):
 
     @property
     def mean_log_likelihood(self) -> float:
-        """Mean of log p(x), in nats per sample: what EM raises from one iteration to the next."""
-        return self.log_likelihood / self.weight
+        """Mean of log p(x), in nats per sample: what EM raises from one iteration to the next; NaN without samples."""
+        return self.log_likelihood / self.weight if self.weight > 0 else math.nan
 
     @property
     def nbytes(self) -> int:
@@ -163,6 +164,10 @@ class Statistics(Sums):
             worst_log_likelihoods=worst[1],
             fingerprint=self.fingerprint,
         )
+
+    def __radd__(self, other: Any) -> Statistics:
+        """Return these statistics where they are added to 0, as the built-in `sum` does first."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     @staticmethod
     def merge(statistics: Iterable[Statistics]) -> Statistics:

@@ -112,8 +112,11 @@ def check_weights(weights: Any, n_components: int | None = None, name: str = "we
     return checked / total if abs(total - 1.0) > 1e-12 else checked
 
 
-def check_sample_weight(sample_weight: Any, n_samples: int) -> FloatArray | None:
-    """Return the samples' weights (n_samples,) in float64; None, for which all weigh the same, as it is."""
+def check_sample_weight(sample_weight: Any, n_samples: int, *, all_zero: bool = False) -> FloatArray | None:
+    """Return the samples' weights (n_samples,) in float64; None, for which all weigh the same, as it is.
+
+    `all_zero` allows them to be so: those of a part of the samples.
+    """
     if sample_weight is None:
         return None
     if isinstance(sample_weight, (int, float, np.number)):
@@ -125,7 +128,7 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> FloatArray | None
     if np.any(checked < 0):
         msg = f"sample_weight must not be negative, got a smallest of {checked.min():.6g}."
         raise ValueError(msg)
-    if not checked.any():
+    if not all_zero and not checked.any():
         msg = "sample_weight must contain at least one weight that is not zero; they are all zero."
         raise ValueError(msg)
     with np.errstate(over="ignore"):

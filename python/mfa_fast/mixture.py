@@ -450,7 +450,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         X : array-like or stream of shape (n_samples, n_features)
         sample_weight : array-like of shape (n_samples,), default=None
             How often each sample counts. Unlike in `fit`, these are taken as they are, since the parts of a whole share
-            their unit: a component counts as empty below a total of 0.001.
+            their unit: a component counts as empty below a total of 0.001. All of a part's may be zero.
 
         Returns
         -------
@@ -478,7 +478,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             scorer.model,
             data,
             self._parameters().fingerprint(),
-            None if sample_weight is None else check_sample_weight(sample_weight, len(data)),
+            None if sample_weight is None else check_sample_weight(sample_weight, len(data), all_zero=True),
             marginal=self.missing == "marginal",
             screening=scorer.screening,
             n_threads=scorer.n_threads,

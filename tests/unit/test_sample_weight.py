@@ -161,6 +161,8 @@ WRONG = [
 @pytest.mark.parametrize(("wrong", "error", "words"), WRONG)
 @pytest.mark.parametrize("method", ["fit", "fit_predict", "partial_fit", "score", "bic", "aic", "e_step"])
 def test_wrong_ones_are_refused(method, wrong, error, words):
+    if (method, words) == ("e_step", "zero"):
+        pytest.skip("a part of the samples may weigh nothing")
     X, start, _ = _problem()
     model = MFA.from_parameters(*start)
     with pytest.raises(error, match=words) as caught:

@@ -144,6 +144,30 @@ def test_lost_components_are_placed_as_if_all_samples_were_here(size):
     assert np.array_equal(model.means_[[1, 3]], whole.worst_samples)
 
 
+@pytest.mark.parametrize("missing", ["error", "marginal"])
+def test_a_part_without_weight_adds_nothing(missing):
+    X, start = _problem()
+    if missing == "marginal":
+        X.ravel()[::7] = np.nan
+    model = _model(start, missing=missing)
+    whole, nothing = model.e_step(X), model.e_step(X[:50], sample_weight=np.zeros(50))
+    assert nothing.weight == nothing.log_likelihood == 0
+    assert not any(getattr(nothing, name).any() for name in SUMS)
+    assert np.isnan(nothing.mean_log_likelihood)
+    _assert_same_statistics(whole + nothing, whole, 0)
+    _assert_same_statistics(nothing + whole, whole, 0)
+    with pytest.raises(ValueError, match="of enough samples"):
+        model.m_step(nothing)
+
+
+def test_the_sum_of_the_language_adds_them():
+    X, start = _problem()
+    a, b, c, d, e = parts = _parts(_model(start), X, 100)
+    _assert_same_statistics(sum(parts), a + b + c + d + e, 0)
+    with pytest.raises(TypeError):
+        1 + a
+
+
 def test_no_samples_are_carried_without_need():
     X, start = _problem()
     assert _model(start).e_step(X).worst_samples.shape == (0, 9)

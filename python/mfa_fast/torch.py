@@ -30,10 +30,14 @@ __all__ = ["MFAModule"]
 def _samples(rows: torch.Tensor, classifier: MFAClassifier) -> Samples:
     """Borrow rows for a classifier. Tensors have no names of features, so none are missed."""
     samples = as_samples(rows)
-    if samples.n_features != classifier.n_features_in_:
-        msg = f"x must have the classifier's {classifier.n_features_in_} features, got {samples.n_features} features."
-        raise ValueError(msg)
+    _check_width(samples.n_features, classifier)
     return samples
+
+
+def _check_width(n_features: int, classifier: MFAClassifier) -> None:
+    if n_features != classifier.n_features_in_:
+        msg = f"x must have the classifier's {classifier.n_features_in_} features, got {n_features} features."
+        raise ValueError(msg)
 
 
 # Of each argument, the dimension that torch.func.vmap goes along.
@@ -210,7 +214,11 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
             kind = f"a tensor of {x.dtype}" if isinstance(x, torch.Tensor) else f"an object of type {type(x).__name__}"
             msg = f"x must be a tensor of float32 or float64, got {kind}; use x.to(torch.float32)."
             raise TypeError(msg)
-        return _ClassScores.apply(self._rows(x), self.classifier)  # type: ignore[no-untyped-call,unused-ignore]
+        rows = self._rows(x)
+        if len(rows) == 0:  # what no estimator takes, but a layer does
+            _check_width(rows.shape[1], self.classifier)
+            return rows.double() @ rows.new_zeros((rows.shape[1], len(self.classes_)), dtype=torch.float64)
+        return _ClassScores.apply(rows, self.classifier)  # type: ignore[no-untyped-call,unused-ignore]
 
     def _rows(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim == 2:

@@ -185,6 +185,20 @@ def test_no_gradient_where_none_is_asked_for():
         assert not MFAModule(classifier)(torch.tensor(X, requires_grad=True)).requires_grad
 
 
+@classes
+def test_an_empty_batch_has_logits_and_a_gradient(n_classes, dtype):
+    classifier = _problem(n_classes)[-1]
+    for module, shape in (MFAModule(classifier), (0, 12)), (MFAModule(classifier, (2, 2, 3)), (0, 3, 2, 2)):
+        x = torch.tensor(np.zeros(shape, dtype), requires_grad=True)
+        logits = module(x)
+        assert logits.shape == (0, n_classes)
+        assert logits.dtype == x.dtype
+        logits.sum().backward()
+        assert x.grad.shape == shape
+    with pytest.raises(ValueError, match="12 features, got 11"):
+        MFAModule(classifier)(torch.zeros(0, 11))
+
+
 def test_a_second_derivative_is_refused():
     *_, X, classifier = _problem()
     x = torch.tensor(X, requires_grad=True)

@@ -178,6 +178,9 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     """
     if isinstance(X, Samples):  # a block of what has been checked, or the samples of a class
         if reset:
+    if X is None:
+        msg = "X must be an array of shape (n_samples, n_features), got None."
+        raise TypeError(msg)
             forget_features(estimator, X.n_features)
         if len(X) < min_samples:
             msg = f"X: Found array with {len(X)} sample(s) while a minimum of {min_samples} is required."
@@ -272,17 +275,17 @@ def require_host(device: CudaArrays | None, what: str) -> None:
 
 def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
     """Raise another library's error again, with the name of the argument in front unless it is there."""
-    if re.search(rf"\b{name}\b", str(error)):
+    msg = str(error)
+    if msg.startswith("Complex data not supported"):  # the whole array follows
+        msg = f"Complex data not supported: {name} must hold real numbers; pass {name}.real if that is all."
+    elif "dtype='numeric'" in msg:  # an argument of scikit-learn's own
+        msg = f"{name} must hold numbers, got bytes or strings; use numpy.asarray({name}, dtype=float)."
+    if not re.search(rf"\b{name}\b", msg):
+        msg = f"{name}: {msg}"
+    if msg == str(error):
         raise error
     msg = f"{name}: {error}"
     raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
-
-
-def reject_not_finite(X: Array, estimator: Any = None) -> None:
-    """Raise scikit-learn's error if there is a number that is not finite; NaN has been looked for before."""
-    # Its first look is a sum, which infinities of both signs make a warning of.
-    with np.errstate(invalid="ignore", over="ignore"):
-        assert_all_finite(X, input_name="X", estimator_name=None if estimator is None else type(estimator).__name__)
 
 
 def find_bad_row(rows: Array) -> int | None:
@@ -306,7 +309,17 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
             "are fitted to what is observed and score it; MFA.impute fills in what is missing; attacks take none."
         )
         raise ValueError(msg)
-    reject_not_finite(bad, estimator)
+    try:
+        # Its first look is a sum, which infinities of both signs make a warning of.
+        with np.errstate(invalid="ignore", over="ignore"):
+            name = None if estimator is None else type(estimator).__name__
+            assert_all_finite(bad, input_name="X", estimator_name=name)
+    except ValueError as error:
+        msg = (
+            f"{str(error).removesuffix('.')}, in row {samples.row_number(row)}: leave such rows out, or put finite "
+            "numbers in their place."
+        )
+        raise ValueError(msg) from error
     msg = (
         f"row {samples.row_number(row)} of X (largest entry {np.abs(bad).max():.3g}) lies so far from the model that "
         f"its log-density or its gradient is out of the range of {np.dtype(samples.dtype)}; scale the data"

@@ -7,7 +7,7 @@ rows are beside them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mfa_fast import _core
 from mfa_fast._array_libraries import CudaArrays
-from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, reject_not_finite, require_host
+from mfa_fast._backend import Array, Samples, check_threads, find_bad_row, reject_bad_row, require_host
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 
@@ -177,7 +177,7 @@ def _feature_sums(samples: Samples, sample_weight: FloatArray | None) -> tuple[F
         shares = weights[first : first + size, None]
         observed = ~np.isnan(rows)
         counts += np.sum(shares * observed, axis=0)
-        with np.errstate(invalid="ignore", over="ignore"):  # infinite numbers are found in the E-step
+        with np.errstate(invalid="ignore", over="ignore"):  # infinite sums are looked into later
             sums += np.sum(shares * rows, axis=0, where=observed)
     return sums, counts
 
@@ -191,15 +191,19 @@ def filled(samples: Samples, sample_weight: FloatArray | None, estimator: Any) -
     if not isinstance(found, IncompleteSamples):
         return samples, sample_weight
     sums, counts = _feature_sums(samples, sample_weight)
+    if not np.isfinite(sums).all():  # else infinity would be filled in elsewhere
+        infinite = np.isinf(samples.data).any(axis=1)
+        found.reject(int(np.argmax(infinite)) if infinite.any() else None, estimator)
     _check_observed(found, counts, estimator)
     keep = np.ones(len(samples), bool)
     keep[found.empty] = False
-    data = np.asarray(samples.data[keep]).astype(samples.dtype, order="C", copy=False)
+    chosen = samples.take(keep)
+    data = np.asarray(chosen.data).astype(samples.dtype, order="C", copy=False)
     size = _rows_at_once(data)
     for first in range(0, len(data), size):
         part = data[first : first + size]
         np.copyto(part, sums / counts, where=np.isnan(part), casting="same_kind")
-    return Samples(data, samples.wrap), None if sample_weight is None else sample_weight[keep]
+    return replace(chosen, data=data), None if sample_weight is None else sample_weight[keep]
 
 
 class MarginalScorer(Scorer):
@@ -252,8 +256,8 @@ class MarginalScorer(Scorer):
     def impute(self, samples: Samples) -> Array:
         """Return a copy (n, d) of the samples, with conditional means for what is missing."""
         found = IncompleteSamples.of(samples, self.n_threads)
-        for _, part in found.complete_parts():
-            reject_not_finite(part, self.owner)
+        for rows, part in found.complete_parts():
+            found.reject(find_bad_row(part), self.owner, rows)
         out = np.array(samples.data, dtype=samples.dtype, order="C")
         bad = _core.conditional(self.model, samples.data, found.patterns, mean=out, n_threads=self.n_threads)
         found.reject(bad, self.owner)

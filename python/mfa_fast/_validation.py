@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -81,6 +82,9 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
                 check_array(to_host(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
             )
     except (TypeError, ValueError) as error:
+        if re.match(r"Input \S+ contains", str(error)):
+            msg = f"{str(error).removesuffix('.')}: put finite numbers in its place."
+            raise ValueError(msg) from error
         raise_named(name, error)
     wrong = array.ndim != ndim or (
         shape is not None and any(want not in (None, got) for want, got in zip(shape, array.shape, strict=True))

@@ -820,7 +820,9 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 def _check_priors(priors: Any, n_classes: int) -> FloatArray:
     """Return priors (n_classes,) of "uniform" or an array."""
     if isinstance(priors, str):
-        check_option("priors", priors, ("uniform",))
+        if priors != "uniform":
+            msg = f"priors must be None, 'uniform' or an array of {n_classes} probabilities; got {priors!r}."
+            raise ValueError(msg)
         return np.full(n_classes, 1.0 / n_classes)
     return check_weights(priors, n_classes, "priors")
 

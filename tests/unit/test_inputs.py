@@ -260,6 +260,35 @@ BAD_X = {
 }
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("infinity", r"X contains infinity.*, in row 13: leave such rows out"),
+        ("strings", r"X must hold numbers, got bytes or strings; use numpy\.asarray\(X, dtype=float\)\.$"),
+        ("complex", r"X must hold real numbers; pass X\.real if that is all\.$"),
+        ("None", r"X must be an array of shape \(n_samples, n_features\), got None\.$"),
+    ],
+)
+def test_what_is_said_of_bad_x(bad, words):
+    for method in (_model().score, _classifier().predict, MFA(1, 1).fit):
+        with pytest.raises((ValueError, TypeError), match=words):
+            method(BAD_X[bad]())
+
+
+@pytest.mark.parametrize("name", ["weights_init", "means_init", "loadings_init", "noise_variance_init"])
+def test_parameters_that_are_not_finite_are_named_with_a_remedy(name):
+    value = np.full_like(P._asdict()[name.removesuffix("_init")], np.nan)
+    with pytest.raises(ValueError, match=f"Input {name} contains NaN: put finite numbers in its place"):
+        MFA(3, 2, **{name: value}).fit(_data())
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_too_few_samples_are_too_few_for_the_components(n_components):
+    for method in (MFA(n_components, 1).fit, MFA(n_components, 1).partial_fit):
+        with pytest.raises(ValueError, match=f"n_components={n_components} needs at least .* n_samples=1; use"):
+            method(_data(n=1))
+
+
 def test_masked_arrays_are_taken_if_nothing_is_masked():
     X = np.ma.masked_array(_data(n=20), mask=False)
     assert np.array_equal(_model().score_samples(X), _model().score_samples(X.data))
@@ -436,7 +465,7 @@ def test_more_components_than_rows_of_a_class():
         ([1.0], "max", "priors"),
         ([-0.5, 1.5], "max", "priors"),
         ([np.nan, 1.0], "max", "priors"),
-        ("even", "max", "priors"),
+        ("even", "max", r"priors must be None, 'uniform' or an array of 2 probabilities; got 'even'\."),
         (None, "mean", "rule"),
     ],
 )

@@ -161,7 +161,7 @@ def _reject_masked(X: Any) -> None:
         raise ValueError(msg)
 
 
-def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_samples: int = 1) -> Samples:
+def as_samples(X: Any, *, estimator: Any = None, reset: bool = False) -> Samples:
     """Check samples as scikit-learn does, but leave dtypes as they are and finiteness to the kernels.
 
     Parameters
@@ -173,29 +173,23 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
         Its ``n_features_in_`` is checked, or set where `reset` is true; its ``device`` is where kernels are to run.
     reset : bool
         True in ``fit``.
-    min_samples : int
-        The least number of rows.
     """
     if isinstance(X, Samples):  # a block of what has been checked, or the samples of a class
         if reset:
+            forget_features(estimator, X.n_features)
+        return X
     if X is None:
         msg = "X must be an array of shape (n_samples, n_features), got None."
         raise TypeError(msg)
-            forget_features(estimator, X.n_features)
-        if len(X) < min_samples:
-            msg = f"X: Found array with {len(X)} sample(s) while a minimum of {min_samples} is required."
-            raise ValueError(msg)
-        return X
     device = check_device(getattr(estimator, "device", None))
     arrays = arrays_of(X)
     if arrays is not None and device != "cpu":
-        return _in_cuda_memory(X, arrays, estimator, reset, min_samples)
+        return _in_cuda_memory(X, arrays, estimator, reset)
     _reject_masked(X)
     host, wrap = _on_host(X) if arrays is None else (arrays.to_host(X), arrays.from_host)
     options: dict[str, Any] = {
         "dtype": "numeric",
         "ensure_all_finite": False,
-        "ensure_min_samples": min_samples,
         "input_name": "X",
     }
     try:
@@ -217,14 +211,14 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False, min_sample
     return Samples(data, wrap, device=requested_arrays(device))
 
 
-def _in_cuda_memory(X: Any, arrays: CudaArrays, estimator: Any, reset: bool, min_samples: int) -> Samples:
+def _in_cuda_memory(X: Any, arrays: CudaArrays, estimator: Any, reset: bool) -> Samples:
     """Check what can be checked of an array without a look at its numbers."""
     require_kernels(X, arrays)
     if X.ndim != 2:
         msg = f"X must have two dimensions (n_samples, n_features), got shape {tuple(X.shape)}; use X.reshape(n, -1)."
         raise ValueError(msg)
-    if X.shape[0] < min_samples or X.shape[1] < 1:
-        msg = f"X must have at least {min_samples} sample(s) and one feature, got shape {tuple(X.shape)}."
+    if 0 in X.shape:
+        msg = f"X must have at least one sample and one feature, got shape {tuple(X.shape)}."
         raise ValueError(msg)
     if arrays.dtype_name(X) not in KERNEL_DTYPES:
         msg = f"X in CUDA memory must be of {', '.join(KERNEL_DTYPES)}; got {arrays.dtype_name(X)}: convert it."
@@ -284,7 +278,6 @@ def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
         msg = f"{name}: {msg}"
     if msg == str(error):
         raise error
-    msg = f"{name}: {error}"
     raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
 
 

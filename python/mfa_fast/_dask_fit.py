@@ -17,7 +17,7 @@ from sklearn.utils.random import sample_without_replacement
 from mfa_fast._backend import Array, Samples, as_samples, forget_features
 from mfa_fast._dask_blocks import for_task, later, row_blocks, send
 from mfa_fast._em import e_step
-from mfa_fast._fitting import check_hyperparameters, completed
+from mfa_fast._fitting import check_hyperparameters, check_rows, completed
 from mfa_fast._kernels import Parameters
 from mfa_fast._labels import check_labels
 from mfa_fast._progress import Task
@@ -35,9 +35,7 @@ def fit_mixture(
     """Fit a mixture in place to blocks that are, or come from, these spans of rows; return what `MFA._fit` does."""
     check_hyperparameters(model)
     n, d = X.shape
-    if n < 2:
-        msg = f"X must have at least 2 samples, got {n}."
-        raise ValueError(msg)
+    check_rows(model, n)
     check_integer("init_rows", init_rows, max(2, int(model.n_components)))
     forget_features(model, d)
     cluster = _Cluster(client, model, X, spans)

@@ -87,6 +87,13 @@ def check_shape(estimator: Any, n_features: int, n_samples: int, *, weighted: bo
     return (int(estimator.n_components), int(estimator.n_factors), n_features)
 
 
+def check_rows(estimator: Any, n_rows: int) -> None:
+    """Refuse a single row, which has no variance; of what are too few for several components `check_shape` tells."""
+    if n_rows < 2 and estimator.n_components == 1:
+        msg = f"n_components=1 needs at least two samples, but X has n_samples={n_rows}; use more samples."
+        raise ValueError(msg)
+
+
 def samples_to_start_from(
     estimator: Any,
     data: Samples | Stream,

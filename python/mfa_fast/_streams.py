@@ -7,7 +7,7 @@ same few words: their number and width, `blocks` of rows in order, and `take` fo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
@@ -172,8 +172,19 @@ def as_stream(X: Any) -> Stream | None:
         return X
     if isinstance(X, (np.ndarray, Samples)):
         return None
-    if all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__")):
+    try:
+        stored = all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f"X must be an array that can be read, got {X!r} ({error}): open its file, and keep it open."
+        raise ValueError(msg) from error
+    if stored:
         return StoredArray(X)
+    if hasattr(X, "keys") and not hasattr(X, "shape"):
+        msg = (
+            f"X must be an array, got {type(X).__name__}, which holds others by their names: pass one of them, as "
+            "X['name']."
+        )
+        raise TypeError(msg)
     if hasattr(X, "__next__"):
         msg = (
             f"X must be readable more than once, got an iterator ({type(X).__name__}); pass a sequence of batches, or "
@@ -181,32 +192,34 @@ def as_stream(X: Any) -> Stream | None:
         )
         raise TypeError(msg)
     sequence = hasattr(X, "__len__") and hasattr(X, "__getitem__")
-    if not sequence or isinstance(X, (str, bytes, Mapping)) or hasattr(X, "shape") or len(X) == 0:
+    if not sequence or isinstance(X, (str, bytes)) or hasattr(X, "shape") or len(X) == 0:
         return None
-    head = X[0]
-    return Batches(X, head) if len(getattr(head, "shape", ())) == 2 else None
+    for i in range(len(X)):
+        head = X[i]
+        if len(getattr(head, "shape", ())) != 2:
+            return None
+        if len(head) > 0:  # batches may be empty, but tell no type then
+            break
+    return Batches(X, head)
 
 
-def as_data(X: Any, *, estimator: Any, reset: bool = False, min_samples: int = 1) -> Samples | Stream:
+def as_data(X: Any, *, estimator: Any, reset: bool = False) -> Samples | Stream:
     """Check samples as `as_samples` does, of which those in files or batches are left where they are."""
     stream = as_stream(X)
     if stream is None:
-        return as_samples(X, estimator=estimator, reset=reset, min_samples=min_samples)
+        return as_samples(X, estimator=estimator, reset=reset)
     stream.device = requested_arrays(check_device(estimator.device))
     if not isinstance(stream, Selection):
         as_samples(next(stream.pieces(1)), estimator=estimator, reset=reset)
-    if min_samples > 1 and len(stream) < min_samples:
-        msg = f"Found array with {len(stream)} sample(s) in X while a minimum of {min_samples} is required."
-        raise ValueError(msg)
     return stream
 
 
-def as_array(X: Any, *, estimator: Any) -> Samples:
+def as_array(X: Any, *, estimator: Any, reset: bool = False) -> Samples:
     """Check samples as `as_samples` does, for what takes no streams."""
     if hasattr(X, "__next__") or isinstance(as_stream(X), Batches):
         msg = f"X must be one array here, got a sequence of batches ({type(X).__name__}); pass these one by one."
         raise TypeError(msg)
-    return as_samples(X, estimator=estimator)
+    return as_samples(X, estimator=estimator, reset=reset)
 
 
 def select(data: Samples | Stream, mask: NDArray[np.bool_]) -> Samples | Selection:

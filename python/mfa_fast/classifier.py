@@ -31,7 +31,7 @@ from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._labels import as_labels, check_classes, check_labels, class_indices, labels_at, naming_class
 from mfa_fast._missing import scorer_of
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
-from mfa_fast._streams import Stream, as_data, by_blocks, select
+from mfa_fast._streams import Stream, as_array, as_data, by_blocks, select
 from mfa_fast._validation import (
     check_flag,
     check_integer,
@@ -273,7 +273,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         check_option("rule", self.rule, ("max", "sum"))
         fresh = not hasattr(self, "mixtures_")
-        samples = as_samples(X, estimator=self, reset=fresh)
+        samples = as_array(X, estimator=self, reset=fresh)
         labels = self.classes_ if classes is None and not fresh else check_classes(classes)
         if not fresh and not np.array_equal(labels, self.classes_):
             msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."

@@ -21,6 +21,7 @@ from mfa_fast._fitting import (
     FindSamples,
     Run,
     check_hyperparameters,
+    check_rows,
     check_shape,
     first_parameters,
     in_units_of_samples,
@@ -263,7 +264,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         True
         """
         check_hyperparameters(self)
-        data = as_data(X, estimator=self, reset=True, min_samples=2)
+        data = as_data(X, estimator=self, reset=True)
+        check_rows(self, len(data))
         weights, n_samples = in_units_of_samples(sample_weight, len(data))
         shape = check_shape(self, data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
@@ -374,13 +376,14 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         """
         check_hyperparameters(self)
         fresh = not hasattr(self, "means_")
-        samples = as_samples(X, estimator=self, reset=fresh, min_samples=2 if fresh else 1)
+        samples = as_array(X, estimator=self, reset=fresh)
         weights, n_samples = in_units_of_samples(sample_weight, len(samples))
         noise, n_threads = noise_model(self), check_threads(self.n_threads)
         running: Sums | None = None
         n_steps, known = 0, None
         dtype: Any
         if fresh:
+            check_rows(self, len(samples))
             shape = check_shape(self, samples.n_features, n_samples, weighted=weights is not None)
             rng = as_random_state(self.random_state)
             parameters = first_parameters(

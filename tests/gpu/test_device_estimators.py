@@ -469,7 +469,7 @@ def test_what_is_refused(library):
         model.score_samples(library.from_host(X[0]))
     with pytest.raises(ValueError, match="features"):
         model.score_samples(library.from_host(X[:, 1:].copy()))
-    with pytest.raises(ValueError, match=r"at least 1 sample\(s\)"):
+    with pytest.raises(ValueError, match=r"at least one sample"):
         model.score_samples(library.from_host(X[:0]))
     with pytest.raises(TypeError, match="must be of float32, float64, bfloat16, uint8; got int64"):
         model.score_samples(library.from_host(X.astype(np.int64)))

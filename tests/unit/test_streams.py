@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 import reference as ref
 from fits import quietly
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast.attacks import ld_grad, nearest
 
 D = 6
 P = ref.random_parameters(3, D, 2)
@@ -248,7 +249,7 @@ def test_iterators_cannot_be_gone_through_again():
 
 def test_batches_that_are_none():
     X = _data()
-    with pytest.raises(ValueError, match="minimum of"):
+    with pytest.raises(ValueError, match="n_components=1 needs at least two samples"):
         MFA().fit([X[:1]])
     with pytest.raises(ValueError, match="n_components=5 needs"):
         MFA(5).fit([X[:2], X[2:4]])
@@ -256,8 +257,8 @@ def test_batches_that_are_none():
         MFA().fit([X[:0]])
     with pytest.raises(ValueError, match=r"sample_weight must have shape \(1000,\)"):
         MFA().fit([X[:500], X[500:]], sample_weight=np.ones(500))
-    with pytest.raises(ValueError):
-        MFA().fit({0: X})
+    with pytest.raises(TypeError, match=r"X must be an array, got dict.*X\['name'\]"):
+        MFA().fit({"name": X})
     with pytest.raises(ValueError):
         MFA().fit("X")
 
@@ -292,12 +293,46 @@ def test_nothing_is_scored_before_a_fit():
         MFAClassifier().predict([_data()])
 
 
-@pytest.mark.parametrize("method", ["impute", "conditional"])
+@pytest.mark.parametrize(
+    "method", ["impute", "conditional", "partial_fit", "classifier's partial_fit", "ld_grad", "nearest"]
+)
 def test_what_takes_no_batches_says_so(method):
     X = _data()
-    for stream in ([X[:500], X[500:]], Slices(X, [N]), iter([X])):
+    model = MFA.from_parameters(*P)
+    classifier = MFAClassifier.from_mixtures([model, model])
+    calls = {
+        "classifier's partial_fit": lambda X: classifier.partial_fit(X, np.arange(N) % 2),
+        "ld_grad": lambda X: ld_grad(classifier, X),
+        "nearest": lambda X: nearest(classifier, X),
+    }
+    for stream in ([X[:500], X[500:]], [X[:500], X[700:]], Slices(X, [N]), iter([X])):
         with pytest.raises(TypeError, match=r"X must be one array here, got a sequence of batches"):
-            getattr(MFA.from_parameters(*P), method)(stream)
+            (calls.get(method) or getattr(model, method))(stream)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_any_batch_but_all_may_be_empty(place):
+    X = _data()
+    batches = [X[:300], X[300:]]
+    batches.insert(place, X[:0])
+    model = quietly(MFA(2, 1, random_state=0, max_iter=3), batches)
+    assert np.array_equal(model.means_, quietly(MFA(2, 1, random_state=0, max_iter=3), X).means_)
+    assert np.array_equal(model.score_samples(batches), model.score_samples(X))
+    with pytest.raises(ValueError, match="0 sample"):
+        model.score_samples([X[:0], X[:0]])
+
+
+def test_what_holds_arrays_is_no_array(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    model, X = MFA.from_parameters(*P), _data()
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        stored = file.create_dataset("X", data=X)
+        for method in (model.score, model.predict, MFA().fit, model.partial_fit, model.impute):
+            with pytest.raises(TypeError, match=r"X must be an array, got File, .*X\['name'\]"):
+                method(file)
+    for method in (model.score, model.predict, MFA().fit, model.partial_fit, model.impute):
+        with pytest.raises(ValueError, match=r"X must be an array that can be read, got <Closed HDF5 dataset>.*open"):
+            method(stored)
 
 
 def test_arrays_in_files_are_filled_in(tmp_path):

@@ -11,7 +11,6 @@ from mfa_fast import _core
 from mfa_fast._backend import (
     Array,
     Samples,
-    as_samples,
     check_threads,
     find_bad_row,
     reject_bad_row,
@@ -20,6 +19,7 @@ from mfa_fast._backend import (
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._devices import arrays_of
 from mfa_fast._labels import class_indices
+from mfa_fast._streams import as_array
 from mfa_fast._validation import MOST_STEPS, check_clip, check_integer, check_real
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
@@ -107,14 +107,14 @@ def ld_grad(
     bounds = check_clip(clip)
     attack: MixtureAttack | _MachineAttack
     if isinstance(model, MFAClassifier):
-        samples = as_samples(X, estimator=model)
+        samples = as_array(X, estimator=model)
         attack = MixtureAttack(model, samples, n_threads, source, target)
     else:
         machine = as_machine(model)
         if source is not None or target is not None:
             msg = f"source and target are components of an MFAClassifier's mixtures; {type(model).__name__} has none."
             raise ValueError(msg)
-        samples = as_samples(X, estimator=machine.first)
+        samples = as_array(X, estimator=machine.first)
         require_host(samples.device, "LD-Grad on a support vector machine")
         attack = _MachineAttack(model, machine, X, samples, n_threads)
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, as_samples, check_threads, reject_bad_row, require_host
+from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, require_host
 from mfa_fast._cuda_kernels import CudaScorer
 from mfa_fast._kernels import FloatArray, gram_of
 from mfa_fast._labels import class_indices
+from mfa_fast._streams import as_array
 from mfa_fast._validation import MOST_STEPS, check_integer, check_real
 from mfa_fast.attacks.ld_grad import MixtureAttack, ld_grad, outputs_for, own_labels
 from mfa_fast.attacks.result import AttackResult
@@ -101,7 +102,7 @@ def nearest(
     check_real("rtol", rtol, min_val=0.0)
     check_integer("steps", steps, 0, MOST_STEPS)
     if isinstance(model, MFAClassifier):
-        samples = as_samples(X, estimator=model)
+        samples = as_array(X, estimator=model)
         if samples.device is not None:
             return _on_device(MixtureAttack(model, samples, n_threads), y, int(steps), float(rtol))
         labels = own_labels(model, X, samples) if y is None else y
@@ -109,7 +110,7 @@ def nearest(
         l2, lower_bound, certified = _of_mixture(model, samples, labels, start, float(rtol), n_threads)
     else:
         machine = as_machine(model)
-        samples = as_samples(X, estimator=machine.first)
+        samples = as_array(X, estimator=machine.first)
         require_host(samples.device, "the nearest adversarial example of a support vector machine")
         labels = own_labels(model, X, samples) if y is None else y
         # The step to a plane is exact but for the overshoot; elsewhere it is to be LD-Grad as it is called.

@@ -42,6 +42,7 @@ from mfa_fast._reproduce import reproduce
 from mfa_fast.attacks import ld_grad, nearest
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
 from mfa_fast.experiments import run as run_main_job
+from mfa_fast.experiments.config import check_images
 from mfa_fast.experiments.main_job import load_images
 
 Array = npt.NDArray[Any]
@@ -217,12 +218,13 @@ def score(
     if not isinstance(loaded, MFAClassifier):
         lines = [f"mean log-likelihood: {loaded.score(X):.6g}"]
     else:
-        # Not class_log_likelihood, which by the rule "max" takes the best component for the whole mixture.
-        joint = np.stack([mixture.score_samples(X) for mixture in loaded.mixtures_], axis=1) + loaded.log_priors()
+        predicted = loaded.predict(X)
+        # By the rule "max" the best component would be taken for the whole mixture.
+        joint = loaded.set_params(rule="sum").class_log_likelihood(X) + loaded.log_priors()
         lines = [f"mean log-likelihood: {np.mean(logsumexp(joint, axis=1)):.6g}"]
         if y is not None:
             # As places among the classes: a column of labels would spread over all predictions.
-            right = loaded.classes_[class_indices(loaded.classes_, y, len(X))] == loaded.predict(X)
+            right = loaded.classes_[class_indices(loaded.classes_, y, len(X))] == predicted
             lines.append(f"accuracy: {np.mean(right):.4f}")
     # Only now: an error is to leave its one line and nothing else.
     typer.echo("\n".join([f"samples: {len(X)}", *lines]))
@@ -250,14 +252,15 @@ def attack(
     exact = method == "nearest"
     result = (nearest if exact else ld_grad)(loaded, X[rows], None if y is None else y[rows], steps=steps)
     summary = result.summary()
-    cells = tables.attack_cells(model.name, summary, result)
+    columns, cells = list(tables.COLUMNS), tables.attack_cells(model.name, summary, result)
     if exact:
         # Instead of the steps, which are no figure of merit of a search.
+        columns[-1:] = ["Bound", "Proved"]
         cells[-1:] = [tables.distance(summary["mean_lower_bound"]), tables.percent(summary["certified_rate"])]
-        table = tables.screen_table("Nearest", [cells], (*tables.COLUMNS[:-1], "Bound", "Proved"))
-    else:
-        table = tables.screen_table("LD-Grad", [cells], tables.COLUMNS)
-    Console().print(table)
+    if y is None:
+        # It would be that of the model's own predictions.
+        del cells[columns.index("Accuracy")], columns[columns.index("Accuracy")]
+    Console().print(tables.screen_table("Nearest" if exact else "LD-Grad", [cells], columns))
     if out is not None:
         names: tuple[str, ...] = ("X_adv", "l2", "success", "n_steps", "source", "target")
         if exact:
@@ -271,7 +274,10 @@ app.command()(reproduce)
 
 @app.command()
 def bench(
-    data: Annotated[Path | None, typer.Option(help="MNIST to measure on; without it, digits like these.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="MNIST to measure on. Left out: its like, made of scikit-learn's bundled digits."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Five times the samples, in some two minutes.")] = False,
 ) -> None:
     """Measure this machine: time, ratio to the dense matrix product of the same run, and error."""
@@ -356,6 +362,7 @@ def _read(
     part: str,
 ) -> tuple[Array, Array | None]:
     """Return samples, and labels if there are any, of an array file or part of an image set."""
+    check_images(pair or DEFAULTS.pair, attribute, size)
     if data is not None and _is_array_file(data, pair, attribute):
         return _read_arrays(data)
     images = load_images(data, pair or DEFAULTS.pair, attribute, size)
@@ -368,6 +375,9 @@ def _is_array_file(data: Path | None, pair: tuple[int, int] | None, attribute: s
 
 def _read_arrays(path: Path) -> tuple[Array, Array | None]:
     remedy = "expected a .npy file or an .npz file with X and perhaps y; for MNIST add --pair, for CelebA --attribute"
+    if not path.exists():
+        msg = f"data must name a file that exists; got '{path}', which does not"
+        raise FileNotFoundError(msg)
     if path.is_dir():
         msg = f"data is a folder, {path}: {remedy}"
         raise ValueError(msg)
@@ -379,7 +389,9 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
             arrays = {name: content[name] for name in ("X", "y") if name in content.files}
             found = ", ".join(content.files)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        msg = f"data cannot be read, {path} is cut short or of another kind ({error}): {remedy}"
+        # NumPy takes all that it does not know for a pickle, and says how to read one.
+        reason = "no array of numbers" if "allow_pickle" in str(error) else error
+        msg = f"data cannot be read, {path} is cut short or of another kind ({reason}): {remedy}"
         raise ValueError(msg) from error
     if "X" not in arrays:
         msg = f"data holds no array named X, {path} holds {found}: {remedy}"

@@ -29,7 +29,7 @@ Attribute = Annotated[
     str | None,
     typer.Option(help="CelebA: the attribute that tells the classes apart, such as Male."),
 ]
-Size = Annotated[int, typer.Option(min=1, help="CelebA: side to which faces are resized.")]
+Size = Annotated[int, typer.Option(min=1, help="CelebA: side to which faces are resized. Only with --attribute.")]
 _COMPONENTS = "Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000 images for faces."
 _FACTORS = "Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for faces."
 _NEEDED = "Needed where --data is an array file."

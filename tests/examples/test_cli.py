@@ -219,8 +219,22 @@ def test_a_single_mixture_from_an_array(tmp_path, capsys):
     assert "MFA" in fails(capsys, "attack", out, "--data", data)
 
 
-def test_equal_pair(capsys):
-    assert "3" in fails(capsys, "run", "--pair", "3", "3")
+@pytest.mark.parametrize("pair", [("3", "3"), ("0", "11"), ("-1", "3")])
+def test_bad_pairs(pair, model, capsys):
+    expected = f"pair must name two different digits from 0 to 9, got {pair[0]} and {pair[1]}"
+    assert expected in fails(capsys, "run", "--pair", *pair)
+    assert expected in fails(capsys, "score", model, "--pair", *pair)
+
+
+def test_a_size_without_faces_is_refused(model, tmp_path, capsys):
+    np.save(tmp_path / "X.npy", np.zeros((4, 64)))
+    for arguments in (["run"], ["score", model], ["attack", model, "--data", tmp_path / "X.npy"]):
+        assert "size is that of faces, which need attribute" in fails(capsys, *arguments, "--size", "32")
+
+
+def test_too_few_samples_to_train_from(tmp_path, capsys):
+    line = fails(capsys, "run", "--train-samples", "1", "--out", tmp_path / "out")
+    assert re.search(r"train_samples must be enough to hold both classes; 1 drew class \d alone: use more", line)
 
 
 @pytest.mark.parametrize("where", ["run", "fit"])
@@ -231,6 +245,15 @@ def test_missing_data(where, tmp_path, capsys):
     assert "mnist.npz" in line
     assert "OpenML" not in line  # which is not what leaving --data out means here
     assert not any(tmp_path.iterdir())
+
+
+def test_array_files_that_are_none(model, tmp_path, capsys):
+    assert "data must name a file that exists; got" in fails(capsys, "score", model, "--data", tmp_path / "none.npy")
+    (tmp_path / "text.npy").write_text("0.5 1.5")
+    np.save(tmp_path / "objects.npy", np.array([{}]))
+    for name in ("text.npy", "objects.npy"):
+        line = fails(capsys, "score", model, "--data", tmp_path / name)
+        assert f"{name} is cut short or of another kind (no array of numbers): expected a .npy file" in line
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["score"], ["score", "--pair", "0", "6"]])
@@ -290,7 +313,7 @@ def test_model_files_that_are_none(tmp_path, capsys):
 def test_wrong_number_of_features(model, tmp_path, capsys):
     np.save(tmp_path / "X.npy", np.zeros((4, 3)))
     line = fails(capsys, "score", model, "--data", tmp_path / "X.npy")
-    assert "3" in line and "64" in line
+    assert "3" in line and "64" in line and "MFAClassifier" in line
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -470,6 +493,18 @@ def test_attack_by_the_nearest_samples(model, tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("method", ["ld-grad", "nearest"])
+def test_without_labels_there_is_no_accuracy(method, model, tmp_path, capsys):
+    X, y = MFAClassifier.load(model).sample(5, random_state=0)
+    np.savez(tmp_path / "labelled.npz", X=X, y=y)
+    np.save(tmp_path / "X.npy", X)
+    for name, told in (("labelled.npz", True), ("X.npy", False)):
+        assert main(["attack", model, "--data", str(tmp_path / name), "--method", method]) == 0
+        printed = capsys.readouterr().out
+        assert ("Accuracy" in printed) == told
+        assert "Success" in printed
+
+
 def test_arrays_have_the_permissions_of_any_file(model, tmp_path):
     out, plain = tmp_path / "drawn.npz", tmp_path / "plain"
     plain.touch()
@@ -523,6 +558,13 @@ def test_help_tells_of_the_noise_and_of_the_products(capsys):
     assert main(["info", "--help"]) == 0
     printed = capsys.readouterr().out
     assert "matrix products" in printed and "BLAS" not in printed
+
+
+def test_the_package_runs_as_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "mfa_fast", "--version"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, command("--version").stdout)
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["run", "--pair", "3", "3"], ["no-such-command"]])

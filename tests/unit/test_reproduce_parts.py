@@ -57,6 +57,8 @@ def test_later_settings_win(tmp_path):
         ("seed=-1", "seed"),
         ("attack_samples", "--set must be given as NAME=VALUE"),
     ],
+        ("pairs=[[0, 99]]", "pairs must name two different digits from 0 to 9, got 0 and 99"),
+        ("cifar_pairs=[['cat', 'cat']]", "cifar_pairs"),
 )
 def test_bad_settings_are_named(change, word):
     with pytest.raises(ValueError, match=word) as info:

@@ -13,6 +13,27 @@ Array = npt.NDArray[Any]
 PAPER_ASYMMETRIC_NOISE_STD = 1e-2
 
 
+# The side to which faces are resized unless another is asked for.
+FACE_SIZE = 64
+
+
+def check_pair(name: str, pair: tuple[int, int]) -> None:
+    """Refuse what are not two different digits."""
+    if pair[0] == pair[1] or not all(0 <= digit <= 9 for digit in pair):
+        msg = f"{name} must name two different digits from 0 to 9, got {pair[0]} and {pair[1]}"
+        raise ValueError(msg)
+
+
+def check_images(pair: tuple[int, int], attribute: str | None, size: int) -> None:
+    """Refuse digits that are none, and a size for them, which are never resized."""
+    if attribute is not None:
+        return
+    check_pair("pair", pair)
+    if size != FACE_SIZE:
+        msg = f"size is that of faces, which need attribute; got size {size} without one: leave it out"
+        raise ValueError(msg)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Settings of the main job.
@@ -56,7 +77,7 @@ class RunConfig:
     data: Path | None = None
     pair: tuple[int, int] = (0, 6)
     attribute: str | None = None
-    size: int = 64
+    size: int = FACE_SIZE
     components: int | None = None
     factors: int | None = None
     noise_std: float = 1e-3
@@ -72,9 +93,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Reject what would only fail after minutes of work."""
-        if self.attribute is None and self.pair[0] == self.pair[1]:
-            msg = f"pair must name two different digits, got {self.pair[0]} and {self.pair[1]}"
-            raise ValueError(msg)
+        check_images(self.pair, self.attribute, self.size)
         at_least_one = (
             *("size", "components", "max_iter", "train_samples"),
             *("attack_samples", "steps", "svm_steps", "n_threads"),

@@ -60,12 +60,20 @@ def from_outlier(asymmetric: MFAClassifier, X: Array, y: Array) -> Array:
 
 def train_linear_svm(X: Array, y: Array, seed: int) -> LinearSVC:
     """Train scikit-learn's LinearSVC with its defaults, as the paper does."""
+    _check_both_classes(y)
     return LinearSVC(random_state=seed).fit(X, y)
 
 
 def train_rbf_svm(X: Array, y: Array, gamma: float) -> SVC:
     """Train scikit-learn's SVC with a Gaussian kernel and C = 1."""
+    _check_both_classes(y)
     return SVC(kernel="rbf", C=1.0, gamma=gamma).fit(X, y)
+
+
+def _check_both_classes(y: Array) -> None:
+    if len(np.unique(y)) < 2:
+        msg = f"train_samples must be enough to hold both classes; {len(y)} drew class {y[0]} alone: use more"
+        raise ValueError(msg)
 
 
 def search_gamma(

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from mfa_fast.experiments.config import PAPER_ASYMMETRIC_NOISE_STD
+from mfa_fast.experiments.config import FACE_SIZE, PAPER_ASYMMETRIC_NOISE_STD, check_pair
 
 SMOKE = "smoke.toml"
 CLASSIFIERS = ("bayes", "cnn", "linear_svm", "rbf_svm")
@@ -178,7 +178,7 @@ class Settings:
         *(("airplane", "automobile"), ("automobile", "bird"), ("bird", "cat"), ("cat", "deer"), ("deer", "dog")),
         *(("dog", "frog"), ("frog", "horse"), ("horse", "ship"), ("ship", "truck"), ("truck", "airplane")),
     )
-    size: int = 64
+    size: int = FACE_SIZE
     components: int | None = None
     factors: int | None = None
     max_iter: int = 100
@@ -208,9 +208,11 @@ class Settings:
             elif not (0 < value < float("inf")) or (isinstance(value, int) and value < 1):
                 msg = f"{name} must be positive, got {value}"
                 raise ValueError(msg)
-        for pair in (*self.pairs, *self.cifar_pairs):
-            if pair[0] == pair[1]:
-                msg = f"pairs must name two different classes, got {pair[0]} and {pair[1]}"
+        for pair in self.pairs:
+            check_pair("pairs", pair)
+        for first, second in self.cifar_pairs:
+            if first == second:
+                msg = f"cifar_pairs must name two different classes, got {first} twice"
                 raise ValueError(msg)
         unknown = set(self.classifiers) - set(CLASSIFIERS)
         if unknown or not self.classifiers:

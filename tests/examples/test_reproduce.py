@@ -278,6 +278,9 @@ def test_dry_run_does_nothing(tmp_path, capsys):
     assert "8 cells to be done" in capsys.readouterr().out
     assert main(["reproduce", "fig4", "--dry-run", "--out", str(tmp_path / "out")]) == 0
     assert "attack Bayes-optimal with LD-Grad" in capsys.readouterr().out
+    assert main(["reproduce", "all", "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(set(lines)) == len(lines)  # no two cells are said to be the same
     assert not any(tmp_path.iterdir())
 
 

@@ -70,14 +70,16 @@ class Network(Cell):
     root_seed: int
 
     @property
-    def title(self) -> str:
-        """What a progress bar says."""
+    def words(self) -> str:
+        """Which one it is, among those that learn from the same distribution."""
         trades = f" and beta {self.training.beta:g}" if self.training.beta else ""
         depth = "" if self.depth is None else f", depth {self.depth}"
-        return (
-            f"{self.distribution.description}: train a network of width {self.width}{depth} on "
-            f"{self.training.images:,} images{trades}"
-        )
+        return f"network of width {self.width}{depth} on {self.training.images:,} images{trades}"
+
+    @property
+    def title(self) -> str:
+        """What a progress bar says."""
+        return f"{self.distribution.description}: train a {self.words}"
 
     def compute(self, context: Context) -> Any:
         """Train; the result is a `TrainedNetwork` on the CPU."""
@@ -165,8 +167,8 @@ class CarliniWagner(Cell):
     @property
     def title(self) -> str:
         """What a progress bar says."""
-        what = "the Bayes-optimal classifier" if isinstance(self.model, Bayes) else "a network"
-        return f"{self.distribution.description}: attack {what} with CW-L2"
+        what = "Bayes-optimal classifier" if isinstance(self.model, Bayes) else self.model.words
+        return f"{self.distribution.description}: attack the {what} with CW-L2"
 
     def compute(self, context: Context) -> AttackedModel:
         """Attack."""
@@ -196,7 +198,10 @@ class Accuracy(Cell):
     @property
     def title(self) -> str:
         """What a progress bar says."""
-        return f"{self.distribution.description}: test a network"
+        learned_from = self.model.distribution
+        origin = "" if learned_from == self.distribution else f" of {learned_from.description}"
+        tested = "all" if self.samples == EVERYTHING else f"{self.samples:,} at most"
+        return f"{self.distribution.description}, {tested}: test the {self.model.words}{origin}"
 
     def compute(self, context: Context) -> float:
         """Test."""

@@ -1,9 +1,11 @@
 """Settings, verdicts and pieces of experiments, each by itself."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mfa_fast import MFA
 from mfa_fast.experiments import paper
@@ -11,8 +13,11 @@ from mfa_fast.experiments.reproduce import observations, plane
 from mfa_fast.experiments.reproduce.bounds import distances_to_subspaces
 from mfa_fast.experiments.reproduce.catalogue import EXPERIMENTS, find_experiments
 from mfa_fast.experiments.reproduce.cells import Context, Store, closure
+from mfa_fast.experiments.reproduce.charts import _draw_bar, _ink
 from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_order, compare_share
-from mfa_fast.experiments.reproduce.images import find_image_sets
+from mfa_fast.experiments.reproduce.distributions import Real
+from mfa_fast.experiments.reproduce.images import ImageSet, find_image_sets
+from mfa_fast.experiments.reproduce.robustness import _order, symmetric
 from mfa_fast.experiments.reproduce.settings import Settings, read_settings
 
 NAMES = (
@@ -52,13 +57,13 @@ def test_later_settings_win(tmp_path):
         ("fig11.betas=[-1]", "fig11.betas"),
         ("pairs=[[1, 1]]", "pairs"),
         ("pairs=[[1, 2, 3]]", "pairs"),
+        ("pairs=[[0, 99]]", "pairs must name two different digits from 0 to 9, got 0 and 99"),
+        ("cifar_pairs=[['cat', 'cat']]", "cifar_pairs"),
         ("pairs=[]", "pairs"),
         ("classifiers=['oracle']", "classifiers"),
         ("seed=-1", "seed"),
         ("attack_samples", "--set must be given as NAME=VALUE"),
     ],
-        ("pairs=[[0, 99]]", "pairs must name two different digits from 0 to 9, got 0 and 99"),
-        ("cifar_pairs=[['cat', 'cat']]", "cifar_pairs"),
 )
 def test_bad_settings_are_named(change, word):
     with pytest.raises(ValueError, match=word) as info:
@@ -107,6 +112,32 @@ def test_the_papers_order_is_the_same_on_all_of_its_data():
     for figures in sets:
         heights = [figures[key].mean_l2 for key in ("bayes_symmetric", "rbf_svm", "cnn", "linear_svm")]
         assert heights == sorted(heights, reverse=True)
+
+
+def test_an_order_is_credited_to_the_figure_that_shows_it():
+    digits = ImageSet("digits", ("0", "6"), None, "none")
+    own = {"rbf_svm": 2.0, "cnn": 1.0, "linear_svm": 0.5}
+    of_symmetric = _order(symmetric(digits, Settings()), own)
+    assert (of_symmetric.source, of_symmetric.agrees) == ("ICLR 2020 submission, figure 6", None)
+    of_real = _order(Real(digits, 0), own)
+    assert of_real.source == "ICLR 2020 submission, figure 12; JMLR 22(221) 2021, figure 12"
+    # These two show that order, on all of their data.
+    shown = [{key: figure[0] for key, figure in paper.FIGURE_12.items()}]
+    for pair in Settings().cifar_pairs:
+        shown.append({key: figure.mean_l2 for key, figure in paper.real_figures(f"CIFAR-10 {'-'.join(pair)}").items()})
+    for heights in shown:
+        assert sorted(heights, key=heights.get, reverse=True) == ["rbf_svm", "cnn", "linear_svm"]
+
+
+@pytest.mark.parametrize(("highest", "inside"), [(0.7, True), (5.0, False), (50.0, False)])
+def test_labels_of_similar_bars_are_in_similar_places(highest, inside):
+    axes = Figure().subplots()
+    for x, height in enumerate((0.49, 0.5, 0.48)):
+        row = SimpleNamespace(key="linear_svm", mean_l2=height, paper=None, exact_mean=math.nan)
+        _draw_bar(axes, row, x, 0.2, highest)
+    assert [text.xy[1] == 0 for text in axes.texts] == [inside] * 3
+    assert {text.get_color() for text in axes.texts} == {"black"}  # on orange, or on the page
+    assert (_ink("#0072B2"), _ink("#000000"), _ink("#ffffff")) == ("white", "white", "black")
 
 
 # Closed forms of the observations against numerical integration.

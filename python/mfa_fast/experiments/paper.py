@@ -91,6 +91,8 @@ _REAL_CELEBA: dict[str, tuple[float, float, float]] = {
     "Eyeglasses": (0.204, 0.316, 4.712),
 }
 
+_REAL_CELEBA_SOURCE = "JMLR 22(221) 2021, figure 11"
+
 # Real images of CIFAR-10, pair: (CNN, linear SVM, RBF SVM)
 _REAL_CIFAR: dict[str, tuple[float, float, float]] = {
     "airplane-automobile": (0.572, 0.076, 1.889),
@@ -104,6 +106,8 @@ _REAL_CIFAR: dict[str, tuple[float, float, float]] = {
     "ship-truck": (0.379, 0.074, 1.724),
     "truck-airplane": (0.433, 0.074, 2.383),
 }
+
+CIFAR_SOURCE = "JMLR 22(221) 2021, figure 12"
 
 # Real faces, CelebA Male, in the first version: (mean L2, accuracy, accuracy under attack).
 FIGURE_12 = {"cnn": (0.59, 0.963, 0.037), "linear_svm": (0.15, 0.900, 0.100), "rbf_svm": (2.99, 0.893, 0.160)}
@@ -136,9 +140,9 @@ def celeba_figures(attribute: str) -> dict[str, PaperFigure]:
 def real_figures(name: str) -> dict[str, PaperFigure]:
     """Return the paper's figures for classifiers of real images, by model; empty where it has none."""
     data_set, _, what = name.partition(" ")
-    table, figure = {"CelebA": (_REAL_CELEBA, 11), "CIFAR-10": (_REAL_CIFAR, 12)}.get(data_set, ({}, 0))
+    sets = {"CelebA": (_REAL_CELEBA, _REAL_CELEBA_SOURCE), "CIFAR-10": (_REAL_CIFAR, CIFAR_SOURCE)}
+    table, source = sets.get(data_set, ({}, ""))
     keys = ("cnn", "linear_svm", "rbf_svm")
-    source = f"JMLR 22(221) 2021, figure {figure}"
     return {model: PaperFigure(value, source) for model, value in zip(keys, table.get(what, ()), strict=what in table)}
 
 

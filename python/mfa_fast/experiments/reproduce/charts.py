@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
@@ -36,6 +37,7 @@ Array = npt.NDArray[Any]
 IMAGES_PER_CLASS = 4
 LAST_CHANGE = 128  # of 255: where histograms of pixels end
 BAR = 0.8  # of the room between two groups
+LABEL = 0.1  # of the highest mark of a chart: what a bar's label takes
 PAPER_BLACK = "#1d1d1f"
 
 
@@ -50,13 +52,15 @@ def draw_bars(rows: Sequence[Row]) -> bytes:
     """Draw mean L2 by data set and classifier, the paper's figure and the exact minimum marked on each bar."""
     groups = list(dict.fromkeys(data_set_name(row.distribution) for row in rows))
     width = BAR / max(sum(data_set_name(row.distribution) == group for row in rows) for group in groups)
+    heights = [h for row in rows for h in (row.mean_l2, row.exact_mean, row.paper.mean_l2 if row.paper else 0.0)]
+    highest = max((height for height in heights if math.isfinite(height)), default=0.0)
     figure = Figure(figsize=(max(7.0, 2.4 + 2.6 * len(groups)), 4.2), layout="constrained")
     axes = figure.subplots()
     for place, group in enumerate(groups):
         members = [row for row in rows if data_set_name(row.distribution) == group]
         for number, row in enumerate(members):
             x = place + (number - (len(members) - 1) / 2) * width
-            _draw_bar(axes, row, x, width)
+            _draw_bar(axes, row, x, width, highest)
     axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n") for group in groups], fontsize=11)
     axes.set(ylabel="Mean L2 of the attack", title="How far an image must move to be misclassified")
     axes.margins(y=0.12)
@@ -74,14 +78,14 @@ def draw_bars(rows: Sequence[Row]) -> bytes:
     return png(figure)
 
 
-def _draw_bar(axes: Axes, row: Row, x: float, width: float) -> None:
+def _draw_bar(axes: Axes, row: Row, x: float, width: float, highest: float) -> None:
     height = row.mean_l2
     if not math.isfinite(height):
         axes.annotate("no success", (x, 0), rotation=90, ha="center", va="bottom", fontsize=9)
         return
     axes.bar(x, height, 0.92 * width, color=colour_of(row))
     # Inside the bar, where no mark can cover it; above bars too low for that.
-    inside = height > 0.5
+    inside = height > LABEL * highest
     axes.annotate(
         f"{height:.2f}",
         (x, 0 if inside else height),
@@ -89,12 +93,19 @@ def _draw_bar(axes: Axes, row: Row, x: float, width: float) -> None:
         textcoords="offset points",
         ha="center",
         fontsize=10,
-        color="white" if inside else "black",
+        color=_ink(colour_of(row)) if inside else "black",
     )
     if row.paper is not None:
         axes.plot([x - width / 2, x + width / 2], [row.paper.mean_l2] * 2, color=PAPER_BLACK, linewidth=2.5)
     if math.isfinite(row.exact_mean):
         axes.plot(x, row.exact_mean, "D", color=PAPER_BLACK, markerfacecolor="white", markersize=6)
+
+
+def _ink(colour: str) -> str:
+    """Return white or black, whichever stands out more from a colour (WCAG 2's contrast)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "black"
 
 
 @dataclass(frozen=True)

@@ -274,6 +274,13 @@ def test_an_empty_or_flat_dataset(tmp_path):
             MFA().fit(file.create_dataset("deep", (4, 2, 2), "f4"))
 
 
+def test_a_group_of_zarr_is_no_array(tmp_path):
+    zarr = pytest.importorskip("zarr", reason="zarr is not installed")
+    group = zarr.open_group(tmp_path / "X.zarr", mode="w")
+    with pytest.raises(TypeError, match=r"X must be an array, got Group, .*X\['name'\]"):
+        MFA().fit(group)
+
+
 def test_batches_that_change_are_noticed():
     class Growing(Slices):
         calls = 0

@@ -161,6 +161,23 @@ def test_goes_on_after_an_interruption_as_if_there_had_been_none(trades, tmp_pat
     assert again.history == whole.history and again.seconds == resumed.seconds
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(monkeypatch, tmp_path):
+    path = tmp_path / "network.pt"
+    save, calls = torch.save, []
+
+    def second_fails(state, file):
+        save(state, file)
+        calls.append(file)
+        if len(calls) == 2:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", second_fails)
+    with pytest.raises(OSError, match="no space left"):
+        train_network(_network(), TRAIN, _config(images=500), held_out=HELD_OUT, checkpoint=path)
+    assert torch.load(path, weights_only=True)["seen"] == 250
+    assert [p.name for p in tmp_path.iterdir()] == ["network.pt"]
+
+
 @pytest.mark.parametrize("change", ["configuration", "data", "weights", "width"])
 def test_a_checkpoint_of_another_training_is_refused(change, tmp_path):
     path = tmp_path / "network.pt"

@@ -717,7 +717,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "MFA.impute, or leave such rows out."
             )
             raise ValueError(msg)
-        pca = PCA(int(component), svd_solver=_exact_solver(*rows.shape, component), random_state=0).fit(rows)
+        pca = PCA(int(component), svd_solver=_exact_solver(rows.shape, component), random_state=0).fit(rows)
         step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
 
         def change(p: Parameters, mean: Array) -> Parameters:
@@ -827,11 +827,11 @@ def _check_priors(priors: Any, n_classes: int) -> FloatArray:
     return check_weights(priors, n_classes, "priors")
 
 
-def _exact_solver(n_samples: int, n_features: int, component: int) -> str:
+def _exact_solver(shape: tuple[int, ...], component: int) -> str:
     """Return the quickest way of `PCA` to a principal direction; its own choice finds the later ones roughly."""
-    if n_features <= 2000:
+    if shape[1] <= 2000:
         return "covariance_eigh"
-    return "arpack" if component < min(n_samples, n_features) else "full"
+    return "arpack" if component < min(shape) else "full"
 
 
 def _variance(name: str, noise_std: Any) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -16,6 +15,7 @@ from scipy.special import logsumexp
 
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast._backend import Array
 from mfa_fast._files import whole_file
 from mfa_fast._labels import class_indices
 from mfa_fast._options import (
@@ -45,7 +45,6 @@ from mfa_fast.experiments import run as run_main_job
 from mfa_fast.experiments.config import check_images
 from mfa_fast.experiments.main_job import load_images
 
-Array = npt.NDArray[Any]
 DEFAULTS = RunConfig()
 
 app = typer.Typer(

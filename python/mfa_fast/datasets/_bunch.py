@@ -1,12 +1,10 @@
 """The common form in which every loader returns its images."""
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch
 
-Array = npt.NDArray[Any]
+from mfa_fast._backend import Array
 
 
 def unit_interval(images: Array, maximum: int) -> npt.NDArray[np.float32]:

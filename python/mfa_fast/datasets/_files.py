@@ -5,14 +5,13 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
+from mfa_fast._backend import Array
 from mfa_fast._validation import one_line
-
-Array = npt.NDArray[Any]
 
 # What the readers of NumPy and of the standard library raise on a damaged file.
 DAMAGE = (OSError, EOFError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error)

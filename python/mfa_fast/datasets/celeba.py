@@ -5,18 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch
 
+from mfa_fast._backend import Array
 from mfa_fast._validation import check_integer
 from mfa_fast.datasets._bunch import image_bunch, unit_interval
 from mfa_fast.datasets._checks import check_existing_path
 from mfa_fast.datasets._files import read_lines, reject
-
-Array = npt.NDArray[Any]
 
 IMAGES = "img_align_celeba"
 ATTRIBUTES = "list_attr_celeba.txt"

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.utils import Bunch
 
+from mfa_fast._backend import Array
 from mfa_fast.datasets._bunch import image_bunch, unit_interval
 from mfa_fast.datasets._checks import check_existing_path
 from mfa_fast.datasets._files import reject
-
-Array = npt.NDArray[Any]
 
 FOLDER = "cifar-10-batches-py"
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))

@@ -4,19 +4,17 @@ import os
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
 
+from mfa_fast._backend import Array
 from mfa_fast._validation import one_line
 from mfa_fast.datasets._bunch import digit_pair_bunch
 from mfa_fast.datasets._checks import check_digit_pair, check_existing_path
 from mfa_fast.datasets._files import read_idx, read_npz
 
-Array = npt.NDArray[Any]
 Arrays = list[Array]  # training images and labels, test images and labels
 
 NPZ_NAMES = ("x_train", "y_train", "x_test", "y_test")

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy.typing as npt
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from mfa_fast._backend import Array
 from mfa_fast._validation import check_flag, check_integer
 
 if TYPE_CHECKING:
     from mfa_fast.datasets._torch_stream import TorchSampleStream
 
-Array = npt.NDArray[Any]
 
 LARGEST_SEED = 2**32 - 1
 

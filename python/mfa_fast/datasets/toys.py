@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import norm
 
-from mfa_fast._backend import as_random_state
+from mfa_fast._backend import Array, as_random_state
 from mfa_fast._validation import check_flag, check_integer, check_option, check_real
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 
-Array = npt.NDArray[Any]
 Kind = Literal["spherical", "elliptical", "mixture"]
 
 EXTENT = 10.0  # the paper's figures go from -10 to 10

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from mfa_fast._backend import Array
 
 # The noise at which the paper's figures for asymmetric data are set beside ours: at any other the distance is another.
 PAPER_ASYMMETRIC_NOISE_STD = 1e-2

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.svm import SVC, LinearSVC
 
 import mfa_fast
 from mfa_fast import MFAClassifier, datasets
+from mfa_fast._backend import Array
 from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.experiments import models, paper
 from mfa_fast.experiments.config import PAPER_ASYMMETRIC_NOISE_STD, RunConfig
 from mfa_fast.experiments.models import GammaTrial
 
-Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
 # Key, title and data set of the classifiers, in the order of every table and figure.

@@ -2,16 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.svm import SVC, LinearSVC
 
 from mfa_fast import MFAClassifier
+from mfa_fast._backend import Array
 from mfa_fast.attacks import ld_grad
-
-Array = npt.NDArray[Any]
 
 # Multiples of scikit-learn's gamma="scale", 1 / (n_features * X.var()), that the search goes
 # through.

@@ -3,19 +3,16 @@
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mfa_fast._backend import Array
 from mfa_fast.experiments.main_job import ModelResult, RunResult
 from mfa_fast.experiments.tables import percent
-
-Array = npt.NDArray[Any]
 
 # One colour per classifier in every figure (Okabe & Ito: distinct for colour-blind readers and in
 # grey).

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from mfa_fast import MFA
+from mfa_fast._backend import Array
 from mfa_fast.datasets import load_digits_pair, load_mnist_pair
 
-Array = NDArray[Any]
 Row = dict[str, Any]
 DType = type[np.float32] | type[np.float64]
 Path = str | os.PathLike[str]

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast._backend import Array
 from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.experiments.problems import (
     ATTACK_STEPS,
@@ -20,7 +21,6 @@ from mfa_fast.experiments.problems import (
     TARGET_DENSE_FLOAT32,
     TARGETS,
     TOLERANCE,
-    Array,
     Row,
     Shape,
     log_density,

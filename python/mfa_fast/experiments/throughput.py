@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast import MFA, MFAClassifier, _core
-from mfa_fast._backend import check_threads
+from mfa_fast._backend import Array, check_threads
 from mfa_fast.experiments.problems import (
     ATTACK_SAMPLES,
     ATTACK_STEPS,
@@ -34,7 +34,6 @@ from mfa_fast.experiments.problems import (
     QUICK_FRACTION,
     SHAPES,
     SYMMETRIC_NOISE_STD,
-    Array,
     Digits,
     DType,
     Path,

@@ -12,21 +12,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
 
+from mfa_fast._backend import Array
 from mfa_fast._files import whole_file
 from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.datasets import SampleStream
 from mfa_fast.experiments.trades import Trades, trades_loss
 
-Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 EVALUATION_ROWS = 500  # at once

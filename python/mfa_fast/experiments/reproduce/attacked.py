@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mfa_fast import MFAClassifier, attacks
+from mfa_fast._backend import Array
 from mfa_fast.attacks import AttackResult, ld_grad
 from mfa_fast.experiments.reproduce.cells import Cell, Context
 from mfa_fast.experiments.reproduce.distributions import ATTACK, Asymmetric, Distribution, Symmetric
 from mfa_fast.experiments.reproduce.learners import LinearMachine, RbfMachine, machine
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

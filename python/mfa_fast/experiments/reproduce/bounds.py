@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from mfa_fast import MFA
+from mfa_fast._backend import Array
 from mfa_fast.experiments import paper
 from mfa_fast.experiments.pictures import COLOURS, png
 from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes, Nearest
@@ -28,7 +27,6 @@ from mfa_fast.experiments.reproduce.robustness import (
 from mfa_fast.experiments.reproduce.settings import Settings
 from mfa_fast.experiments.tables import distance
 
-Array = npt.NDArray[Any]
 SUBSPACE_SOURCE = "JMLR 22(221) 2021, histogram of distances to subspaces"
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,6 +14,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mfa_fast._backend import Array
 from mfa_fast.experiments.pictures import (
     COLOURS,
     GREY,
@@ -31,8 +30,6 @@ from mfa_fast.experiments.reproduce.attacked import NAMES, AttackedModel
 from mfa_fast.experiments.reproduce.distributions import Asymmetric
 from mfa_fast.experiments.reproduce.robustness import Row, common_rows, data_set_name
 from mfa_fast.experiments.tables import distance, percent
-
-Array = npt.NDArray[Any]
 
 IMAGES_PER_CLASS = 4
 LAST_CHANGE = 128  # of 255: where histograms of pixels end

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mfa_fast import MFAClassifier
+from mfa_fast._backend import Array
 from mfa_fast.experiments import models
 from mfa_fast.experiments.config import RunConfig
 from mfa_fast.experiments.reproduce.cells import Cell, Context, spawned_seed
 from mfa_fast.experiments.reproduce.images import ImageSet
 from mfa_fast.experiments.reproduce.settings import Settings
-
-Array = npt.NDArray[Any]
 
 TRAINING, HELD_OUT, ATTACK = "training", "held out", "attack"
 

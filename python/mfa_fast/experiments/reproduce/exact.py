@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from mfa_fast._backend import Array
 from mfa_fast.experiments.pictures import COLOURS, plain_axes, png
 from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes, Nearest
 from mfa_fast.experiments.reproduce.cells import Cell
@@ -32,8 +31,6 @@ from mfa_fast.experiments.reproduce.robustness import (
 )
 from mfa_fast.experiments.reproduce.settings import Settings
 from mfa_fast.experiments.tables import distance, percent
-
-Array = npt.NDArray[Any]
 
 CLOSE = 0.15  # how far CW-L2 may be from LD-Grad
 ROUNDING = 1e-3  # of the distances compared: attacks of networks work in float32

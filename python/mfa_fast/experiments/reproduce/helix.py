@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from mfa_fast import MFA, datasets
+from mfa_fast._backend import Array
 from mfa_fast.experiments.pictures import COLOURS, png
 from mfa_fast.experiments.reproduce.cells import Cell, Context
 from mfa_fast.experiments.reproduce.comparison import claim
@@ -18,8 +18,6 @@ from mfa_fast.experiments.reproduce.experiment import Plan, Results
 from mfa_fast.experiments.reproduce.images import ImageSets
 from mfa_fast.experiments.reproduce.report import DataTable, Picture, Report
 from mfa_fast.experiments.reproduce.settings import Settings
-
-Array = npt.NDArray[Any]
 
 N_COMPONENTS, N_FACTORS = 12, 2
 NOISE_STD = 0.05

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from mfa_fast import MFA, MFAClassifier
+from mfa_fast._backend import Array
 from mfa_fast.attacks import ld_grad
 from mfa_fast.datasets.toys import N_LEVELS, DiscreteToy
 from mfa_fast.experiments.pictures import COLOURS, plain_axes, png
@@ -20,8 +20,6 @@ from mfa_fast.experiments.reproduce.experiment import Plan, Results
 from mfa_fast.experiments.reproduce.images import ImageSets
 from mfa_fast.experiments.reproduce.report import DataTable, Picture, Report
 from mfa_fast.experiments.reproduce.settings import Settings
-
-Array = npt.NDArray[Any]
 
 # Observation 1: class 0 is N(0, diag(sigma^2, 1)), class 1 is N((OTHER_MEAN, 0), I).
 OTHER_MEAN = 3.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from contourpy import contour_generator
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -16,6 +15,7 @@ from scipy.ndimage import distance_transform_cdt
 from scipy.spatial import cKDTree
 from sklearn.linear_model import SGDClassifier
 
+from mfa_fast._backend import Array
 from mfa_fast.datasets import discrete_toy, gaussian_toy
 from mfa_fast.datasets.toys import EXTENT
 from mfa_fast.experiments.pictures import png
@@ -26,7 +26,6 @@ from mfa_fast.experiments.reproduce.images import ImageSets
 from mfa_fast.experiments.reproduce.report import DataTable, Picture, Report
 from mfa_fast.experiments.reproduce.settings import Settings
 
-Array = npt.NDArray[Any]
 Kind = Literal["spherical", "elliptical", "discrete", "mixture"]
 
 KINDS: dict[Kind, str] = {

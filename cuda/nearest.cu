@@ -19,8 +19,6 @@ using DiagonalFrame = core::DiagonalFrame<Warp>;
 
 constexpr unsigned search_warps = 4;
 constexpr unsigned search_threads = search_warps * warp_size;
-// A point that is not yet on the other side goes eight times as far beyond the surface as before.
-constexpr int most_attempts = 9;
 
 // What the warps have for themselves, and what they share.
 struct Workplace {
@@ -99,12 +97,12 @@ __device__ void load(DiagonalFrame& frame, const Found& found, std::size_t i) {
   frame.load(found.centered + i * frame.size());
 }
 
-// The search of core/nearest_search.hpp, row after row. A warp per row.
-template <class Frame, class View>
+// The search of core/nearest_search.hpp, row after row, or after it what is tried where there is no certificate. A warp per row.
+template <bool explores, class Frame, class View>
 __global__ void __launch_bounds__(search_threads)
     search_kernel(View view, GroupView classes, std::size_t most_in_class, bool sum_rule, Workplace place,
                   const std::int64_t* labels, std::size_t first, std::size_t count, double epsilon, Found found,
-                  const double* l2, std::int64_t* n_steps, double* lower_bound) {
+                  const double* l2, std::int64_t* n_steps, CertificateOutput certificates) {
   Warp team(place.scratch + task_index() / warp_size * place.scratch_size, place.scratch_size);
   Frame frame(team, view, place.component_priors);
   core::NearestSearch<Frame> search(frame, {classes.offsets, classes.count}, most_in_class, sum_rule);
@@ -116,8 +114,15 @@ __global__ void __launch_bounds__(search_threads)
     if (i >= count) return;
     if (found.looks[i] == 0) continue;
     const std::size_t at = first + i;
+    const auto label = static_cast<std::size_t>(labels[at]);
+    const double bound = certificates.lower_bound[at];
+    if constexpr (explores) {
+      team.once([&] { found.done[i] = 1; });
+      if (!core::is_worth_exploring(certificates.certified[at] != 0, l2[at], bound)) continue;
+    }
     load(frame, found, i);
-    search.run(static_cast<std::size_t>(labels[at]), l2[at]);
+    if constexpr (explores) search.explore(label, l2[at], bound);
+    else search.run(label, l2[at]);
     double* delta = found.deltas + i * d;
     if (search.has_point()) {
       frame.to_features(search.delta(), delta);
@@ -125,8 +130,10 @@ __global__ void __launch_bounds__(search_threads)
     }
     const double length = search.has_point() ? std::sqrt(team.dot(delta, delta, d)) : 0.0;
     team.once([&] {
-      lower_bound[at] = search.lower_bound();
-      n_steps[at] = search.n_problems() > 1 ? static_cast<std::int64_t>(search.n_problems()) : 1;
+      if constexpr (!explores) {
+        certificates.lower_bound[at] = search.lower_bound();
+        n_steps[at] = search.n_problems() > 1 ? static_cast<std::int64_t>(search.n_problems()) : 1;
+      }
       if (!search.has_point()) return;
       const double rounding = epsilon * found.norms[i] / 16.0;
       found.beyond[i] = rounding < 1e-10 * length ? 1e-10 * length : rounding;
@@ -326,21 +333,24 @@ void search_rows(const DeviceModel& model, const View& view, const Rows<S>& rows
       blas->multiply(found.centered, count, d, scorer.model().columns, K * L, found.factors);
       blas->multiply(found.centered, count, d, scorer.model().weighted_means, K, found.dots);
     }
-    fill_zero(stream, place.next, sizeof(int));
     const double epsilon = std::numeric_limits<T>::epsilon();
-    launch(stream, blocks, search_threads, search_kernel<Frame, View>, view, scorer.groups(), most_in_class, sum_rule,
-           place, labels, first, count, epsilon, found, static_cast<const double*>(out.l2), out.n_steps,
-           certificates.lower_bound);
     const Rows<T> points{reinterpret_cast<const char*>(moved), static_cast<std::ptrdiff_t>(d * sizeof(T)), count,
                          first};
-    for (int attempt = 0; attempt < most_attempts; ++attempt) {
-      launch_tasks(stream, count * warp_size, move_kernel<S, T>, part, scorer.model(), found, moved);
-      scorer.score_groups(points, score_tolerance<double>, found.done);
-      launch_tasks(stream, count * warp_size, take_kernel<S, T>, part, d, scorer.scores(), scorer.groups(),
-                   static_cast<const double*>(place.class_priors), sum_rule, labels, found,
-                   static_cast<const T*>(moved), out);
-    }
-    launch_tasks(stream, count, certify_kernel<T>, first, count, options.rtol, found, out, certificates);
+    const auto search = [&](auto kernel, int attempts) {
+      fill_zero(stream, place.next, sizeof(int));
+      launch(stream, blocks, search_threads, kernel, view, scorer.groups(), most_in_class, sum_rule, place, labels, first,
+             count, epsilon, found, static_cast<const double*>(out.l2), out.n_steps, certificates);
+      for (int attempt = 0; attempt < attempts; ++attempt) {
+        launch_tasks(stream, count * warp_size, move_kernel<S, T>, part, scorer.model(), found, moved);
+        scorer.score_groups(points, score_tolerance<double>, found.done);
+        launch_tasks(stream, count * warp_size, take_kernel<S, T>, part, d, scorer.scores(), scorer.groups(),
+                     static_cast<const double*>(place.class_priors), sum_rule, labels, found,
+                     static_cast<const T*>(moved), out);
+      }
+      launch_tasks(stream, count, certify_kernel<T>, first, count, options.rtol, found, out, certificates);
+    };
+    search(search_kernel<false, Frame, View>, core::most_attempts);
+    search(search_kernel<true, Frame, View>, core::most_explored_attempts);
   });
 }
 

@@ -489,7 +489,9 @@ def hide(X, rate=0.4, *, seed=0):
 
 
 def directions(n_features, n):
-    """Unit vectors all around: a circle in the plane, a spiral on the sphere in space."""
+    """Unit vectors all around: the two of a line, a circle in the plane, a spiral on the sphere in space."""
+    if n_features == 1:
+        return np.array([[1.0], [-1.0]])
     if n_features == 2:
         angles = 2 * np.pi * np.arange(n) / n
         return np.column_stack([np.cos(angles), np.sin(angles)])
@@ -505,7 +507,7 @@ def nearest_on_rays(x, own, mixtures, priors, rule, *, farthest, n_directions, n
     rays = directions(len(x), n_directions)
     X = (x + radii[:, None, None] * rays).reshape(-1, len(x))
     flipped = np.argmax(class_scores(X, mixtures, priors, rule, np.float64), axis=1) != own
-    at_radius = flipped.reshape(n_radii, n_directions).any(axis=1)
+    at_radius = flipped.reshape(n_radii, len(rays)).any(axis=1)
     return radii[np.argmax(at_radius)] if at_radius.any() else np.inf
 
 

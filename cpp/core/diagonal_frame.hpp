@@ -65,6 +65,8 @@ class DiagonalFrame {
   MFA_HD const DiagonalView& parts() const { return parts_; }
   MFA_HD double kappa() const { return parts_.kappa; }
   MFA_HD std::size_t size() const { return parts_.n_features; }
+  MFA_HD std::size_t n_features() const { return parts_.n_features; }
+  MFA_HD double coordinate_square(std::size_t) const { return 1.0; }
   MFA_HD const double* values() const { return values_; }
   MFA_HD const double* gradient(std::size_t k) const { return gradients_ + k * parts_.n_features; }
 

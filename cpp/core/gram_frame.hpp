@@ -89,6 +89,13 @@ class GramFrame {
   MFA_HD double kappa() const { return gram_.kappa; }
   // Coordinates of a displacement.
   MFA_HD std::size_t size() const { return gram_.n_columns(); }
+  MFA_HD std::size_t n_features() const { return gram_.n_features; }
+  // The square of coordinate i's vector, or of what it is the difference of: rounding is relative to that.
+  MFA_HD double coordinate_square(std::size_t i) const {
+    const std::size_t k = i / gram_.columns_per_component();
+    if (i == gram_.probe() || i != gram_.mean(k)) return gram_.row(i)[i];
+    return gram_.weights[k] * gram_.weights[k] * (x_norm2_ + gram_.row(i)[i]);
+  }
   // kappa times the scores (K), with the log-priors.
   MFA_HD const double* values() const { return values_; }
 

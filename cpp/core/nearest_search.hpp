@@ -39,6 +39,16 @@ struct NearestTarget {
   std::int64_t visited;   // by solve_sum
 };
 
+// Points that are looked at by the scores that `predict` goes by: one that is not yet on the other side goes eight times as far
+// beyond the surface as before, at most so often; what exploring finds, from which a ray leads straight on, less often.
+inline constexpr int most_attempts = 9;
+inline constexpr int most_explored_attempts = 3;
+
+// Whether to explore: one that is nearer may be so by a ten-thousandth.
+MFA_HD inline bool is_worth_exploring(bool certified, double l2, double lower_bound) {
+  return !certified && lower_bound < (1.0 - 1e-4) * l2;
+}
+
 // Frame: a model as the sample sees it, gram_frame.hpp or diagonal_frame.hpp, that has been loaded with it. A frame that says
 // knows_pairs has
 //   PairBound pair(s, t, enough, attained)   (27): the maximum of the dual, or a value that is `enough`
@@ -117,7 +127,16 @@ class NearestSearch {
     lower_bound_ = std::sqrt(2.0 * (0.0 < least ? least : 0.0));
   }
 
+  // Another search, for a point that is nearer than the one that is known: nearest_explore.hpp. It has no bounds of its own.
+  MFA_HD void explore(std::size_t label, double farthest, double bound);
+
  private:
+  // Where a ray leaves the class, between which component of it and which of another.
+  struct Crossing {
+    double at;
+    std::size_t source, target;
+  };
+
   static constexpr std::size_t none = static_cast<std::size_t>(-1);
   // A surface counts as reached at this part of the gap that there was at first.
   static constexpr double reached = 1e-9;
@@ -351,26 +370,33 @@ class NearestSearch {
       ArgMax other = team_.best(n_targets_, [&](std::size_t i) { return score(order_[i], tau); });
       other.index = order_[other.index];
       const double gap = own.max - other.max;
-      if (gap <= reached * scale_) {
-        if (!(0.5 * tau * tau * image_.square < rho_)) return;
-        const double norm = std::sqrt(image_.square);
-        team_.each(frame_.size(), [&](std::size_t i) {
-          step_[i] = delta[i] * tau;
-          gradient_[i] = delta[i] / norm;
-        });
-        keep(step_, gradient_, own.index, other.index, tau * tau * image_.square);
-        return;
-      }
-      // The gap between these two closes at the next root of c u^2 - b u + gap.
-      const double c = image_.quadratic[own.index] - image_.quadratic[other.index];
-      const double b = -(image_.linear[own.index] - image_.linear[other.index] + 2.0 * tau * c);
-      const double root = b * b - 4.0 * c * gap;
-      if (!(root >= 0.0)) return;
-      const double denominator = b + std::sqrt(root);
-      if (!(denominator > 0.0)) return;
-      tau += 2.0 * gap / denominator;
-      if (0.5 * tau * tau * image_.square >= rho_) return;
+      if (gap <= reached * scale_) return keep_along(delta, tau, image_.square, own.index, other.index);
+      tau = passes(own.index, other.index, tau);
+      if (!(0.5 * tau * tau * image_.square < rho_)) return;
     }
+  }
+
+  // Keeps tau delta, of whose delta the square is given, if nothing nearer is known; the way there leads on inward.
+  MFA_HD void keep_along(const double* delta, double tau, double square, std::size_t source, std::size_t target) {
+    if (!(0.5 * tau * tau * square < rho_)) return;
+    const double norm = std::sqrt(square);
+    team_.each(frame_.size(), [&](std::size_t i) {
+      gradient_[i] = delta[i] / norm;
+      step_[i] = delta[i] * tau;
+    });
+    keep(step_, gradient_, source, target, tau * tau * square);
+  }
+
+  // Where on the line of image_, from tau on, t passes s: at the next root of c u^2 - b u + gap.
+  MFA_HD double passes(std::size_t s, std::size_t t, double tau) const {
+    const double gap = score(s, tau) - score(t, tau);
+    if (!(gap > 0.0)) return tau;
+    const double c = image_.quadratic[s] - image_.quadratic[t];
+    const double b = -(image_.linear[s] - image_.linear[t] + 2.0 * tau * c);
+    const double root = b * b - 4.0 * c * gap;
+    if (!(root >= 0.0)) return infinity();
+    const double denominator = b + std::sqrt(root);
+    return denominator > 0.0 ? tau + 2.0 * gap / denominator : infinity();
   }
 
   // The sum rule, where a class's score is the log-sum-exp of its components: nearest_sum.hpp.
@@ -382,6 +408,26 @@ class NearestSearch {
   MFA_HD void take_shares(NearestTarget& target, std::size_t label, double rho);
   MFA_HD std::size_t list_shares(std::size_t label);
   MFA_HD double sum_bound() const;
+  MFA_HD double log_sum(std::size_t g, double tau) const;
+
+  // Where no certificate was found: nearest_explore.hpp.
+  static constexpr std::size_t gradient_rays = 32;
+  static constexpr std::size_t coordinate_rays = 64;
+  static constexpr std::size_t most_active = 3;  // surfaces that meet in a point
+  static constexpr double a_little = 1e-8;       // of the distance
+  MFA_HD void choose_components();
+  MFA_HD std::size_t n_rays() const;
+  MFA_HD bool aim(std::size_t ray);
+  MFA_HD bool is_known(const double* delta, double square) const;
+  MFA_HD void look_along(std::size_t label, std::size_t ray, double sign, double bound);
+  MFA_HD Crossing cross(std::size_t label, double from, double to) const;
+  MFA_HD Crossing cross_max(std::size_t label, double to) const;
+  MFA_HD Crossing cross_sum(std::size_t label, double from, double to) const;
+  MFA_HD void descend(std::size_t label, std::size_t source, std::size_t target, double bound);
+  MFA_HD bool lay_planes(std::size_t label, const std::size_t* active, std::size_t n, std::size_t target, double square,
+                         double* weights);
+  MFA_HD double gap(std::size_t label, double tau) const;
+  MFA_HD ArgMax best_rival(std::size_t label, double tau) const;
 
   Frame& frame_;
   Team& team_;
@@ -414,4 +460,5 @@ class NearestSearch {
 }  // namespace MFA_ISA
 }  // namespace mfa::core
 
+#include "core/nearest_explore.hpp"
 #include "core/nearest_sum.hpp"

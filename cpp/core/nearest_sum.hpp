@@ -9,19 +9,23 @@
 namespace mfa::core {
 inline namespace MFA_ISA {
 
+// Of a class's scores, over kappa, at tau on the line of image_.
+template <class Frame>
+MFA_HD double NearestSearch<Frame>::log_sum(std::size_t g, double tau) const {
+  const double kappa = frame_.kappa();
+  const std::size_t begin = classes_.begin(g);
+  return team_.log_sum(classes_.size(g), [&](std::size_t i) { return score(begin + i, tau) / kappa; });
+}
+
 // Posterior probabilities of the components within the sample's class, and, negative, within its best rival, where
 // image_ leads; returns kappa times the gap between the two.
 template <class Frame>
 MFA_HD double NearestSearch<Frame>::shares(std::size_t label, double* out) {
   const double kappa = frame_.kappa();
-  const auto log_sum = [&](std::size_t g) {
-    const std::size_t begin = classes_.begin(g);
-    return team_.log_sum(classes_.size(g), [&](std::size_t i) { return score(begin + i, 1.0) / kappa; });
-  };
   ArgMax rival;
   for (std::size_t g = 0; g < classes_.count; ++g)
-    if (g != label) rival.add(log_sum(g), g);
-  const double own = log_sum(label);
+    if (g != label) rival.add(log_sum(g, 1.0), g);
+  const double own = log_sum(label, 1.0);
   constexpr double negligible = 1e-14;
   team_.each(classes_.n_components(), [&](std::size_t k) { out[k] = 0.0; });
   const auto fill = [&](std::size_t g, double total, double sign) {

@@ -83,26 +83,41 @@ class Nearest {
       norms_[i] = std::sqrt(size);
     }
     if (panel_ != nullptr) panel_->multiply(centered_.data(), count, product_.data());
-    pending_.clear();
     for (std::size_t i = 0; i < count; ++i) find(first + i, i, static_cast<std::size_t>(labels[first + i]));
-    for (int attempt = 0; attempt < most_attempts; ++attempt)
-      look(labels);
+    look(labels, core::most_attempts);
+    for (std::size_t i = 0; i < count; ++i) certify(first + i, i);
+    for (std::size_t i = 0; i < count; ++i) explore(first + i, i, static_cast<std::size_t>(labels[first + i]));
+    look(labels, core::most_explored_attempts);
     for (std::size_t i = 0; i < count; ++i) certify(first + i, i);
     return {};
   }
 
  private:
-  // Each goes eight times as far beyond the surface as the one before.
-  static constexpr int most_attempts = 9;
-
   void find(std::size_t at, std::size_t i, std::size_t label) {
     certificates_.lower_bound[at] = 0.0;
     if (out_.success[at] && out_.n_steps[at] == 0) return;  // in another class as it is
     if (!out_.success[at]) out_.l2[at] = infinity;
-    load(frame_, centered_.data() + i * d_, panel_ == nullptr ? nullptr : product_.data() + i * panel_->columns());
+    load_row(i);
     search_.run(label, out_.l2[at]);
     certificates_.lower_bound[at] = search_.lower_bound();
     out_.n_steps[at] = static_cast<std::int64_t>(std::max<std::size_t>(1, search_.n_problems()));
+    propose(at, i);
+  }
+
+  void explore(std::size_t at, std::size_t i, std::size_t label) {
+    const double bound = certificates_.lower_bound[at];
+    if (!core::is_worth_exploring(certificates_.certified[at], out_.l2[at], bound)) return;
+    load_row(i);
+    search_.explore(label, out_.l2[at], bound);
+    propose(at, i);
+  }
+
+  void load_row(std::size_t i) {
+    load(frame_, centered_.data() + i * d_, panel_ == nullptr ? nullptr : product_.data() + i * panel_->columns());
+  }
+
+  // The point that the search has found, if it has, is to be looked at.
+  void propose(std::size_t at, std::size_t i) {
     if (!search_.has_point()) return;
     frame_.to_features(search_.delta(), deltas_.data() + i * d_);
     frame_.to_features(search_.inward(), inwards_.data() + i * d_);
@@ -111,8 +126,14 @@ class Nearest {
     pending_.push_back({at, i, search_.source(), search_.target(), std::max(rounding / 16.0, 1e-10 * length)});
   }
 
+  // Looks at the pending points until all of them are in another class, or given up.
+  void look(const std::int64_t* labels, int attempts) {
+    for (int attempt = 0; attempt < attempts; ++attempt) look_once(labels);
+    pending_.clear();
+  }
+
   // Scores the pending points as they would be returned; what is in another class is, the others go on.
-  void look(const std::int64_t* labels) {
+  void look_once(const std::int64_t* labels) {
     const auto score = [&]() -> BadRow {
       if (pending_.empty()) return {};
       for (std::size_t p = 0; p < pending_.size(); ++p) move(pending_[p], moved_.data() + p * d_);

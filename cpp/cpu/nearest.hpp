@@ -28,7 +28,8 @@ struct CertificateOutput {
 //           CertificateOutput; `gram` is that of the model where its noise is spherical, else null.
 // Cost      with `gram` two products of 2 d K (L + 1) flops in double a sample (inner products, and the scores of
 //           the result), 4 d L for each component that is involved, and O(L^2) for each pair that is looked at; without it
-//           some ten times d (2 L)^2 for each pair.
+//           some ten times d (2 L)^2 for each pair. Where no certificate is found, some hundreds of evaluations of all scores
+//           along a line, core/nearest_explore.hpp.
 // Numerics  double. Scores are multiplied by the least noise variance, so that nothing depends on how small that is. The
 //           bound is lowered by what rounding may have added, the point is moved beyond the surface until the array that
 //           is returned is in another class by the scores that `predict` goes by.

@@ -77,6 +77,39 @@ def test_a_fine_grid_finds_none_that_is_nearer(rule, noise_type, noise_std, n_fe
             assert found >= l2 * (1 - 1e-6 - NEAREST_ROUNDING)
 
 
+def _crowded(d, noise, rng):
+    """Two or three classes of up to five components of all widths about the same place: where certificates fail."""
+    for _ in range(rng.integers(2, 4)):
+        n, spread = rng.integers(1, 6), {"spherical": 1, "diag": d}[noise]
+        yield ref.Parameters(
+            rng.dirichlet(np.ones(n)),
+            rng.normal(size=(n, d)),
+            0.8 * rng.normal(size=(n, rng.integers(0, d), d)),
+            np.broadcast_to(10 ** rng.uniform(-2, 0, size=(n, spread)), (n, d)).copy(),
+        )
+
+
+@pytest.mark.parametrize("rule", ["max", "sum"])
+@pytest.mark.parametrize("noise", ["spherical", "diag"])
+@pytest.mark.parametrize(("d", "n_directions", "n_radii"), [(1, 2, 1000), (2, 360, 100), (3, 1000, 50)])
+def test_without_a_certificate_a_grid_finds_none_that_is_much_nearer(rule, noise, d, n_directions, n_radii):
+    rng = np.random.default_rng(1)
+    most, n_open = 40, 0
+    while n_open < most:
+        mixtures = list(_crowded(d, noise, rng))
+        priors = rng.dirichlet(np.ones(len(mixtures)))
+        X = np.concatenate([ref.random_samples(m, 4, seed=1) for m in mixtures])
+        result = nearest(_classifier(mixtures, priors, rule), X)
+        own = _own(X, mixtures, priors, rule)
+        for i in np.flatnonzero(~result.certified & (result.lower_bound < (1 - NEAREST_GRID) * result.l2)):
+            n_open += 1
+            farthest = result.l2[i] if result.success[i] else 20.0
+            grid = {"farthest": farthest, "n_directions": n_directions, "n_radii": n_radii}
+            found = ref.nearest_on_rays(X[i], own[i], mixtures, priors, rule, **grid)
+            assert found >= result.lower_bound[i] * (1 - NEAREST_ROUNDING)
+            assert min(result.l2[i], farthest) <= (1 + NEAREST_GRID) * found
+
+
 class _Dense:
     """Scores and their gradients through assembled covariances: what a solver calls thousands of times."""
 

@@ -192,6 +192,23 @@ def test_diagonal_noise_that_is_negative_off_the_low_rank_part(noise_type):
     assert result.certified.all()
 
 
+def test_the_dual_falls_short_and_the_point_is_found_along_a_ray():
+    """Of the bounds' point one component is in the way, and on the line through it the other class comes much later."""
+    mixtures = [
+        _single([[-1.889, 0.541], [0.749, -0.812]], [[[0.562, -0.756]], [[0.49, -0.792]]], 0.01, [0.438, 0.562]),
+        _single(
+            [[-0.74, 0.131], [-0.685, -0.71], [-0.604, -0.964], [0.236, 0.245], [0.195, -0.686]],
+            [[[1.236, 0.222]], [[0.316, 0.458]], [[-0.441, -1.199]], [[0.939, 0.13]], [[1.077, 2.225]]],
+            0.01,
+            [0.034, 0.204, 0.41, 0.094, 0.258],
+        ),
+        _single([[1.038, -0.322], [-0.753, -0.194]], [[[0.349, -0.385]], [[0.747, 0.271]]], 0.01, [0.037, 0.963]),
+    ]
+    result = nearest(_classifier(mixtures), np.array([[-0.673, -0.868]]))
+    assert not result.certified[0]
+    assert result.lower_bound[0] <= result.l2[0] <= 0.2576  # where a point of the first class is known
+
+
 def test_identical_components_and_identical_classes():
     base = ref.random_parameters(3, 5, 2, seed=3)
     X = ref.random_samples(base, 10, seed=0, stray=0)

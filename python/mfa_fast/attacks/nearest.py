@@ -37,8 +37,9 @@ def nearest(
     For an `MFAClassifier` this is exact: the scores of two components differ by a quadratic function, the nearest
     point at which one component beats the others has a dual of a few variables, and every value of the dual is a
     lower bound. Where the point that attains the least of these bounds is an adversarial example, it is the nearest
-    one, with proof. That is the case for nearly all samples of well separated classes; where it is not, the gap
-    between `l2` and `lower_bound` says how much is left open.
+    one, with proof. That is the case for nearly all samples of well separated classes; where it is not, the surface
+    between the classes is searched along rays and downhill from their ends, which in up to three dimensions hardly ever
+    leaves out a nearer point, and the gap between `l2` and `lower_bound` says how much is left open.
 
     For a linear support vector machine the distance is that from a plane. For an RBF kernel `X_adv` is LD-Grad's, and
     `lower_bound` comes from the Lipschitz constant of the decision function's gradient: true, but not tight.

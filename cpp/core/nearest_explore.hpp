@@ -12,8 +12,8 @@ inline namespace MFA_ISA {
 // Computes  a point of another class that is nearer than `farthest`, if rays and descents from their ends find one, where none is
 //           nearer than `bound`. From here on targets_ has, for every component, the nearest end of a ray between it and
 //           another one: its value, its ray (n) and how far along it (multiplier), and the two components (against).
-// Cost      an image for every ray, and some five for each of most_descents times
-//           fifteen steps.
+// Shapes    as run.
+// Cost      an image for every ray, and some five for each of at most six times fifteen steps of descents.
 // Numerics  what cancels in a frame's coordinates is left out; a point is kept only if a little further on is in another
 //           class as well, and it is verified by whoever asked.
 // Source    Hasofer & Lind 1974 for the descent; Hildreth 1957 for its quadratic problem.

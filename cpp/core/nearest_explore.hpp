@@ -121,17 +121,19 @@ MFA_HD bool NearestSearch<Frame>::is_known(const double* delta, double square) c
 template <class Frame>
 MFA_HD void NearestSearch<Frame>::look_along(std::size_t label, std::size_t ray, double sign, double bound) {
   const double square = image_.square;
-  const Crossing end = cross(label, bound, 1.5 * std::sqrt(2.0 * rho_));
-  if (!(end.at < infinity())) return;
-  if (gap(label, end.at * (1.0 + a_little)) <= 0.0) keep_along(trial_, end.at, square, end.source, end.target);
-  for (const std::size_t k : {end.source, end.target}) {
+  const Crossing crossing = cross(label, bound, 1.5 * std::sqrt(2.0 * rho_));
+  if (!(crossing.at < infinity())) return;
+  if (gap(label, crossing.at * (1.0 + a_little)) <= 0.0)
+    keep_along(trial_, crossing.at, square, crossing.source, crossing.target);
+  const std::size_t both[] = {crossing.source, crossing.target};
+  for (const std::size_t k : both) {
     NearestTarget nearest = targets_[k];
-    if (!(0.5 * end.at * end.at * square < nearest.value)) continue;
-    nearest.value = 0.5 * end.at * end.at * square;
-    nearest.multiplier = sign * end.at;
+    if (!(0.5 * crossing.at * crossing.at * square < nearest.value)) continue;
+    nearest.value = 0.5 * crossing.at * crossing.at * square;
+    nearest.multiplier = sign * crossing.at;
     nearest.n = ray;
-    nearest.against[0] = end.source;
-    nearest.against[1] = end.target;
+    nearest.against[0] = crossing.source;
+    nearest.against[1] = crossing.target;
     store(k, nearest);
   }
 }

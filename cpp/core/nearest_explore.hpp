@@ -1,6 +1,10 @@
 // What is tried where no certificate was found: the surface seen along rays from the sample, and the shortest way down from
-// where they end (docs/theory.md, section 7). The last part of nearest_search.hpp, which includes it.
+// where they end (docs/theory.md, section 7). A part of nearest_search.hpp, which includes it.
 #pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
 
 #include "core/kernel_machine.hpp"
 #include "core/nearest_search.hpp"
@@ -11,9 +15,11 @@ inline namespace MFA_ISA {
 
 // Computes  a point of another class that is nearer than `farthest`, if rays and descents from their ends find one, where none is
 //           nearer than `bound`. From here on targets_ has, for every component, the nearest end of a ray between it and
-//           another one: its value, its ray (n) and how far along it (multiplier), and the two components (against).
+//           another one, in other words than elsewhere: the ray's number is `n`, how far along it `multiplier`, half the
+//           squared distance `value`, and `against` are the two components.
 // Shapes    as run.
-// Cost      an image for every ray, and some five for each of at most six times fifteen steps of descents.
+// Cost      an image for every ray; for each of at most six times fifteen steps of descents two or three, and as many gradients
+//           as surfaces are active.
 // Numerics  what cancels in a frame's coordinates is left out; a point is kept only if a little further on is in another
 //           class as well, and it is verified by whoever asked.
 // Source    Hasofer & Lind 1974 for the descent; Hildreth 1957 for its quadratic problem.

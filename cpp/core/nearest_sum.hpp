@@ -1,5 +1,4 @@
-// The sum rule: a class's score is the log-sum-exp of its components. The other half of nearest_search.hpp, which includes
-// it.
+// The sum rule: a class's score is the log-sum-exp of its components. A part of nearest_search.hpp, which includes it.
 #pragma once
 
 #include "core/kernel_machine.hpp"

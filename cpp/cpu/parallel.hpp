@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <exception>
 #include <mutex>
@@ -35,6 +36,13 @@ class Interruption {
   static Interruption*& of_thread() {
     thread_local Interruption* current = nullptr;
     return current;
+  }
+
+  // Whether it comes from within another call, by way of a signal's handler.
+  bool is_within(const void* other) const {
+    for (const Interruption* call = outer_; call != nullptr; call = call->outer_)
+      if (call == other) return true;
+    return false;
   }
 
   void check() {
@@ -100,20 +108,25 @@ void parallel_for(std::size_t n_tasks, std::size_t n_threads, MakeWorker make_wo
   if (n_tasks == 0) return;
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stop{false};
+  std::mutex mutex;  // guards the two below
   std::exception_ptr failure;
-  std::mutex failure_mutex;
+  std::size_t n_ended = 0;  // of the helpers
+  std::condition_variable ended;
 
-  const auto work = [&] {
+  const auto guarded = [&](const auto& call) {
     try {
-      auto worker = make_worker();
-      for (std::size_t task; !stop && (task = next.fetch_add(1)) < n_tasks;) {
-        check_interruption();
-        worker(task);
-      }
+      call();
     } catch (...) {
       stop = true;
-      const std::lock_guard<std::mutex> lock(failure_mutex);
+      const std::lock_guard<std::mutex> lock(mutex);
       if (!failure) failure = std::current_exception();
+    }
+  };
+  const auto work = [&] {
+    auto worker = make_worker();
+    for (std::size_t task; !stop && (task = next.fetch_add(1)) < n_tasks;) {
+      check_interruption();
+      worker(task);
     }
   };
 
@@ -122,16 +135,28 @@ void parallel_for(std::size_t n_tasks, std::size_t n_threads, MakeWorker make_wo
   helpers.reserve(n_helpers);
   for (std::size_t i = 0; i < n_helpers; ++i) {
     try {
-      helpers.emplace_back([&work, call = Interruption::of_thread()] {
+      helpers.emplace_back([&, call = Interruption::of_thread()] {
         Interruption::of_thread() = call;
-        work();
+        guarded(work);
+        const std::lock_guard<std::mutex> lock(mutex);
+        ++n_ended;
+        ended.notify_one();
       });
       spread(helpers.back(), i);
     } catch (const std::exception&) {
       break;  // no more threads to be had, or no memory for one: those there are do the work
     }
   }
-  work();
+  guarded(work);
+  // A helper's last task may take long: Ctrl-C is heard all the same.
+  guarded([&] {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (!ended.wait_for(lock, std::chrono::milliseconds(50), [&] { return n_ended == helpers.size(); })) {
+      lock.unlock();
+      check_interruption();
+      lock.lock();
+    }
+  });
   for (std::thread& helper : helpers) helper.join();
   if (failure) std::rethrow_exception(failure);
 }

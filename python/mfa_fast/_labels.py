@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
@@ -51,6 +52,8 @@ def as_labels(name: str, given: Any) -> Array:
     except ValueError as error:
         msg = f"{name} must be a list or an array, of one dimension, of labels, got {one_line(repr(given))}."
         raise ValueError(msg) from error
+    if labels.dtype.kind == "T":  # strings of any length
+        labels = labels.astype(object)
     if labels.dtype == object:
         _check_types(name, labels)
         if len(labels) and isinstance(labels[0], Real):
@@ -61,8 +64,10 @@ def as_labels(name: str, given: Any) -> Array:
         msg = f"Input {name} contains {what}, at index {place}, which is no label: leave it out, or give it one."
         raise ValueError(msg)
     try:
-        # It tries floating-point labels as integers, which large ones are out of the range of.
-        with np.errstate(invalid="ignore"):
+        # It tries floating-point labels as integers, which large ones are out of the range of; and warns of many
+        # classes among few labels, of which a list of classes is nothing else.
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
             check_classification_targets(labels)
     except (TypeError, ValueError) as error:
         msg = f"{name} must hold strings or whole numbers as labels: {error}"

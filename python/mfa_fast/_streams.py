@@ -198,7 +198,7 @@ def as_stream(X: Any) -> Stream | None:
         head = X[i]
         if len(getattr(head, "shape", ())) != 2:
             return None
-        if len(head) > 0:  # batches may be empty, but tell no type then
+        if head.shape[0] > 0:  # batches may be empty, but tell no type then
             break
     return Batches(X, head)
 

@@ -492,7 +492,6 @@ def test_attack_by_the_nearest_samples(model, tmp_path, capsys):
     assert "method" in fails(capsys, "attack", model, "--method", "guess")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 @pytest.mark.parametrize("method", ["ld-grad", "nearest"])
 def test_without_labels_there_is_no_accuracy(method, model, tmp_path, capsys):
     X, y = MFAClassifier.load(model).sample(5, random_state=0)
@@ -505,6 +504,7 @@ def test_without_labels_there_is_no_accuracy(method, model, tmp_path, capsys):
         assert "Success" in printed
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_arrays_have_the_permissions_of_any_file(model, tmp_path):
     out, plain = tmp_path / "drawn.npz", tmp_path / "plain"
     plain.touch()

@@ -149,16 +149,17 @@ def test_fork_while_another_thread_packs():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 def test_fork_while_another_thread_makes_what_the_first_score_needs():
-    model = MFA.from_parameters(*ref.random_parameters(60, 1500, 20, noise_std=0.1))
-    X = np.ones((1, 1500))
+    model = MFA.from_parameters(*ref.random_parameters(60, 6000, 20, noise_std=0.1)).set_params(n_threads=1)
+    X = np.ones((1, 6000))
     scoring = threading.Thread(target=model.score_samples, args=(X,))
     scoring.start()
-    time.sleep(0.02)  # some way into it
+    time.sleep(0.05)  # some way into it
     child = os.fork()
     if child == 0:
         signal.alarm(60)
         model.score_samples(X)
         os._exit(0)
+    assert scoring.is_alive()
     scoring.join()
     assert os.waitpid(child, 0)[1] == 0
 

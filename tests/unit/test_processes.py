@@ -282,6 +282,44 @@ assert np.array_equal(said, [again]) and np.array_equal(MFA.from_parameters(*par
 """
 
 
+# A row that has to be refined, for which a part of the model is made, and meanwhile a handler that scores it among many
+# others: that thread of the handler's call which takes the row needs the part too, and the other one waits for it.
+SHARED = """
+import signal, time
+import numpy as np
+from mfa_fast import MFA
+rng = np.random.default_rng(0)
+parameters = np.full(60, 1 / 60), rng.random((60, 20000)), 0.3 * rng.random((60, 16, 20000)), 1e-4
+X = (50 * rng.normal(size=(100, 20000))).astype(np.float32)
+def fresh():
+    model = MFA.from_parameters(*parameters).set_params(n_threads=2, screening=False)
+    model.score_samples(X[:1])
+    return model
+model = fresh()
+row = model.sample(1, random_state=0)[0].astype(np.float32)
+start = time.perf_counter()
+model.score_samples(row)
+first = time.perf_counter() - start
+X[70] = row[0]
+expected = model.score_samples(X)
+said = []
+signal.signal(signal.SIGALRM, lambda *_: said.append(model.score_samples(X)))
+for part in np.linspace(0.4, 0.9, 6):
+    model = fresh()
+    signal.setitimer(signal.ITIMER_REAL, part * first)
+    model.score_samples(row)
+    while not said:
+        time.sleep(0.001)
+    assert np.array_equal(said.pop(), expected)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGALRM")
+def test_a_signal_handler_with_threads_does_not_wait_for_what_it_has_interrupted():
+    child = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, check=False, timeout=120)
+    assert child.returncode == 0, child.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
 @pytest.mark.parametrize("then", ["pass", "1 / 0"], ids=["goes-on", "ends-it"])
 def test_a_signal_handler_may_score_with_the_model_that_is_being_packed(then):

@@ -136,7 +136,7 @@ def test_state_of_another_stream():
     words = "state_dict must have the entries position, seed, noise; got none for noise, seed;"
     _refused(ValueError, words, load, {"position": 3})
     state = {"position": -1, "seed": 0, "noise": True}
-    words = "state_dict['position'] must be an integer of at least 0; got -1."
+    words = "state_dict['position'] must be an integer from 0 to 9223372036854775803; got -1."
     _refused(ValueError, words, load, state)
     _refused(TypeError, "state_dict must be a mapping; got an object of type int", load, 3)
 
@@ -155,7 +155,7 @@ def test_arguments():
     _refused(ValueError, words + "-1", make, seed=-1)
     _refused(ValueError, words + "4294967296", make, seed=2**32)
     _refused(TypeError, words + "None of type NoneType", make, seed=None)
-    _refused(ValueError, "start must be an integer of at least 0; got -1.", make, start=-1)
+    _refused(ValueError, "start must be an integer from 0 to 9223372036854775803; got -1.", make, start=-1)
     _refused(TypeError, "noise must be True or False, got 1.", make, noise=1)
     make(batch_size=np.int32(5), seed=np.uint32(2**32 - 1), noise=np.bool_(False))
 

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast._backend import Array
-from mfa_fast._validation import check_flag, check_integer
+from mfa_fast._validation import MOST_SAMPLES, check_flag, check_integer
 
 if TYPE_CHECKING:
     from mfa_fast.datasets._torch_stream import TorchSampleStream
@@ -99,7 +99,7 @@ class SampleStream(Iterator[tuple[Array, Array]]):
         self.batch_size = check_integer("batch_size", batch_size, 1)
         self.seed = check_integer("seed", seed, 0, LARGEST_SEED)
         self.noise = check_flag("noise", noise)
-        self._position = check_integer("start", start, 0)
+        self._position = check_integer("start", start, 0, MOST_SAMPLES - self.batch_size)
 
     @property
     def position(self) -> int:
@@ -183,7 +183,8 @@ class SampleStream(Iterator[tuple[Array, Array]]):
                     f"{name}={state_dict[name]}; make this stream with {name}={state_dict[name]}"
                 )
                 raise ValueError(msg)
-        self._position = check_integer("state_dict['position']", state_dict["position"], 0)
+        most = MOST_SAMPLES - self.batch_size
+        self._position = check_integer("state_dict['position']", state_dict["position"], 0, most)
 
     def torch(self) -> TorchSampleStream:
         """Return the stream from here on as a ``torch.utils.data.IterableDataset``.

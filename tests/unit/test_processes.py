@@ -315,7 +315,7 @@ for part in np.linspace(0.4, 0.9, 6):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGALRM")
-def test_a_signal_handler_with_threads_does_not_wait_for_what_it_has_interrupted():
+def test_a_signal_handler_does_not_wait_for_the_call_that_it_has_interrupted():
     child = subprocess.run([sys.executable, "-c", SHARED], capture_output=True, text=True, check=False, timeout=120)
     assert child.returncode == 0, child.stderr
 

@@ -95,8 +95,8 @@ __global__ void choose_kernel(Choice choice, bool sharp, const std::int64_t* lab
   if (!attack.settled[i]) return;
   // A tie goes to the class with the lower index, as in predict.
   const bool leads = gap > 0.0 || (gap == 0.0 && label < rival.index);
-  // Where no rival has a chance at all (a prior or a weight of 0), or a class lacks the component that is asked for, there is
-  // nowhere to go.
+  // Where no rival has a chance at all (a prior or a weight of 0), or a class lacks the component that is asked for, which Python
+  // has refused, there is nowhere to go.
   const auto lacks = [&](std::size_t g, long long component) {
     return component >= static_cast<long long>(choice.groups.end(g) - choice.groups.begin(g));
   };

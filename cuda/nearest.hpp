@@ -53,8 +53,9 @@ struct CertificateOutput {
 // Cost      a warp has a row, and takes the next when it is done: with spherical noise two products of 2 d K (L + 1) flops
 //           in double a sample, 4 d L for each component that is involved, and for each pair that is looked at
 //           O((2 L)^3); with other noise some ten times d (2 L)^2 for each pair. Then the scores of what was found, once for
-//           the most part and nine times at most, and three times what exploring found. Memory is taken twice: for the warps,
-//           and for the rows.
+//           the most part and nine times at most, and three times what exploring found, which takes some hundreds of evaluations
+//           of all scores along a line for each sample without a certificate. Memory is taken twice: for the warps, and for
+//           the rows.
 // Numerics  double. A pair is a set of one: eigenvectors are not needed. Products of a sample with the columns may be summed
 //           in one chain: (36) is taken with the unit (D2). Under the sum rule no more than core::most_against components
 //           of a class enter (33), the most probable ones.

@@ -60,7 +60,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
   std::iota(all_rows_.begin(), all_rows_.end(), std::size_t{0});
   std::iota(all_components_.begin(), all_components_.end(), std::size_t{0});
   if (subspace_ == nullptr) return;
-  coordinates_ = AlignedBuffer<T>(max_rows * subspace_->n_directions() + tile_ * subspace_->template basis<T>().columns());
+  coordinates_ = AlignedBuffer<T>(max_rows * subspace_->n_directions());
   coordinate_errors_.resize(max_rows);
   shadow_product_ = AlignedBuffer<T>(tile_ * subspace_->shadow().template panels<T>().columns.columns());
   upper_.resize(max_rows * model.n_components());

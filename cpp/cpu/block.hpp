@@ -156,7 +156,7 @@ class BlockScorer {
 
   AlignedBuffer<T> centered_, squares_;           // (tile, d)
   AlignedBuffer<T> product_, square_product_;     // (rows), of rows that were multiplied; made when first wanted
-  AlignedBuffer<T> coordinates_;                  // (rows, R), and room for a tile's padding
+  AlignedBuffer<T> coordinates_;                  // (rows, R)
   AlignedBuffer<T> shadow_product_;               // (tile), of coordinates
   std::vector<double> coordinate_errors_;         // (rows)
   std::vector<double> norms_;                     // (rows)

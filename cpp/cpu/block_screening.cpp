@@ -23,9 +23,6 @@ void BlockScorer<T>::project(std::size_t first, std::size_t count) {
   const std::size_t R = subspace_->n_directions();
   T* coordinates = coordinates_.data() + first * R;
   basis.multiply(centered_.data(), count, coordinates);
-  if (basis.columns() != R)  // the shadow's product wants them in a line
-    for (std::size_t r = 0; r < count; ++r)
-      std::copy_n(coordinates + r * basis.columns(), R, coordinates + r * R);
   for (std::size_t i = first; i < first + count; ++i) coordinate_errors_[i] = core::coordinate_error(norms_[i], unit_);
 }
 
@@ -65,8 +62,7 @@ void BlockScorer<T>::screen(Groups groups, double tolerance, std::size_t first, 
     const std::size_t i = first + r;
     const T* y = coordinates_.data() + i * R;
     const T* product = shadow_product_.data() + r * panel.columns();
-    double y_norm = 0.0;
-    for (std::size_t j = 0; j < R; ++j) y_norm += static_cast<double>(y[j]) * static_cast<double>(y[j]);
+    const double y_norm = loops_.squared_distance(y, nullptr, R);
     const double shift = coordinate_errors_[i];
     terms.y_norm = static_cast<T>(y_norm);
     terms.shift = static_cast<T>(shift * (1.0 + margin));

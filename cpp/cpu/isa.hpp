@@ -60,10 +60,10 @@ struct DifferenceView {
 
 template <class T>
 struct TypedLoops {
-  // Columns of one panel tile; tiles are stored (d, tile_width).
-  std::size_t tile_width;
-  // out (rows, n_tiles * tile_width) = x (rows, d) times the panel.
-  void (*multiply)(MatrixView<const T> x, const T* panel, std::size_t n_tiles, MatrixView<T> out);
+  // Columns of a vector. Two make a tile of a panel, or one that is left over; a tile is stored (d, its columns).
+  std::size_t width;
+  // out (rows, n_vectors * width) = x (rows, d) times the panel.
+  void (*multiply)(MatrixView<const T> x, const T* panel, std::size_t n_vectors, MatrixView<T> out);
   // out = (x - center) * scale, rounded to T; returns |out|^2. `squares`, unless null, gets out * out.
   double (*center)(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares);
   // Log-densities (K) of one row and bounds on their rounding errors (K). `product` is the row of the matrix product,

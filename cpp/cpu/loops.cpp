@@ -19,10 +19,10 @@ namespace mfa::cpu::inline MFA_ISA {
 extern const Loops loops;
 const Loops loops{
     MFA_NAME(MFA_ISA),
-    {tile_columns<float>, multiply<float>, center<float>, log_densities<float>, screen<float>, largest<float>,
+    {width<float>, multiply<float>, center<float>, log_densities<float>, screen<float>, largest<float>,
      select<float>, difference_form<float, float>, difference_form<float, double>, residual_form<float>,
      add_precision_products<float>, squared_distance<float>, step<float>, accumulate<float>, sample_row<float>},
-    {tile_columns<double>, multiply<double>, center<double>, log_densities<double>, screen<double>, largest<double>,
+    {width<double>, multiply<double>, center<double>, log_densities<double>, screen<double>, largest<double>,
      select<double>, difference_form<double, double>, difference_form<double, double>, residual_form<double>,
      add_precision_products<double>, squared_distance<double>, step<double>, accumulate<double>, sample_row<double>},
     sample_factors,

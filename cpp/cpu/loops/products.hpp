@@ -16,74 +16,78 @@ constexpr std::size_t product_depth = 256;
 // rounding goes the same way, the error is then that of some dozens of additions, not of d of them.
 constexpr std::size_t run = 16;
 
-// One run of features of a tile: what Rows rows make with two vectors of columns.
-template <class T, std::size_t Rows>
+// One run of features of a tile: what Rows rows make with its vectors of columns.
+template <class T, std::size_t Rows, std::size_t Vectors>
 MFA_INLINE void multiply_run(const T* x, std::size_t x_stride, const T* panel, std::size_t depth,
-                             Vector<T, width<T>> (&sums)[Rows][2]) {
+                             Vector<T, width<T>> (&sums)[Rows][Vectors]) {
   constexpr std::size_t w = width<T>;
 #pragma GCC unroll 8
-  for (std::size_t r = 0; r < Rows; ++r) sums[r][0] = sums[r][1] = Vector<T, w>{};
+  for (std::size_t r = 0; r < Rows; ++r)
+    for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] = Vector<T, w>{};
   for (std::size_t k = 0; k < depth; ++k) {
-    const Vector<T, w> left = load<T, w>(panel + k * 2 * w);
-    const Vector<T, w> right = load<T, w>(panel + k * 2 * w + w);
+    Vector<T, w> columns[Vectors];
+    for (std::size_t v = 0; v < Vectors; ++v) columns[v] = load<T, w>(panel + (k * Vectors + v) * w);
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < Rows; ++r) {
       const Vector<T, w> value = broadcast<T, w>(x[r * x_stride + k]);
-      sums[r][0] += value * left;
-      sums[r][1] += value * right;
+      for (std::size_t v = 0; v < Vectors; ++v) sums[r][v] += value * columns[v];
     }
   }
 }
 
-template <class T, std::size_t Rows>
+template <class T, std::size_t Rows, std::size_t Vectors>
 void multiply_tile(const T* x, std::size_t x_stride, const T* panel, std::size_t depth, T* out,
                    std::size_t out_stride, bool add) {
   constexpr std::size_t w = width<T>;
-  Vector<T, w> totals[Rows][2];
-  multiply_run<T, Rows>(x, x_stride, panel, depth < run ? depth : run, totals);
+  Vector<T, w> totals[Rows][Vectors];
+  multiply_run(x, x_stride, panel, depth < run ? depth : run, totals);
   for (std::size_t first = run; first < depth; first += run) {
-    Vector<T, w> sums[Rows][2];
-    multiply_run<T, Rows>(x + first, x_stride, panel + first * 2 * w, depth - first < run ? depth - first : run, sums);
+    Vector<T, w> sums[Rows][Vectors];
+    multiply_run(x + first, x_stride, panel + first * Vectors * w, depth - first < run ? depth - first : run, sums);
 #pragma GCC unroll 8
-    for (std::size_t r = 0; r < Rows; ++r) {
-      totals[r][0] += sums[r][0];
-      totals[r][1] += sums[r][1];
-    }
+    for (std::size_t r = 0; r < Rows; ++r)
+      for (std::size_t v = 0; v < Vectors; ++v) totals[r][v] += sums[r][v];
   }
 #pragma GCC unroll 8
   for (std::size_t r = 0; r < Rows; ++r)
-    for (std::size_t half = 0; half < 2; ++half) {
-      T* target = out + r * out_stride + half * w;
-      store<T, w>(target, add ? load<T, w>(target) + totals[r][half] : totals[r][half]);
+    for (std::size_t v = 0; v < Vectors; ++v) {
+      T* target = out + r * out_stride + v * w;
+      store<T, w>(target, add ? load<T, w>(target) + totals[r][v] : totals[r][v]);
     }
 }
 
 // The rows that are left over take a kernel of their own size; each number is summed in the same order in all of them,
 // so that a row's result does not depend on the rows beside it.
-template <class T, std::size_t Rows>
+template <class T, std::size_t Rows, std::size_t Vectors>
 void multiply_rest(std::size_t rows, const T* x, std::size_t x_stride, const T* panel, std::size_t depth, T* out,
                    std::size_t out_stride, bool add) {
   if constexpr (Rows > 0) {
-    if (rows == Rows) multiply_tile<T, Rows>(x, x_stride, panel, depth, out, out_stride, add);
-    else multiply_rest<T, Rows - 1>(rows, x, x_stride, panel, depth, out, out_stride, add);
+    if (rows == Rows) multiply_tile<T, Rows, Vectors>(x, x_stride, panel, depth, out, out_stride, add);
+    else multiply_rest<T, Rows - 1, Vectors>(rows, x, x_stride, panel, depth, out, out_stride, add);
   }
 }
 
+// Features [start, start + depth) of all rows with the tile whose first column is vector `column`.
+template <class T, std::size_t Vectors>
+void multiply_columns(MatrixView<const T> x, const T* panel, std::size_t column, std::size_t start, std::size_t depth,
+                      MatrixView<T> out) {
+  constexpr std::size_t w = width<T>;
+  const T* tile = panel + (column * x.cols + start * Vectors) * w;
+  std::size_t r = 0;
+  for (; r + product_rows <= x.rows; r += product_rows)
+    multiply_tile<T, product_rows, Vectors>(x.row(r) + start, x.stride, tile, depth, out.row(r) + column * w, out.stride,
+                                            start > 0);
+  multiply_rest<T, product_rows - 1, Vectors>(x.rows - r, x.row(r) + start, x.stride, tile, depth,
+                                              out.row(r) + column * w, out.stride, start > 0);
+}
+
 template <class T>
-void multiply(MatrixView<const T> x, const T* panel, std::size_t n_tiles, MatrixView<T> out) {
-  constexpr std::size_t columns = tile_columns<T>;
-  const std::size_t d = x.cols;
-  for (std::size_t start = 0; start < d; start += product_depth) {
-    const std::size_t depth = d - start < product_depth ? d - start : product_depth;
-    for (std::size_t tile = 0; tile < n_tiles; ++tile) {
-      const T* block = panel + (tile * d + start) * columns;
-      std::size_t r = 0;
-      for (; r + product_rows <= x.rows; r += product_rows)
-        multiply_tile<T, product_rows>(x.row(r) + start, x.stride, block, depth, out.row(r) + tile * columns,
-                                       out.stride, start > 0);
-      multiply_rest<T, product_rows - 1>(x.rows - r, x.row(r) + start, x.stride, block, depth,
-                                         out.row(r) + tile * columns, out.stride, start > 0);
-    }
+void multiply(MatrixView<const T> x, const T* panel, std::size_t n_vectors, MatrixView<T> out) {
+  for (std::size_t start = 0; start < x.cols; start += product_depth) {
+    const std::size_t depth = x.cols - start < product_depth ? x.cols - start : product_depth;
+    std::size_t column = 0;
+    for (; column + 2 <= n_vectors; column += 2) multiply_columns<T, 2>(x, panel, column, start, depth, out);
+    if (column < n_vectors) multiply_columns<T, 1>(x, panel, column, start, depth, out);
   }
 }
 

@@ -21,8 +21,6 @@ constexpr std::size_t product_rows = 4;
 #endif
 template <class T>
 constexpr std::size_t width = vector_bytes / sizeof(T);
-template <class T>
-constexpr std::size_t tile_columns = 2 * width<T>;
 
 }  // namespace
 }  // namespace mfa::cpu::MFA_ISA

@@ -50,7 +50,7 @@ class LdGrad {
         zeros_(model.n_features(), 0.0),
         factors_(refined_rows * model.n_factors()),
         products_(refined_rows * (model.n_factors() + 1)),
-        scratch_(residual_scratch(refined_rows, model.n_factors())) {
+        scratch_(lanes_scratch(refined_rows, model.n_factors())) {
     if (model.noise() != Noise::spherical || options.step.clip_low || options.step.clip_high) return;
     if (scorer_.subspace() == nullptr) return;
     places_.resize(max_rows);
@@ -288,7 +288,7 @@ class LdGrad {
     for (std::size_t t = 0; t < count; ++t) x[t] = gradients_.data() + terms[t].row * model_.n_features();
     DifferenceView<double> centered = model_.difference<double>(k);
     centered.mean = zeros_.data();
-    model_.loops().f64.difference_form(x, count, centered, products_.data());
+    model_.loops().f64.difference_form(x, count, centered, scratch_.data(), products_.data());
     for (std::size_t t = 0; t < count; ++t) {
       const double* product = products_.data() + t * (n + 1);
       const double square = product[n] * model_.inverse_noise_scalars()[k];

@@ -56,7 +56,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       products_f64_(refined_rows * (model.n_factors() + 1)),
       factors_(refined_rows * model.n_factors()),
       gradient_(refined_rows * model.n_factors()),
-      scratch_(residual_scratch(refined_rows, model.n_factors())) {
+      scratch_(lanes_scratch(refined_rows, model.n_factors())) {
   std::iota(all_rows_.begin(), all_rows_.end(), std::size_t{0});
   std::iota(all_components_.begin(), all_components_.end(), std::size_t{0});
   if (subspace_ == nullptr) return;

@@ -100,8 +100,8 @@ void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, 
   for (std::size_t r = 0; r < count; ++r)
     x[r] = read_row(rows_, first_ + flagged_[members[r]].row, 0, d, read_buffers_.data() + r * d);
   std::vector<A>& products = products_in<A>();
-  if constexpr (std::is_same_v<A, T>) loops_.difference_form(x, count, model_.difference<A>(k), products.data());
-  else loops_.difference_form_in_double(x, count, model_.difference<A>(k), products.data());
+  if constexpr (std::is_same_v<A, T>) loops_.difference_form(x, count, model_.difference<A>(k), scratch_.data(), products.data());
+  else loops_.difference_form_in_double(x, count, model_.difference<A>(k), scratch_.data(), products.data());
 
   const double unit = std::is_same_v<A, T> ? unit_ : double_unit_;
   const double mean_rounding = model_.mean_rounding<A>(k);

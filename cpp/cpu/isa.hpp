@@ -14,7 +14,7 @@ namespace mfa::cpu {
 inline constexpr std::size_t row_tile = 4;
 
 // A vector of at most 64 bytes for every factor of every row, and for q.
-inline constexpr std::size_t residual_scratch(std::size_t rows, std::size_t n_factors) {
+inline constexpr std::size_t lanes_scratch(std::size_t rows, std::size_t n_factors) {
   return rows * (n_factors + 1) * 8;
 }
 
@@ -77,12 +77,13 @@ struct TypedLoops {
   // Writes the indices of those of n numbers that are not below `least`, and returns how many they are.
   std::size_t (*select)(const T* values, std::size_t n, T least, std::size_t* out);
   // For any number of rows: out (rows, L + 1) = products of x - mu with the columns, and last |x - mu|^2_D; the same in
-  // double.
-  void (*difference_form)(const T* const* x, std::size_t rows, const DifferenceView<T>& component, T* out);
+  // double. `scratch` has lanes_scratch(rows, L) numbers.
+  void (*difference_form)(const T* const* x, std::size_t rows, const DifferenceView<T>& component, double* scratch,
+                          T* out);
   void (*difference_form_in_double)(const T* const* x, std::size_t rows, const DifferenceView<double>& component,
-                                    double* out);
+                                    double* scratch, double* out);
   // For any number of rows at the factors z (rows, L): q (rows) = |x - mu - A z|^2_D + |z|^2 and
-  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. `scratch` has residual_scratch(rows, L) numbers.
+  // gradient (rows, L) = A^T D^-1 (x - mu - A z) - z; in double. `scratch` has lanes_scratch(rows, L) numbers.
   void (*residual_form)(const T* const* x, std::size_t rows, const ComponentView& component, const double* z,
                         double* scratch, double* q, double* gradient);
   // For any number of rows: out (d) += share * D^-1 (x - mu - A z), which at the posterior mean of the factors is

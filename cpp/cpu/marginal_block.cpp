@@ -26,7 +26,7 @@ MarginalBlock::MarginalBlock(const Model& model)
       products_(std::max(marginal_rows, model.n_factors()) * (model.n_factors() + 1)),
       refined_factors_(refined_rows * model.n_factors()),
       gradient_(refined_rows * model.n_factors()),
-      scratch_(residual_scratch(refined_rows, model.n_factors())),
+      scratch_(lanes_scratch(std::max({refined_rows, marginal_rows, model.n_factors()}), model.n_factors())),
       values_(marginal_rows * model.n_components()),
       factors_(marginal_rows * model.n_components() * model.n_factors()),
       cholesky_(model.n_components() * model.n_factors() * model.n_factors()),
@@ -88,7 +88,7 @@ void MarginalBlock::factorize(std::size_t k) {
   std::vector<const double*> rows(n);
   for (std::size_t l = 0; l < n; ++l) rows[l] = loadings_.data() + l * observed;
   const DifferenceView<double> view{observed, n, zeros_.data(), weighted_.data(), nullptr};
-  model_.loops().f64.difference_form(rows.data(), n, view, products_.data());
+  model_.loops().f64.difference_form(rows.data(), n, view, scratch_.data(), products_.data());
 
   double* cholesky = cholesky_.data() + k * n * n;
   for (std::size_t l = 0; l < n; ++l)
@@ -119,7 +119,7 @@ BadRow MarginalBlock::evaluate(std::size_t k, const std::int64_t* members, std::
   const bool spherical = model_.noise() == Noise::spherical;
   const DifferenceView<double> view{observed, n, mean_.data(), weighted_.data(),
                                     spherical ? nullptr : inverse_noise_.data()};
-  model_.loops().f64.difference_form(rows, count, view, products_.data());
+  model_.loops().f64.difference_form(rows, count, view, scratch_.data(), products_.data());
 
   flagged_.clear();
   for (std::size_t i = 0; i < count; ++i) {

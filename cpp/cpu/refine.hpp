@@ -15,7 +15,7 @@ inline constexpr std::size_t refined_rows = 16;
 // Computes  q = min_z |x - mu - A z|^2_D + |z|^2 and the z that it is reached at, theory.md (8), from factors that are near:
 //           what is taken off q(z) is as small as their error. Where that is so large beside q that the difference would
 //           show rounding, the row takes another pass.
-// Shapes    x (rows), at most refined_rows of them; z and gradient (rows, L), scratch residual_scratch(rows, L),
+// Shapes    x (rows), at most refined_rows of them; z and gradient (rows, L), scratch lanes_scratch(rows, L),
 //           mahalanobis (rows).
 // Cost      4 d L flops per row and pass: one pass, four at most.
 // Numerics  a sum of squares. Rows that have settled stay as they are, so that none depends on the rows beside it.

@@ -51,76 +51,81 @@ MFA_INLINE void difference_step(const T* const* x, const Factors<A, Squared>& f,
   }
 }
 
-// One run of vectors.
+// One run of `count` features, whose sums are added to `lanes`.
 template <bool Squared, class T, class A, std::size_t Rows, std::size_t Sums>
-MFA_INLINE void difference_run(const T* const* x, const Factors<A, Squared>& f, std::size_t d, std::size_t first,
-                               Vector<A, width<A>> (&sums)[Rows][Sums]) {
+void difference_tile(const T* const* x, const Factors<A, Squared>& f, std::size_t first, std::size_t count, A* lanes,
+                     std::size_t lanes_stride) {
   constexpr std::size_t w = width<A>;
-  const std::size_t end = d - first < run * w ? d : first + run * w;
+  Vector<A, w> sums[Rows][Sums];
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < Rows; ++i)
 #pragma GCC unroll 8
     for (std::size_t c = 0; c < Sums; ++c) sums[i][c] = Vector<A, w>{};
+  const std::size_t end = first + count;
   std::size_t j = first;
   for (; j + w <= end; j += w) difference_step<true>(x, f, j, w, sums);
   if (j < end) difference_step<false>(x, f, j, end - j, sums);
-}
-
-template <bool Squared, class T, class A, std::size_t Rows, std::size_t Sums>
-void difference_tile(const T* const* x, const Factors<A, Squared>& f, std::size_t d, A* out, std::size_t out_stride) {
-  constexpr std::size_t w = width<A>;
-  Vector<A, w> totals[Rows][Sums];
-  difference_run(x, f, d, 0, totals);
-  for (std::size_t first = run * w; first < d; first += run * w) {
-    Vector<A, w> sums[Rows][Sums];
-    difference_run(x, f, d, first, sums);
 #pragma GCC unroll 4
-    for (std::size_t i = 0; i < Rows; ++i)
-#pragma GCC unroll 8
-      for (std::size_t c = 0; c < Sums; ++c) totals[i][c] += sums[i][c];
-  }
   for (std::size_t i = 0; i < Rows; ++i)
-    for (std::size_t c = 0; c < Sums; ++c) out[i * out_stride + c] = sum<A, w>(totals[i][c]);
+#pragma GCC unroll 8
+    for (std::size_t c = 0; c < Sums; ++c) {
+      A* total = lanes + (i * lanes_stride + c) * w;
+      store<A, w>(total, load<A, w>(total) + sums[i][c]);
+    }
 }
 
 // Up to Sums sums.
 template <bool Squared, class T, class A, std::size_t Rows, std::size_t Sums>
-void difference_sums(std::size_t n_sums, const T* const* x, const Factors<A, Squared>& f, std::size_t d, A* out,
-                     std::size_t out_stride) {
+void difference_sums(std::size_t n_sums, const T* const* x, const Factors<A, Squared>& f, std::size_t first,
+                     std::size_t count, A* lanes, std::size_t lanes_stride) {
   if constexpr (Sums > 0) {
-    if (n_sums == Sums) difference_tile<Squared, T, A, Rows, Sums>(x, f, d, out, out_stride);
-    else difference_sums<Squared, T, A, Rows, Sums - 1>(n_sums, x, f, d, out, out_stride);
+    if (n_sums == Sums) difference_tile<Squared, T, A, Rows, Sums>(x, f, first, count, lanes, lanes_stride);
+    else difference_sums<Squared, T, A, Rows, Sums - 1>(n_sums, x, f, first, count, lanes, lanes_stride);
   }
 }
 
 template <class T, class A, std::size_t Rows>
-void difference_tiles(const T* const* x, const DifferenceView<A>& k, A* out) {
+void difference_tiles(const T* const* x, const DifferenceView<A>& k, std::size_t first, std::size_t count, A* lanes) {
+  constexpr std::size_t w = width<A>;
   const std::size_t n = k.n_factors;
   std::size_t l = 0;
   for (std::size_t some; n + 1 - l > dot_columns; l += some) {
     some = even_columns(n + 1 - l);
     const Factors<A, false> f{k.mean, k.columns + l * k.n_features, k.n_features, nullptr};
-    difference_sums<false, T, A, Rows, dot_columns>(some, x, f, k.n_features, out + l, n + 1);
+    difference_sums<false, T, A, Rows, dot_columns>(some, x, f, first, count, lanes + l * w, n + 1);
   }
   const Factors<A, true> f{k.mean, k.columns + l * k.n_features, k.n_features, k.inverse_noise};
-  difference_sums<true, T, A, Rows, dot_columns>(n + 1 - l, x, f, k.n_features, out + l, n + 1);
+  difference_sums<true, T, A, Rows, dot_columns>(n + 1 - l, x, f, first, count, lanes + l * w, n + 1);
 }
 
 // Up to Rows rows.
 template <class T, class A, std::size_t Rows>
-void difference_rows(std::size_t rows, const T* const* x, const DifferenceView<A>& k, A* out) {
+void difference_rows(std::size_t rows, const T* const* x, const DifferenceView<A>& k, std::size_t first,
+                     std::size_t count, A* lanes) {
   if constexpr (Rows > 0) {
-    if (rows >= Rows) difference_tiles<T, A, Rows>(x, k, out);
-    else difference_rows<T, A, Rows - 1>(rows, x, k, out);
+    if (rows >= Rows) difference_tiles<T, A, Rows>(x, k, first, count, lanes);
+    else difference_rows<T, A, Rows - 1>(rows, x, k, first, count, lanes);
   }
 }
 
+// Run by run, so that the component is read once for all rows.
 template <class T, class A>
-void difference_form(const T* const* x, std::size_t rows, const DifferenceView<A>& k, A* out) {
-  for (std::size_t r = 0; r < rows; r += dot_rows) {
-    for (std::size_t i = r + dot_rows; i < rows && i < r + 2 * dot_rows; ++i) prefetch(x[i], k.n_features * sizeof(T));
-    difference_rows<T, A, dot_rows>(rows - r, x + r, k, out + r * (k.n_factors + 1));
+void difference_form(const T* const* x, std::size_t rows, const DifferenceView<A>& k, double* scratch, A* out) {
+  constexpr std::size_t w = width<A>;
+  const std::size_t d = k.n_features;
+  const std::size_t sums = k.n_factors + 1;
+  A* lanes = reinterpret_cast<A*>(scratch);  // (rows, sums, w)
+  for (std::size_t i = 0; i < rows * sums * w; ++i) lanes[i] = A{0};
+  for (std::size_t first = 0; first < d; first += run * w) {
+    const std::size_t count = d - first < run * w ? d - first : run * w;
+    const std::size_t next = first + count;
+    const std::size_t ahead = d - next < run * w ? d - next : run * w;
+    for (std::size_t r = 0; r < rows; r += dot_rows) {
+      for (std::size_t i = r; i < rows && i < r + dot_rows; ++i) prefetch(x[i] + next, ahead * sizeof(T));
+      difference_rows<T, A, dot_rows>(rows - r, x + r, k, first, count, lanes + r * sums * w);
+    }
   }
+  for (std::size_t i = 0; i < rows * sums; ++i) out[i] = sum<A, w>(load<A, w>(lanes + i * w));
 }
 
 }  // namespace

@@ -22,14 +22,23 @@ std::size_t tile_rows(std::size_t row_bytes, bool whole_panel) {
   return std::clamp<std::size_t>(bytes / std::max<std::size_t>(row_bytes, 1) / tile_unit * tile_unit, tile_unit, 480);
 }
 
-}  // namespace
-
-std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) {
+// At most so many to a block, and if there are enough so many blocks for each thread.
+std::size_t even_rows(std::size_t n_rows, std::size_t n_threads, std::size_t most, std::size_t least_blocks) {
   const auto ceil = [](std::size_t a, std::size_t b) { return (a + b - 1) / b; };
   const std::size_t threads = std::max<std::size_t>(n_threads, 1);
-  const std::size_t most = std::clamp<std::size_t>(n_rows / 4 / threads, tile_unit, 480);
+  most = std::clamp<std::size_t>(n_rows / least_blocks / threads, tile_unit, most);
   const std::size_t blocks = ceil(ceil(std::max<std::size_t>(n_rows, 1), most), threads) * threads;  // as many for each
   return ceil(ceil(n_rows, blocks), tile_unit) * tile_unit;
+}
+
+}  // namespace
+
+std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) { return even_rows(n_rows, n_threads, 480, 4); }
+
+std::size_t screened_rows(std::size_t n_rows, std::size_t row_bytes, std::size_t n_threads) {
+  // Of what no second-level cache holds.
+  constexpr std::size_t long_row = std::size_t{8} << 10;
+  return row_bytes < long_row ? block_rows(n_rows, n_threads) : even_rows(n_rows, n_threads, 960, 1);
 }
 
 template <class T>

@@ -31,6 +31,9 @@ using Groups = std::span<const std::int64_t>;
 // Rows of a block: enough that every component is met by several of them, few enough that every thread gets several
 // blocks. Rows do not influence each other, so the choice shows in nothing but time.
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
+// The same of rows that are screened. Every block reads the components that it evaluates anew: where its rows do not stay
+// in a cache either, it has as many of them as leave every thread a block.
+std::size_t screened_rows(std::size_t n_rows, std::size_t row_bytes, std::size_t n_threads);
 
 // A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
 // their outputs are then incomplete.
@@ -226,7 +229,12 @@ BadRow for_each_block(std::size_t n_rows, std::size_t n_threads, const MakeWorke
 template <class T, class Visit>
 BadRow score_blocks(const Model& model, const Rows& rows, bool screening, std::size_t n_threads,
                     const Visit& visit) {
-  return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
+  if (rows.n_rows == 0) return {};
+  const bool screened = screening && model.subspace(Processor::cpu) != nullptr;
+  const std::size_t suited = screened ? screened_rows(rows.n_rows, rows.n_features * sizeof(T), n_threads)
+                                      : block_rows(rows.n_rows, n_threads);
+  const std::size_t height = std::min(suited, rows.n_rows);
+  return for_each_block_of(height, rows.n_rows, n_threads, [&] {
     return [&, scorer = BlockScorer<T>(model, height, screening)](std::size_t first, std::size_t count) mutable -> BadRow {
       scorer.load(rows, first, count);
       return visit(scorer, first, count);

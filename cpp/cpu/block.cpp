@@ -170,23 +170,22 @@ BadRow BlockScorer<T>::score_all(double tolerance) {
   const BadRow bad =
       for_each_tile([&](std::size_t first, std::size_t count) { multiply(all_rows_.data() + first, count, first); });
   if (bad) return bad;
-  flag_inexact(tolerance);
+  for (std::size_t i = 0; i < count_; ++i)
+    for (std::size_t k = 0; k < model_.n_components(); ++k) flag_inexact(i, k, tolerance);
   score_in_double([&](BlockScorer<double>& scorer) { scorer.score_all(tolerance); });
-  refine();
   // How much may be left of an entry was told from its product, which may have been far off: now its value is known.
-  flag_inexact(tolerance);
+  const std::vector<Entry> told = flagged_;
+  refine();
+  for (const Entry& entry : told) flag_inexact(entry.row, entry.component, tolerance);
   refine();
   return {};
 }
 
+// Written so that a product that overflowed (infinite or not a number) is computed again as well.
 template <class T>
-void BlockScorer<T>::flag_inexact(double tolerance) {
-  const std::size_t K = model_.n_components();
-  for (std::size_t i = 0; i < count_; ++i)
-    for (std::size_t k = 0; k < K; ++k)
-      // Written so that a product that overflowed (infinite or not a number) is computed again as well.
-      if (const double allowed = tolerance * std::abs(values_[i * K + k]); !(errors_[i * K + k] <= allowed))
-        flag(i, k, allowed);
+void BlockScorer<T>::flag_inexact(std::size_t i, std::size_t k, double tolerance) {
+  const std::size_t at = i * model_.n_components() + k;
+  if (const double allowed = tolerance * std::abs(values_[at]); !(errors_[at] <= allowed)) flag(i, k, allowed);
 }
 
 template <class T>

@@ -123,7 +123,7 @@ class BlockScorer {
   void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
 
   void flag(std::size_t i, std::size_t k, double allowed) { flagged_.push_back({i, k, allowed}); }
-  void flag_inexact(double tolerance);
+  void flag_inexact(std::size_t i, std::size_t k, double tolerance);
   void flag_what_matters(std::span<const std::size_t> rows, Groups groups, double tolerance);
   void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
                      double tolerance);

@@ -25,7 +25,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import mfa_fast
 import shapes
-from device_table import kernels_digest, summary, table
+import sources
+from device_table import summary, table
 from mfa_fast import MFA, attacks
 from mfa_fast.experiments.problems import (
     BOUNDARY_TOLERANCE,
@@ -314,7 +315,7 @@ def main():
         content = {
             "device": device,
             "torch": torch.__version__,
-            "kernels": kernels_digest(),
+            "kernels": sources.digest(sources.DEVICE),
             "quick": arguments.quick,
             "ceilings": bench.ceilings,
             "rows": rows,

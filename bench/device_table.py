@@ -1,9 +1,4 @@
-"""The table of a CUDA device's figures, on the screen and in the documentation, and which kernels they are of."""
-
-import hashlib
-from pathlib import Path
-
-SOURCES = [Path(__file__).parents[1] / folder for folder in ("cuda", "cpp/core")]
+"""The table of a CUDA device's figures, on the screen and in the documentation."""
 
 COLUMNS = (
     ("task", "task", "{}"),
@@ -36,14 +31,6 @@ def table(rows):
         for line in cells
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def kernels_digest():
-    """Return a digest of what kernels are made of, by which figures are told from those of other kernels."""
-    digest = hashlib.sha256()
-    for path in sorted(p for folder in SOURCES for pattern in ("*.cu", "*.[ch]pp") for p in folder.glob(pattern)):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def summary(device, measured):

@@ -1,13 +1,14 @@
-"""docs/performance.md from a result of bench/table.py.
+"""docs/performance.md from results of bench/table.py, and of bench/device.sh where there are any.
 
-python bench/report.py NAME
+python bench/report.py NAME ...
 """
 
 import argparse
 import json
 from pathlib import Path
 
-from device_table import kernels_digest, summary, table
+import sources
+from device_table import summary, table
 from mfa_fast.experiments.throughput import text_table
 from shapes import DEVICE_TARGETS
 from table import result_path
@@ -16,10 +17,10 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 TEXT = """# Performance
 
-Made by `python bench/report.py {name}` from `bench/results/{name}.json`, which
-`python bench/table.py --json {name}` wrote. `mfa-fast bench` measures your own machine in the same way.
+Made by `python bench/report.py {names}` from `bench/results`, where
+`python bench/table.py --json NAME` wrote what it measured. `mfa-fast bench` measures your own machine in the same way.
 
-Machine: {machine}.
+## On two cores
 
 Times say little, because machines differ; ratios say more. Every task is timed in turn with a floor in the same run,
 and the figure is the median of the ratios, with its spread beside it. For densities the floor is NumPy's dense matrix
@@ -33,14 +34,21 @@ example, the part of the mean distance that is not proved.
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision,
 so that after a product in float32 there is another in float64. Its target is missed.
 
-```text
-{table}
-```
+{tables}
 
 ## On a GPU
 
 {device}
 """
+
+# What a processor did.
+TABLE = """### {name}
+
+{machine}.{changed}
+
+```text
+{table}
+```"""
 
 # Where there is a result of bench/device.sh.
 MEASURED = """{summary}. Made by `bench/device.sh`, which builds, tests and measures on a machine with a CUDA device, \
@@ -63,8 +71,8 @@ reached. The passes are against scoring as it is in the same run: when scoring g
 # Where the sources were others then.
 CHANGED = """
 
-**The kernels' sources have been changed since.** As they are now they are compiled, and tested as compiled for the CPU;
-they have not been measured yet."""
+**The kernels' sources have been changed since.** As they are now they have not been measured there{tested}."""
+TESTED = "; they are compiled, and tested\nas compiled for the CPU"
 
 # Where there is none.
 UNMEASURED = """The CUDA kernels are compiled, not yet run on a GPU. Their sources are tested as compiled for the CPU,
@@ -80,6 +88,20 @@ TARGET_WORDS = {
 }
 
 
+def changed(result, folders, tested=""):
+    """Return what is to be said where a result is of other sources than those there are."""
+    return "" if result.get("kernels") == sources.digest(folders) else CHANGED.format(tested=tested)
+
+
+def on_processor(name):
+    """Return the page's part on one processor."""
+    result = json.loads(result_path(name).read_text())
+    facts = result["machine"].items()
+    machine = ", ".join(f"{key if key == 'mfa_fast' else key.replace('_', ' ')} {value}" for key, value in facts)
+    rows = text_table(result["rows"]).rstrip()
+    return TABLE.format(name=name, machine=machine, changed=changed(result, sources.CPU), table=rows)
+
+
 def on_device():
     """Return the page's part on the GPU: every result of bench/device.sh, or that there is none."""
     found = []
@@ -87,9 +109,9 @@ def on_device():
         result = json.loads(path.read_text())
         if "device" in result:
             line, rows = summary(result["device"], result["ceilings"]), table(result["rows"]).rstrip()
-            changed = "" if result.get("kernels") == kernels_digest() else CHANGED
+            of_others = changed(result, sources.DEVICE, TESTED)
             path = path.relative_to(PAGE.parents[1])
-            found.append(MEASURED.format(summary=line, path=path, changed=changed, table=rows).rstrip())
+            found.append(MEASURED.format(summary=line, path=path, changed=of_others, table=rows).rstrip())
     if found:
         return "\n\n".join(found)
     targets = "\n".join(
@@ -102,14 +124,10 @@ def on_device():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("name", help="of the result, as given to bench/table.py --json")
-    name = parser.parse_args().name
-    result = json.loads(result_path(name).read_text())
-    facts = result["machine"].items()
-    machine = ", ".join(f"{key if key == 'mfa_fast' else key.replace('_', ' ')} {value}" for key, value in facts)
-    PAGE.write_text(
-        TEXT.format(name=name, machine=machine, table=text_table(result["rows"]).rstrip(), device=on_device())
-    )
+    parser.add_argument("names", nargs="+", help="of the results, as given to bench/table.py --json")
+    names = parser.parse_args().names
+    tables = "\n\n".join(on_processor(name) for name in names)
+    PAGE.write_text(TEXT.format(names=" ".join(names), tables=tables, device=on_device()))
 
 
 if __name__ == "__main__":

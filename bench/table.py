@@ -28,6 +28,7 @@ def write_json(name, content):
 
 def main():
     import shapes
+    import sources
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", default=shapes.QUICK, help="a fifth of the samples")
@@ -41,7 +42,8 @@ def main():
     rows = throughput_table(arguments.quick, shapes.DATA, repeats=arguments.repeats, progress=progress)
     print(text_table(rows), end="")
     if arguments.json:
-        write_json(arguments.json, {"quick": arguments.quick, "rows": rows})
+        kernels = sources.digest(sources.CPU)
+        write_json(arguments.json, {"kernels": kernels, "quick": arguments.quick, "rows": rows})
 
 
 if __name__ == "__main__":

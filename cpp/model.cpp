@@ -93,6 +93,10 @@ double Model::mean_noise(std::size_t k) const {
   return sum / static_cast<double>(n_features_);
 }
 
+double Model::least_noise_std() const {
+  return std::sqrt(*std::min_element(noise_variance_.begin(), noise_variance_.end()));
+}
+
 // What a scaled feature is multiplied with instead of D^-1 times the feature.
 double Model::column_weight(std::size_t k, std::size_t j) const {
   return noise_ == Noise::spherical ? inverse_scalars_[k] : inverse_noise(k, j) / scale_[j];

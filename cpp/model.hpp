@@ -101,6 +101,8 @@ class Model {
   // Of component k, in scaled features.
   double largest_noise(std::size_t k) const { return largest_noise_[k]; }
   double mean_noise(std::size_t k) const;
+  // Of all features of all components.
+  double least_noise_std() const;
   const double* posterior_covariance(std::size_t k) const {
     return posterior_covariances_.data() + k * n_factors_ * n_factors_;
   }

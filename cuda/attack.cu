@@ -194,7 +194,8 @@ __global__ void step_kernel(ModelView model, const double* gradients, ScoreView 
   if (!(b > 0.0) || !std::isfinite(attack.gap[i])) return;  // the two are one and the same, or one has weight 0
   const double norm = std::sqrt(b);
   const double length = core::with_overshoot(std::abs(core::step_to_zero(attack.gap[i], b, c)) * norm, overshoot,
-                                             std::sqrt(x_square), std::numeric_limits<T>::epsilon());
+                                             std::sqrt(x_square), std::numeric_limits<T>::epsilon(),
+                                             core::on_surface * model.least_noise_std);
   const double factor = length / norm;
   double square = 0.0;
   for (std::size_t j = lane; j < d; j += warp_size) {

@@ -115,6 +115,7 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   view_.n_components = K;
   view_.n_factors = L;
   view_.n_features = d;
+  view_.least_noise_std = model.least_noise_std();
   upload(view_.center, model.center<double>(), d);
   upload(view_.means, first.mean, K * d);
   upload(view_.loadings, first.loadings, K * L * d);

@@ -26,6 +26,7 @@ struct ModelView {
   const double* weighted_means;       // (K, d), D^-1 (mu - center)
   const double* projected_means;      // (K, L), columns^T (mu - center)
   const double* mean_norms;           // (K), |mu - center|^2_D
+  double least_noise_std;
 
   MFA_HD const double* component_mean(std::size_t k) const { return means + k * n_features; }
   MFA_HD const double* component_loadings(std::size_t k) const { return loadings + k * n_factors * n_features; }

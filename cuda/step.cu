@@ -185,7 +185,7 @@ __device__ double step_length(const PairSources<T, Spherical>& from, bool in_lin
   if (!(b > rounding * rounding * terms) || !std::isfinite(gap)) return 0.0;
   const double norm = std::sqrt(b);
   return core::with_overshoot(std::abs(core::step_to_zero(gap, b, c)) * norm, overshoot, x_norm,
-                              std::numeric_limits<T>::epsilon()) /
+                              std::numeric_limits<T>::epsilon(), core::on_surface * model.least_noise_std) /
          norm;
 }
 

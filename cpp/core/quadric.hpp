@@ -26,13 +26,18 @@ MFA_HD inline double step_to_zero(double f, double b, double c) {
   return 2.0 * f / (b + std::sqrt(discriminant));
 }
 
+// Of the least noise's standard deviation: what lies nearer to a surface than that is taken to lie on it.
+inline constexpr double on_surface = 1e-10;
+
 // Computes  how far to go for a surface that is `length` away: beyond it by a fraction of the way, and by no less than
-//           what rounding the entries of x may take back, theory.md (15).
+//           what rounding the entries of x may take back; and from less than `least` away by no less than that, as at the
+//           origin there is nothing else to go by, theory.md (15).
 // Numerics  rounding moves x by at most epsilon |x| / 2; four times that is taken.
-MFA_HD inline double with_overshoot(double length, double overshoot, double x_norm, double epsilon) {
+MFA_HD inline double with_overshoot(double length, double overshoot, double x_norm, double epsilon, double least) {
   const double relative = overshoot * length;
   const double rounding = 2.0 * epsilon * x_norm;
-  return length + (relative > rounding ? relative : rounding);
+  const double beyond = relative > rounding ? relative : rounding;
+  return length + (length < least && beyond < least ? least : beyond);
 }
 
 }  // namespace MFA_ISA

@@ -20,6 +20,7 @@ struct StepOptions {
   std::size_t steps = 3;
   double overshoot = 1e-6;
   std::optional<double> clip_low, clip_high;
+  double least = 0.0;  // core::with_overshoot
 };
 
 // What every attack returns, of n samples.
@@ -80,7 +81,7 @@ class ActiveRows {
     T* x = row(i);
     const double x_norm = std::sqrt(loops_.squared_distance(x, nullptr, d));
     const double length = core::with_overshoot(std::abs(a) * norm, options_.overshoot, x_norm,
-                                               std::numeric_limits<T>::epsilon());
+                                               std::numeric_limits<T>::epsilon(), options_.least);
     const double factor = length / norm;
     constexpr double infinity = std::numeric_limits<double>::infinity();
     loops_.step(x, gradient, factor, options_.clip_low.value_or(-infinity), options_.clip_high.value_or(infinity), d);

@@ -364,8 +364,10 @@ template <class T>
 BadRow ld_grad(const Model& model, const Rows& rows, Groups groups, const double* log_priors,
                const std::int64_t* labels, const LdGradOptions& options, const AttackOutput<T>& out,
                const PairOutput& pairs, std::size_t n_threads) {
+  LdGradOptions own = options;
+  own.step.least = core::on_surface * model.least_noise_std();
   return for_each_block(rows.n_rows, n_threads, [&](std::size_t height) {
-    return [&, attack = LdGrad<T>(model, rows, groups, log_priors, options, out, height)](
+    return [&, attack = LdGrad<T>(model, rows, groups, log_priors, own, out, height)](
                std::size_t first, std::size_t count) mutable { return attack.attack(first, count, labels, pairs); };
   });
 }

@@ -71,6 +71,18 @@ def test_ld_grad(device, shape, n, noise_std, options, dtype):
         assert np.array_equal(out[name], expected[name]), name
 
 
+@pytest.mark.parametrize("sum_rule", [False, True])
+@every_noise
+def test_ld_grad_leaves_the_surface_at_the_origin_too(device, noise, sum_rule):
+    one = parameters_of((2, 33, 3), noise, 0.1)
+    both = {name: np.concatenate([values, values]) for name, values in one._asdict().items()}
+    p = one._replace(**both | {"weights": both["weights"] / 2, "means": np.concatenate([one.means, -one.means])})
+    X, labels = np.zeros((1, 33)), np.zeros(1, np.int64)
+    for result in _attack(device, p, X, labels, X.dtype, log_priors=np.log([0.5, 0.5]), sum_rule=sum_rule):
+        assert result["success"].all()
+        assert 0.0 < result["l2"][0] <= 1e-9
+
+
 def test_ld_grad_from_a_component_that_only_the_rows_own_class_has(device):
     p = parameters_of((4, 33, 3), "spherical", 1.0)
     X = ref.random_samples(p, 50)

@@ -16,7 +16,7 @@ from sklearn.svm import SVC, LinearSVC
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
-from mfa_fast.attacks import AttackResult, ld_grad
+from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.datasets import load_digits_pair
 from tolerances import ATTACK, BOUNDARY, TIE, relative_error, scaled_error
 
@@ -184,6 +184,21 @@ def test_overshoot_lengthens_the_step():
     moved = a.l2 > 0
     assert moved.any()
     assert scaled_error(b.l2[moved], 1.5 * a.l2[moved]) <= ATTACK[X.dtype]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@rules
+@noises
+def test_a_sample_on_the_surface_leaves_it_at_the_origin_too(noise_std, rule, dtype):
+    one = ref.random_parameters(3, 12, 2, noise_type="spherical", noise_std=noise_std, seed=0)
+    mixtures = [one, one._replace(means=-one.means)]
+    model = _classifier(mixtures, [0.5, 0.5], rule)
+    X = np.zeros((1, 12), dtype)
+    for attack in (ld_grad, nearest):
+        result = attack(model, X)
+        assert result.success.all(), attack
+        assert (model.predict(result.X_adv) != model.predict(X)).all(), attack
+        assert 0.0 < result.l2[0] <= 1e-9 * noise_std, attack
 
 
 def test_source_and_target_are_the_best_components():

@@ -14,6 +14,7 @@
 #include "arrays.hpp"
 #include "attack.hpp"
 #include "bindings/arrays.hpp"
+#include "bindings/interrupts.hpp"
 #include "blas.hpp"
 #include "device_model.hpp"
 #include "gradient.hpp"
@@ -99,15 +100,13 @@ std::unique_ptr<OnOneDevice<Content>> make_on_device(std::uintptr_t stream, cons
                                                      const Arguments&... arguments) {
   PythonMemory memory(allocate);
   auto made = std::make_unique<OnOneDevice<Content>>();
-  {
-    const py::gil_scoped_release release;
-    const Allocate on_device = [&](std::size_t bytes) {
-      void* data = memory.allocate()(bytes);
-      made->device = device_of(data);
-      return data;
-    };
-    made->model = std::make_unique<Content>(arguments..., reinterpret_cast<Stream>(stream), on_device);
-  }
+  const Allocate on_device = [&](std::size_t bytes) {
+    void* data = memory.allocate()(bytes);
+    made->device = device_of(data);
+    return data;
+  };
+  bindings::without_gil(
+      [&] { made->model = std::make_unique<Content>(arguments..., reinterpret_cast<Stream>(stream), on_device); });
   made->memory = memory.release();
   return made;
 }
@@ -348,6 +347,7 @@ void gradient(const PyModel& model, const py::object& X, const py::array& groups
 
 PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
   m.doc() = "CUDA kernels. Arrays come in shape and type; work is queued on the caller's stream.";
+  bindings::raise_interrupts();
   py::module_::import("mfa_fast._core");  // whose models are copied
   std::vector<std::string> folders;
   for (const auto folder : py::module_::import("sys").attr("path"))

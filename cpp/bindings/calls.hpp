@@ -1,4 +1,4 @@
-// What the functions of the extension share: threads and the GIL, and the arguments that several of them take.
+// What the functions of the extension share: the arguments that several of them take.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "bindings/arrays.hpp"
-#include "cpu/parallel.hpp"
+#include "bindings/interrupts.hpp"
 #include "cpu/score.hpp"
 #include "cpu/statistics.hpp"
 #include "model.hpp"
@@ -15,18 +15,6 @@
 namespace mfa::bindings {
 
 using Index = std::int64_t;
-
-// The arrays stay alive and unchanged in shape while the GIL is released: the caller's frame holds references to them,
-// and the kernels touch no Python object. Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
-template <class Call>
-auto without_gil(const Call& call) {
-  const py::gil_scoped_release release;
-  cpu::Interruption interruption([] {
-    const py::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
-  });
-  return call();
-}
 
 template <class Call>
 auto by_type(const py::array& X, const Call& call) {

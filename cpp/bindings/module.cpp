@@ -277,14 +277,7 @@ std::vector<std::string> available_isas() {
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "Compiled kernels. Arrays come in shape and type; what kernels report of X is a row that is not finite.";
-  // Raised from Ctrl-C; the pending KeyboardInterrupt is what the caller gets to see.
-  py::register_exception_translator([](std::exception_ptr p) {
-    try {
-      if (p) std::rethrow_exception(p);
-    } catch (const cpu::Interrupted&) {
-      if (PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_KeyboardInterrupt);
-    }
-  });
+  raise_interrupts();
 
   py::class_<Model>(m, "Model", "Parameters packed for the kernels; immutable, and safe to use from many threads.")
       .def(py::init(&make_model), py::arg("weights"), py::arg("means"), py::arg("loadings"), py::arg("noise_variance"),

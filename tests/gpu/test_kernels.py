@@ -1,6 +1,11 @@
 """The CUDA kernels against the reference and against the CPU's."""
 
+import os
+import signal
+import sys
+import threading
 from itertools import pairwise
+from time import process_time
 
 import numpy as np
 import pytest
@@ -354,3 +359,21 @@ def test_classes_leave_components_standing_each_of_its_own(device):
     first, second = (_reduce(device, model, X, classes, np.float64) for model in on_device)
     assert relative_error(first["log_sum"], second["log_sum"]) <= LOG_DENSITY[X.dtype]
     assert np.array_equal(first["best"], second["best"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT that a process could send itself")
+def test_ctrl_c_is_heard_while_a_model_is_packed(device):
+    p = parameters_of((60, 16000, 8))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        model, started = _core.Model(*map(np.ascontiguousarray, p)), process_time()
+        device.kernels.Model(model, **device.launch)
+        whole = process_time() - started
+        model, started = _core.Model(*map(np.ascontiguousarray, p)), process_time()
+        threading.Timer(0.1 * whole, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            device.kernels.Model(model, **device.launch)
+        assert process_time() - started < 0.5 * whole
+    finally:
+        signal.signal(signal.SIGINT, before)
+    device.kernels.Model(model, **device.launch)

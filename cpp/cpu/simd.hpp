@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstring>
 
-#if defined(__SSE2__)
+#if defined(__GNUC__) && defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -91,13 +91,13 @@ MFA_INLINE void store_some(T* p, const Vector<T, W>& v, std::size_t count) {
 // A bit for every lane that is below `bound`; none where there is no number.
 template <class T, std::size_t W>
 MFA_INLINE unsigned lanes_below(const Vector<T, W>& v, const Vector<T, W>& bound) {
-#if defined(__AVX512F__)
+#if defined(__GNUC__) && defined(__AVX512F__)
   if constexpr (W == 16) return _mm512_cmp_ps_mask((__m512)v, (__m512)bound, _CMP_LT_OQ);
   else return _mm512_cmp_pd_mask((__m512d)v, (__m512d)bound, _CMP_LT_OQ);
-#elif defined(__AVX__)
+#elif defined(__GNUC__) && defined(__AVX2__)
   if constexpr (W == 8) return static_cast<unsigned>(_mm256_movemask_ps((__m256)(v < bound)));
   else return static_cast<unsigned>(_mm256_movemask_pd((__m256d)(v < bound)));
-#elif defined(__SSE2__)
+#elif defined(__GNUC__) && defined(__SSE2__)
   if constexpr (W == 4) return static_cast<unsigned>(_mm_movemask_ps((__m128)(v < bound)));
   else return static_cast<unsigned>(_mm_movemask_pd((__m128d)(v < bound)));
 #else

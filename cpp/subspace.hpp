@@ -12,7 +12,8 @@
 
 namespace mfa {
 
-// Numbers of directions that a subspace may have: kernels may be made for each.
+// Numbers of directions that a subspace may have: kernels may be made for each. Multiples of every vector's width, so that
+// products with them have no columns more.
 inline constexpr std::size_t direction_counts[] = {16, 32, 48, 64, 96, 128};
 
 class Subspace {

@@ -32,7 +32,7 @@ using Groups = std::span<const std::int64_t>;
 // blocks. Rows do not influence each other, so the choice shows in nothing but time.
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
 // The same of rows that are screened. Every block reads the components that it evaluates anew: where its rows do not stay
-// in a cache either, it has as many of them as leave every thread a block.
+// in a cache either, it has as many of them as leave every thread a block, up to twice as many as other blocks.
 std::size_t screened_rows(std::size_t n_rows, std::size_t row_bytes, std::size_t n_threads);
 
 // A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
@@ -217,24 +217,26 @@ BadRow for_each_block_of(std::size_t height, std::size_t n_rows, std::size_t n_t
     };
   });
 }
-// The same with as many rows as suit, which make_worker is told.
+// The same with as many rows as suit, or all there are; make_worker is told.
+template <class MakeWorker>
+BadRow for_each_block(std::size_t suited, std::size_t n_rows, std::size_t n_threads, const MakeWorker& make_worker) {
+  if (n_rows == 0) return {};
+  const std::size_t height = std::min(suited, n_rows);
+  return for_each_block_of(height, n_rows, n_threads, [&] { return make_worker(height); });
+}
 template <class MakeWorker>
 BadRow for_each_block(std::size_t n_rows, std::size_t n_threads, const MakeWorker& make_worker) {
-  if (n_rows == 0) return {};
-  const std::size_t height = std::min(block_rows(n_rows, n_threads), n_rows);
-  return for_each_block_of(height, n_rows, n_threads, [&] { return make_worker(height); });
+  return for_each_block(block_rows(n_rows, n_threads), n_rows, n_threads, make_worker);
 }
 
 // Calls visit(scorer, first, count), which returns a BadRow, for every block of rows, which the scorer has loaded.
 template <class T, class Visit>
 BadRow score_blocks(const Model& model, const Rows& rows, bool screening, std::size_t n_threads,
                     const Visit& visit) {
-  if (rows.n_rows == 0) return {};
-  const bool screened = screening && model.subspace(Processor::cpu) != nullptr;
+  const bool screened = screening && rows.n_rows > 0 && model.subspace(Processor::cpu) != nullptr;
   const std::size_t suited = screened ? screened_rows(rows.n_rows, rows.n_features * sizeof(T), n_threads)
                                       : block_rows(rows.n_rows, n_threads);
-  const std::size_t height = std::min(suited, rows.n_rows);
-  return for_each_block_of(height, rows.n_rows, n_threads, [&] {
+  return for_each_block(suited, rows.n_rows, n_threads, [&](std::size_t height) {
     return [&, scorer = BlockScorer<T>(model, height, screening)](std::size_t first, std::size_t count) mutable -> BadRow {
       scorer.load(rows, first, count);
       return visit(scorer, first, count);

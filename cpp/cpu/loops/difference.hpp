@@ -115,7 +115,7 @@ void difference_form(const T* const* x, std::size_t rows, const DifferenceView<A
   const std::size_t d = k.n_features;
   const std::size_t sums = k.n_factors + 1;
   A* lanes = reinterpret_cast<A*>(scratch);  // (rows, sums, w)
-  for (std::size_t i = 0; i < rows * sums * w; ++i) lanes[i] = A{0};
+  for (std::size_t i = 0; i < rows * sums; ++i) store<A, w>(lanes + i * w, Vector<A, w>{});
   for (std::size_t first = 0; first < d; first += run * w) {
     const std::size_t count = d - first < run * w ? d - first : run * w;
     const std::size_t next = first + count;

@@ -10,7 +10,7 @@
 namespace mfa::cpu::inline MFA_ISA {
 namespace {
 
-// Features that are multiplied in one go: some hundred rows of them stay in the second-level cache, one tile of them in the first.
+// Features that are multiplied in one go: some hundred rows of them stay in the second-level cache, one tile in the first.
 constexpr std::size_t product_depth = 256;
 // Terms that are summed in turn before they are added to the total. Even where all terms are alike, so that every
 // rounding goes the same way, the error is then that of some dozens of additions, not of d of them.

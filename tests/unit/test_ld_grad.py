@@ -189,11 +189,13 @@ def test_overshoot_lengthens_the_step():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @rules
 @noises
-def test_a_sample_on_the_surface_leaves_it_at_the_origin_too(noise_std, rule, dtype):
-    one = ref.random_parameters(3, 12, 2, noise_type="spherical", noise_std=noise_std, seed=0)
+@pytest.mark.parametrize("noise_type", ["spherical", "diag"])
+@pytest.mark.parametrize("away", [0.0, 1e-12])
+def test_a_sample_on_the_surface_leaves_it_at_the_origin_too(away, noise_type, noise_std, rule, dtype):
+    one = ref.random_parameters(3, 12, 2, noise_type=noise_type, noise_std=noise_std, seed=0)
     mixtures = [one, one._replace(means=-one.means)]
     model = _classifier(mixtures, [0.5, 0.5], rule)
-    X = np.zeros((1, 12), dtype)
+    X = np.full((1, 12), away * noise_std, dtype)
     for attack in (ld_grad, nearest):
         result = attack(model, X)
         assert result.success.all(), attack

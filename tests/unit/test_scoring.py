@@ -18,7 +18,7 @@ def _every_width():
     """(K, d, L): every d around the vector widths and 256, every K and L among them, L < d."""
     widths = [*range(1, 18), 255, 256, 257]
     shapes = [((1, 2, 3, 17)[i % 4], d, min(i % 8, d - 1)) for i, d in enumerate(widths)]
-    return [*shapes, (17, 17, 7), (2, 16, 0), (3, 33, 1)]
+    return [*shapes, (17, 17, 7), (2, 16, 0), (3, 33, 1), (1, 300, 0), (3, 513, 2)]
 
 
 SHAPES = _every_width()

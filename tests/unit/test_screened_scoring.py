@@ -1,0 +1,62 @@
+"""Scores of models that are screened, on every instruction set and in blocks of every size."""
+
+import numpy as np
+import pytest
+
+import reference as ref
+from mfa_fast import MFA, MFAClassifier
+from tolerances import LOG_DENSITY, relative_error
+
+
+def _parameters(n_components, d, *, noise_type="spherical", seed=0):
+    """Means and loadings of four factors in a space of eight dimensions, which few directions cover."""
+    rng = np.random.default_rng(seed)
+    space = np.random.default_rng(0).normal(size=(8, d)) / np.sqrt(8)
+    noise = 0.05**2 * np.ones((n_components, d))
+    if noise_type == "diagonal":
+        noise *= rng.uniform(0.5, 2.0, size=noise.shape)
+    weights = rng.dirichlet(np.ones(n_components))
+    means, loadings = rng.normal(size=(n_components, 8)) @ space, 0.3 * rng.normal(size=(n_components, 4, 8)) @ space
+    return ref.Parameters(weights, means, loadings, noise)
+
+
+@pytest.mark.parametrize("noise_type", ["spherical", "diagonal"])
+@pytest.mark.parametrize("d", [130, 204, 513])
+def test_scores_on_every_instruction_set(d, noise_type, dtype, isa):
+    p = _parameters(24, d, noise_type=noise_type)
+    X = ref.random_samples(p, 60).astype(dtype)
+    X[::7] *= 100
+    X[::20] *= 1e12  # whose bounds may be infinite
+    model = MFA.from_parameters(*p)
+    joint = ref.weighted_log_prob(X, p)
+    scores = model.score_samples(X)
+    assert relative_error(scores, ref.log_sum_exp(joint)) <= LOG_DENSITY[dtype]
+    assert np.array_equal(model.predict(X), np.argmax(joint, axis=1))
+    for n in (1, 7, 33):
+        assert np.array_equal(model.score_samples(X[:n]), scores[:n])
+    # It was screened: other sums give other roundings.
+    assert not np.array_equal(model.set_params(screening=False).score_samples(X), scores)
+
+
+def test_classes_of_fewer_components_than_a_vector_has_lanes(dtype, isa):
+    mixtures = [_parameters(n, 200, seed=n) for n in (1, 2, 3, 5, 13, 17)]
+    priors = np.full(len(mixtures), 1 / len(mixtures))
+    X = np.concatenate([ref.random_samples(m, 20) for m in mixtures]).astype(dtype)
+    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors)
+    expected = ref.class_scores(X, mixtures, priors, "max")
+    assert np.array_equal(model.predict(X), np.argmax(expected, axis=1))
+
+
+def test_blocks_of_long_rows(dtype, isa):
+    d = 8192 // dtype.itemsize + 6
+    p = _parameters(24, d)
+    model = MFA.from_parameters(*p)
+    X = model.sample(1100, random_state=0)[0].astype(dtype)
+    scores = model.score_samples(X)
+    for n_threads in (1, 3, 5):
+        model.set_params(n_threads=n_threads)
+        assert np.array_equal(model.score_samples(X), scores)
+        for cut in (1, 7, 959, 961):
+            assert np.array_equal(np.concatenate([model.score_samples(X[:cut]), model.score_samples(X[cut:])]), scores)
+    some = slice(None, None, 100)
+    assert relative_error(scores[some], ref.log_sum_exp(ref.weighted_log_prob(X[some], p))) <= LOG_DENSITY[dtype]

@@ -32,7 +32,8 @@ example, the part of the mean distance that is not proved.
 
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision,
-so that after a product in float32 there is another in float64. Its target is missed.
+so that after a product in float32 there is another in float64. Its target is missed everywhere. Instruction set v3 is
+AVX2, v4 AVX-512.
 
 {tables}
 
@@ -72,7 +73,7 @@ reached. The passes are against scoring as it is in the same run: when scoring g
 CHANGED = """
 
 **The kernels' sources have been changed since.** As they are now they have not been measured there{tested}."""
-TESTED = "; they are compiled, and tested\nas compiled for the CPU"
+TESTED = ";\nthey are compiled, and tested as compiled for the CPU"
 
 # Where there is none.
 UNMEASURED = """The CUDA kernels are compiled, not yet run on a GPU. Their sources are tested as compiled for the CPU,

@@ -33,8 +33,8 @@ struct PairOutput {
 // Shapes    rows (n, d), groups (G + 1), log_priors (G), labels (n) in [0, G), outputs as in AttackOutput and PairOutput.
 // Cost      per sample and step one scoring pass, 2 d K (L + 1) flops in T or fewer, and 12 d L flops in double beside it.
 // Numerics  near the surface the gap between the classes is refined to double precision; the step ends beyond it by
-//           overshoot times its length, and by no less than what rounding to T may take back; from on the surface, (15)
-//           has the least.
+//           overshoot times its length, and by no less than what rounding to T may take back, or (15) asks for where it
+//           begins on the surface.
 // Source    Richardson & Weiss, appendix C.2.
 template <class T>
 BadRow ld_grad(const Model& model, const Rows& rows, Groups groups, const double* log_priors,

@@ -65,8 +65,8 @@ def ld_grad(
         Number of steps at most. An RBF kernel needs more, some 50.
     overshoot : float, default=1e-6
         How far beyond the boundary a step ends, as a fraction of its length; never less than what rounding X_adv to
-        its dtype may take back, nor from on the boundary than 1e-10 of an MFAClassifier's least noise (as a standard
-        deviation).
+        its dtype may take back. A sample that lies on an MFAClassifier's boundary goes at least 1e-10 of its least
+        noise (a standard deviation) beyond it.
     clip : (low, high), default=None
         Bounds for the entries of X_adv, for example ``(0, 1)``; either may be None.
     source, target : int, default=None

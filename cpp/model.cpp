@@ -7,6 +7,7 @@
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
+#include "glance.hpp"
 #include "subspace.hpp"
 
 namespace mfa {
@@ -295,17 +296,28 @@ double Model::mean_rounding(std::size_t k) const {
 
 const Subspace* Model::subspace(Processor processor) const {
   const auto which = static_cast<std::size_t>(processor);
-  const auto take = [&](auto& part) {
-    const std::lock_guard lock(mutex_);
-    return std::exchange(part, nullptr);
-  };
   const auto& subspace = subspaces_[which].get([&] {
     const auto& directions =
-        directions_.get([&] { return Subspace::find_directions(*this, take(near_.directions).get()); });
-    const auto near = take(near_.subspaces[which]);
+        directions_.get([&] { return Subspace::find_directions(*this, take_near(near_.directions).get()); });
+    const auto near = take_near(near_.subspaces[which]);
     return directions == nullptr ? nullptr : Subspace::choose(*this, processor, directions, near.get());
   });
   return subspace.get();
+}
+
+const Glance* Model::glance(Processor processor) const {
+  const Subspace* const whole = groups_.size() == 2 ? subspace(processor) : nullptr;
+  if (whole == nullptr) return nullptr;
+  const auto which = static_cast<std::size_t>(processor);
+  const auto& glance =
+      glances_[which].get([&] { return Glance::choose(*this, processor, *whole, take_near(near_.glances[which])); });
+  return glance.get();
+}
+
+template <class Part>
+Part Model::take_near(Part& part) const {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(part, {});
 }
 
 Screening Model::found_screening() const {
@@ -313,6 +325,8 @@ Screening Model::found_screening() const {
   if (const auto* directions = directions_.peek()) found.directions = *directions;
   for (std::size_t which = 0; which < subspaces_.size(); ++which)
     if (const auto* subspace = subspaces_[which].peek()) found.subspaces[which] = *subspace;
+  for (std::size_t which = 0; which < glances_.size(); ++which)
+    if (const auto* glance = glances_[which].peek()) found.glances[which] = *glance;
   return found;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -46,13 +47,15 @@ struct Parameters {
 enum class Processor { cpu, cuda };
 
 class Directions;
+class Glance;
 class Subspace;
 
-// What was found for screening: the directions that were looked at; and for each processor the subspace of those that it uses,
-// null where it would not pay or has not been asked for.
+// What was found for screening: the directions that were looked at; for each processor the subspace of those that it uses, null
+// where it would not pay or has not been asked for; and whether rows are looked at in part first, null where that would not pay.
 struct Screening {
   std::shared_ptr<const Directions> directions;
   std::array<std::shared_ptr<const Subspace>, 2> subspaces;
+  std::array<std::optional<std::shared_ptr<const Glance>>, 2> glances;
 };
 
 class Model {
@@ -117,6 +120,8 @@ class Model {
   double mean_rounding(std::size_t k) const;
   // What screening needs; null where it would not pay.
   const Subspace* subspace(Processor processor) const;
+  // What screening looks at first, where all components are one group; null where that would not pay.
+  const Glance* glance(Processor processor) const;
   Screening found_screening() const;  // so far
 
  private:
@@ -146,6 +151,8 @@ class Model {
   void columns(std::size_t k, const Weight& weight, double* out) const;
   double inverse_noise(std::size_t k, std::size_t j) const;
   double column_weight(std::size_t k, std::size_t j) const;
+  template <class Part>
+  Part take_near(Part& part) const;  // of near_, which is not kept any longer
   double scaled_noise(std::size_t k, std::size_t j) const;
 
   std::size_t n_components_, n_factors_, n_features_;
@@ -162,6 +169,7 @@ class Model {
   std::vector<std::int64_t> groups_;
   mutable cpu::Once<std::shared_ptr<const Directions>> directions_;
   mutable std::array<cpu::Once<std::shared_ptr<const Subspace>>, 2> subspaces_;
+  mutable std::array<cpu::Once<std::shared_ptr<const Glance>>, 2> glances_;
   mutable std::mutex mutex_;  // guards the one below
   mutable Screening near_;    // a similar model's
 };

@@ -55,7 +55,8 @@ void rotate_factors(std::size_t n, const double* cholesky, double* outside, doub
 
 }  // namespace
 
-Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count)
+Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count,
+                   const double* log_normalizers)
     : n_directions_(count), directions_(std::move(directions)) {
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
@@ -116,7 +117,7 @@ Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directi
   exact.projected_means.assign(shadow_->projected_means(), shadow_->projected_means() + L * K);
   exact.mean_norms.assign(shadow_->mean_norms(), shadow_->mean_norms() + K);
   exact.model_errors.assign(shadow_->model_errors(), shadow_->model_errors() + K);
-  exact.log_normalizers.assign(model.log_normalizers(), model.log_normalizers() + K);
+  exact.log_normalizers.assign(log_normalizers, log_normalizers + K);
   round(exact, rounded_f32_);
   round(exact, rounded_f64_);
 }

@@ -18,8 +18,8 @@ inline constexpr std::size_t direction_counts[] = {16, 32, 48, 64, 96, 128};
 
 class Subspace {
  public:
-  // Of the first `count` of the directions.
-  Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count);
+  // Of the first `count` of the directions. Bounds are of c_k - q / 2 with these c_k (K), the model's own or another's.
+  Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count, const double* log_normalizers);
 
   // As many directions as may be of use, null where that is none; `near`, unless null, are a similar model's.
   static std::shared_ptr<const Directions> find_directions(const Model& model, const Directions* near);
@@ -29,6 +29,7 @@ class Subspace {
                                                 const std::shared_ptr<const Directions>& directions, const Subspace* near);
 
   std::size_t n_directions() const { return n_directions_; }
+  const Directions& directions() const { return *directions_; }
   // The model's shadow: its means about the centre, and its loadings, in the basis; noise s I.
   const Model& shadow() const { return *shadow_; }
   // Columns are the directions, for rows as BlockScorer keeps them: centred, and scaled but for spherical noise.

@@ -1,4 +1,5 @@
-// How many directions screening is to use with a model, found by trying them on samples that the model itself would give.
+// How many directions screening is to use with a model, and whether it is to look at a part of the features first; found by
+// trying them on samples that the model itself would give.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -7,6 +8,7 @@
 #include "core/normal.hpp"
 #include "core/screening.hpp"
 #include "cpu/panel.hpp"
+#include "glance.hpp"
 #include "subspace.hpp"
 
 namespace mfa {
@@ -19,8 +21,9 @@ constexpr double real_samples = 1.5;
 // Screening has to save this share of what a row costs without it.
 constexpr double least_gain = 0.1;
 
-// What it costs to score a row, as measured: without screening, and with `count` directions where `evaluated` components are
-// evaluated one by one. `epsilon` is the rounding unit of the bounds, where it is not too small to leave any more standing.
+// What it costs to score a row, as measured: without screening; bounds from `count` directions of `read` features; and
+// `evaluated` components, evaluated one by one. `epsilon` is the rounding unit of the bounds, where it is not too small to leave
+// any more standing.
 //
 // On a CPU, in multiplications and additions of a matrix product.
 struct CpuCosts {
@@ -32,10 +35,10 @@ struct CpuCosts {
 
   double columns() const { return K * (L + 1.0); }
   double without() const { return d * columns(); }
-  double with(std::size_t count, double evaluated) const {
-    return static_cast<double>(count) * (d + columns()) + bound * columns() +
-           evaluated * (evaluation * d * (L + 1.0) + fixed_evaluation);
+  double bounds(std::size_t count, double read) const {
+    return static_cast<double>(count) * (read + columns()) + bound * columns();
   }
+  double evaluating(double evaluated) const { return evaluated * (evaluation * d * (L + 1.0) + fixed_evaluation); }
   double epsilon(std::size_t) const { return 0.0; }
 };
 
@@ -57,12 +60,12 @@ struct CudaCosts {
     const double columns = K * (L + 1.0);
     return d * (3.0 * reading + product * columns) + passing * columns + entry * K;
   }
-  double with(std::size_t count, double evaluated) const {
+  double bounds(std::size_t count, double read) const {
     const auto directions = static_cast<double>(count);
     const double tiles = K * std::ceil((L + 1.0) / 8.0);
-    return d * std::max(reading, coordinate * directions) + tiles * (bound + bound_along * directions) +
-           evaluated * evaluation * d;
+    return read * std::max(reading, coordinate * directions) + tiles * (bound + bound_along * directions);
   }
+  double evaluating(double evaluated) const { return evaluated * evaluation * d; }
   double epsilon(std::size_t count) const { return core::tensor_product_unit(count); }
 };
 
@@ -105,16 +108,16 @@ std::vector<Trial> make_trials(const Model& model, const Directions& from, std::
   return trials;
 }
 
-// How many components a trial leaves standing besides those that are tried first, the likeliest of every group; on average.
-double count_survivors(const Model& model, const Subspace& subspace, double epsilon, const std::vector<Trial>& trials,
-                       const std::vector<double>& coordinates) {
-  const std::size_t K = model.n_components();
+// Calls visit(component, guess, upper) for every trial: its own component, guesses (K) at all log-densities and bounds on them.
+template <class Visit>
+void try_out(const Subspace& subspace, double epsilon, const std::vector<Trial>& trials,
+             const std::vector<double>& coordinates, const Visit& visit) {
+  const std::size_t K = subspace.shadow().n_components();
   const std::size_t R = subspace.n_directions();
   const std::size_t stride = coordinates.size() / trials.size();
   const cpu::Panel<double>& panel = subspace.shadow().panels<double>().columns;
   cpu::ScreenTerms<double> terms = subspace.terms<double>(epsilon);
   std::vector<double> product(panel.columns()), guess(K), upper(K);
-  double survivors = 0.0;
   for (std::size_t t = 0; t < trials.size(); ++t) {
     const double* y = coordinates.data() + t * stride;
     double outside = trials[t].rest_square;
@@ -123,22 +126,49 @@ double count_survivors(const Model& model, const Subspace& subspace, double epsi
     for (std::size_t r = 0; r < R; ++r) terms.y_norm += y[r] * y[r];
     terms.outside = std::sqrt(outside);
     panel.multiply(y, 1, product.data());
-    model.loops().f64.screen(terms, product.data(), guess.data(), upper.data());
-    // Under its own component a sample's distance is d on average. Under the best of another group it is taken to be what it is
-    // if what is outside the subspace is perpendicular: that lies as far below the guess as the bound lies above it.
-    const std::size_t own = trials[t].component;
-    const double of_own = model.log_normalizers()[own] - 0.5 * static_cast<double>(model.n_features());
+    subspace.shadow().loops().f64.screen(terms, product.data(), guess.data(), upper.data());
+    visit(trials[t].component, guess.data(), upper.data());
+  }
+}
+
+// What a sample's log-density is under its own component, on average.
+double usual_value(const Model& model, std::size_t k) {
+  return model.log_normalizers()[k] - 0.5 * static_cast<double>(model.n_features());
+}
+
+// How many components a trial leaves standing besides those that are tried first, the likeliest of every group; on average.
+double count_survivors(const Model& model, const Subspace& subspace, double epsilon, const std::vector<Trial>& trials,
+                       const std::vector<double>& coordinates) {
+  double survivors = 0.0;
+  try_out(subspace, epsilon, trials, coordinates, [&](std::size_t own, const double* guess, const double* upper) {
+    // Under the best of another group a sample's distance is taken to be what it is if what is outside the subspace is
+    // perpendicular: that lies as far below the guess as the bound lies above it.
     for (std::size_t g = 0; g + 1 < model.groups().size(); ++g) {
       const auto begin = static_cast<std::size_t>(model.groups()[g]), end = static_cast<std::size_t>(model.groups()[g + 1]);
       std::size_t first = begin;
       for (std::size_t k = begin; k < end; ++k)
         if (k == own || (first != own && guess[k] > guess[first])) first = k;
-      const double floor = first == own ? of_own : 2.0 * guess[first] - upper[first];
+      const double floor = first == own ? usual_value(model, own) : 2.0 * guess[first] - upper[first];
       for (std::size_t k = begin; k < end; ++k)
         if (k != first && !(upper[k] < floor - core::negligible_nats)) survivors += 1.0;
     }
-  }
+  });
   return survivors / static_cast<double>(trials.size());
+}
+
+// The share of trials that a glance leaves open: in which another component is guessed, or left standing.
+double share_left_open(const Model& model, const Glance& glance, double epsilon, const std::vector<Trial>& trials,
+                       const std::vector<double>& coordinates) {
+  const std::size_t K = model.n_components();
+  double open = 0.0;
+  try_out(glance.subspace(), epsilon, trials, coordinates, [&](std::size_t own, const double* guess, const double* upper) {
+    const double least = usual_value(model, own) - core::negligible_nats;
+    const auto rules_out = [&](std::size_t k) { return k == own || (guess[k] < guess[own] && upper[k] < least); };
+    std::size_t k = 0;
+    while (k < K && rules_out(k)) ++k;
+    if (k < K) open += 1.0;
+  });
+  return open / static_cast<double>(trials.size());
 }
 
 // Of as many of the directions as make scoring cheapest; null where it is cheapest without.
@@ -146,6 +176,7 @@ template <class Costs>
 std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& costs,
                                               const std::shared_ptr<const Directions>& directions) {
   const std::size_t most = directions->count();
+  const auto d = static_cast<double>(model.n_features());
   const double groups = static_cast<double>(model.groups().size() - 1);
   std::vector<double> coordinates;
   const std::vector<Trial> trials = make_trials(model, *directions, coordinates);
@@ -153,16 +184,64 @@ std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& c
   std::shared_ptr<const Subspace> cheapest;
   // More directions cost more, and leave none standing at best.
   for (const std::size_t count : direction_counts) {
-    if (count > most || costs.with(count, groups) >= least) break;
-    auto subspace = std::make_shared<const Subspace>(model, directions, count);
+    const double bounds = costs.bounds(count, d);
+    if (count > most || bounds + costs.evaluating(groups) >= least) break;
+    auto subspace = std::make_shared<const Subspace>(model, directions, count, model.log_normalizers());
     const double survivors = count_survivors(model, *subspace, costs.epsilon(count), trials, coordinates);
-    const double tried = costs.with(count, groups + real_samples * survivors);
+    const double tried = bounds + costs.evaluating(groups + real_samples * survivors);
     if (tried < least) {
       least = tried;
       cheapest = std::move(subspace);
     }
   }
   return cheapest;
+}
+
+// The same of a glance, where `subspace` is what comes after it for the rows that it leaves open.
+template <class Costs>
+std::shared_ptr<const Glance> find_cheapest_glance(const Model& model, const Costs& costs, const Subspace& subspace,
+                                                   const std::shared_ptr<const Model>& part,
+                                                   const std::shared_ptr<const Directions>& directions) {
+  std::vector<double> coordinates;
+  const std::vector<Trial> trials = make_trials(*part, *directions, coordinates);
+  // At best.
+  const double without = costs.bounds(subspace.n_directions(), static_cast<double>(model.n_features())) + costs.evaluating(1.0);
+  double least = (1.0 - least_gain) * without;
+  std::shared_ptr<const Glance> cheapest;
+  for (const std::size_t count : direction_counts) {
+    const double looking = costs.bounds(count, static_cast<double>(part->n_features())) + costs.evaluating(1.0);
+    if (count > directions->count() || looking >= least) break;
+    auto glance = std::make_shared<const Glance>(model, part, directions, count);
+    const double open = share_left_open(model, *glance, costs.epsilon(count), trials, coordinates);
+    const double tried = looking + real_samples * open * without;
+    if (tried < least) {
+      least = tried;
+      cheapest = std::move(glance);
+    }
+  }
+  return cheapest;
+}
+
+// Calls choose(costs) with those of the processor.
+template <class Choose>
+auto by_costs(const Model& model, Processor processor, const Choose& choose) {
+  const auto d = static_cast<double>(model.n_features()), K = static_cast<double>(model.n_components()),
+             L = static_cast<double>(model.n_factors());
+  if (processor == Processor::cuda) return choose(CudaCosts{d, K, L});
+  // Single rows wait for memory, which vectors of 64 bytes do not make any faster.
+  const bool wide = model.loops().f32.width == 16;
+  return choose(CpuCosts{d, K, L, wide ? 3.0 : 1.6});
+}
+
+// The model of the excerpt's features. Its weights are of no use: bounds are made with the whole model's constants.
+std::shared_ptr<const Model> take_part(const Model& model, const Excerpt& excerpt) {
+  const std::size_t K = model.n_components();
+  const std::size_t L = model.n_factors();
+  const ComponentView first = model.component(0);  // those of all components lie in a line
+  const std::vector<double> weights(K, 1.0), means = excerpt.take(first.mean, K), loadings = excerpt.take(first.loadings, K * L),
+                            noise = excerpt.take(model.noise_variance(0), K), center = excerpt.take(model.center<double>(), 1);
+  const Parameters parameters{K, L, excerpt.size(), weights.data(), means.data(), loadings.data(), noise.data(), center.data()};
+  return std::make_shared<const Model>(parameters, model.loops(), nullptr, model.n_threads());
 }
 
 }  // namespace
@@ -182,15 +261,24 @@ std::shared_ptr<const Directions> Subspace::find_directions(const Model& model, 
 std::shared_ptr<const Subspace> Subspace::choose(const Model& model, Processor processor,
                                                  const std::shared_ptr<const Directions>& directions, const Subspace* near) {
   if (directions->kept() && near != nullptr)
-    return std::make_shared<const Subspace>(model, directions, near->n_directions());
-  const auto number = [](std::size_t n) { return static_cast<double>(n); };
-  const double d = number(model.n_features()), K = number(model.n_components()), L = number(model.n_factors());
-  if (processor == Processor::cpu) {
-    // Single rows wait for memory, which vectors of 64 bytes do not make any faster.
-    const bool wide = model.loops().f32.width == 16;
-    return find_cheapest(model, CpuCosts{d, K, L, wide ? 3.0 : 1.6}, directions);
-  }
-  return find_cheapest(model, CudaCosts{d, K, L}, directions);
+    return std::make_shared<const Subspace>(model, directions, near->n_directions(), model.log_normalizers());
+  return by_costs(model, processor, [&](const auto& costs) { return find_cheapest(model, costs, directions); });
+}
+
+std::shared_ptr<const Glance> Glance::choose(const Model& model, Processor processor, const Subspace& subspace,
+                                             const std::optional<std::shared_ptr<const Glance>>& near) {
+  const Excerpt excerpt{model.n_features()};
+  if (4 * excerpt.size() > model.n_features()) return nullptr;
+  const bool kept = near.has_value() && subspace.directions().kept();
+  if (kept && *near == nullptr) return nullptr;
+  const Directions* const near_directions = near.value_or(nullptr) == nullptr ? nullptr : &(*near)->subspace().directions();
+  const auto part = take_part(model, excerpt);
+  const auto directions = Subspace::find_directions(*part, near_directions);
+  if (directions == nullptr) return nullptr;
+  if (kept && directions->kept())
+    return std::make_shared<const Glance>(model, part, directions, (*near)->subspace().n_directions());
+  return by_costs(model, processor,
+                  [&](const auto& costs) { return find_cheapest_glance(model, costs, subspace, part, directions); });
 }
 
 }  // namespace mfa

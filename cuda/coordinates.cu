@@ -98,8 +98,8 @@ struct CoordinateSums {
 // The coordinates of block_rows rows in Tiles tiles of directions, and |x|^2.
 template <class S, unsigned Tiles>
 __global__ void __launch_bounds__(coordinate_threads, 2)
-    coordinates_kernel(Rows<S> rows, ScreenView screen, std::size_t d, ScoreView scores, float* coordinates,
-                       std::int64_t* bad_row) {
+    coordinates_kernel(Rows<S> rows, ScreenView screen, ScoreView scores, float* coordinates, std::int64_t* bad_row) {
+  __shared__ int any_read;
   constexpr unsigned n_slices = slices_at_once<S>, ahead = n_slices - 1;
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned lane = threadIdx.x % warp_size;
@@ -114,6 +114,12 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
   const std::size_t first = static_cast<std::size_t>(blockIdx.x / shares) * block_rows + warp * warp_rows + own.g;
   const auto is_read = [&](std::size_t i) { return i < scores.n && !scores.skips(i); };
   const bool reads[2] = {is_read(first), is_read(first + 8)};
+  if (threadIdx.x == 0) any_read = 0;
+  __syncthreads();
+  if (reads[0] || reads[1]) any_read = 1;
+  __syncthreads();
+  if (any_read == 0) return;  // a whole block
+  const std::size_t d = screen.n_features;
   const S* from[2];
 #pragma unroll
   for (unsigned r = 0; r < 2; ++r) {
@@ -152,7 +158,7 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
       for (unsigned r = 0; r < 2; ++r)
         if (reads[r])
           copy_to_block<sizeof(Four<S>), true>(&to.fours[warp][step][r][lane],
-                                               from[r] + s * slice_features + step * basis_features);
+                                               from[r] + screen.place(s * slice_features) + step * basis_features);
     for (unsigned part = threadIdx.x; part < slice_steps * Tiles * warp_size; part += coordinate_threads) {
       const unsigned step = part / (Tiles * warp_size), at = part % (Tiles * warp_size);
       copy_to_block<sizeof(BasisPart)>(&to.directions[step][at], basis + (s * slice_steps + step) * all_tiles * warp_size + at);
@@ -195,7 +201,7 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
     const std::size_t j = step * basis_features + 4 * own.c;
     const unsigned left = j >= d ? 0 : d - j < 4 ? static_cast<unsigned>(d - j) : 4;
     const auto values = [&](unsigned r) {
-      return load_four(from[r] + step * basis_features, reads[r] ? left : 0, rows.has_aligned_fours());
+      return load_four(from[r] + screen.place(step * basis_features), reads[r] ? left : 0, rows.has_aligned_fours());
     };
     const Frame frame{load_four(screen.center + j, left, true),
                       scales ? load_four(screen.scale + j, left, true) : Four<float>{}};
@@ -221,13 +227,13 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
 }
 
 // Errors of coordinates that tensor cores have made, from where these start to move. One thread per coordinate.
-__global__ void start_coordinates_kernel(ScreenView screen, std::size_t d, ScoreView scores, ScreenSpace space) {
+__global__ void start_coordinates_kernel(ScreenView screen, ScoreView scores, ScreenSpace space) {
   const std::size_t task = task_index();
   const std::size_t i = task / screen.n_directions;
   if (i >= scores.n) return;
   space.moving[task] = static_cast<double>(space.coordinates[task]);
   if (task % screen.n_directions == 0)
-    space.errors[i] = core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
+    space.errors[i] = core::tensor_coordinate_error(scores.norms[i], screen.n_features, screen.basis_error);
 }
 
 // One warp per row. It waits for one number after the other: many warps at once hide that.
@@ -299,22 +305,22 @@ __global__ void __launch_bounds__(task_threads, 5)
 }  // namespace
 
 template <class S>
-void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& screen, std::size_t n_features,
-                      const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row) {
+void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& screen, const ScoreView& scores,
+                      const ScreenSpace& space, std::int64_t* bad_row) {
   const std::size_t tiles = screen.n_directions / tile_directions;
   const std::size_t shares = ceil_div(tiles, most_block_tiles);
   const std::size_t share_tiles = ceil_div(tiles, 2 * shares) * 2;
   const auto launch_for = [&](auto n_tiles) {
     launch_with_memory(stream, shares * ceil_div(scores.n, block_rows), coordinate_threads,
                        slices_at_once<S> * sizeof(Slice<S, n_tiles>), coordinates_kernel<S, n_tiles>, rows, screen,
-                       n_features, scores, space.coordinates, bad_row);
+                       scores, space.coordinates, bad_row);
   };
   if (share_tiles == 2) launch_for(std::integral_constant<unsigned, 2>{});
   else if (share_tiles == 4) launch_for(std::integral_constant<unsigned, 4>{});
   else if (share_tiles == 6) launch_for(std::integral_constant<unsigned, 6>{});
   else launch_for(std::integral_constant<unsigned, most_block_tiles>{});
   if (space.moving != nullptr)
-    launch_tasks(stream, scores.n * screen.n_directions, start_coordinates_kernel, screen, n_features, scores, space);
+    launch_tasks(stream, scores.n * screen.n_directions, start_coordinates_kernel, screen, scores, space);
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
@@ -324,8 +330,8 @@ void move_coordinates(Stream stream, const ModelView& model, const ScreenView& s
 }
 
 #define MFA_INSTANTIATE(S)                                                                                            \
-  template void make_coordinates(Stream, const Rows<S>&, const ScreenView&, std::size_t, const ScoreView&, \
-                                 const ScreenSpace&, std::int64_t*);
+  template void make_coordinates(Stream, const Rows<S>&, const ScreenView&, const ScoreView&, const ScreenSpace&, \
+                                 std::int64_t*);
 MFA_FOR_SAMPLE_TYPES(MFA_INSTANTIATE)
 #undef MFA_INSTANTIATE
 

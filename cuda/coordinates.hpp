@@ -22,10 +22,9 @@ struct ScreenSpace {
   double* moving;      // (stride, R) coordinates that move along
 };
 
-inline ScreenSpace lay_out_screen(Arena& arena, const ModelView& model, const ScreenView& screen, bool rows_move,
-                                  std::size_t stride) {
-  const std::size_t R = screen.n_directions;
-  return {arena.take<float>(stride * R), arena.take<float>(stride * model.n_components),
+// For R directions, or fewer.
+inline ScreenSpace lay_out_screen(Arena& arena, std::size_t n_components, std::size_t R, bool rows_move, std::size_t stride) {
+  return {arena.take<float>(stride * R), arena.take<float>(stride * n_components),
           rows_move ? arena.take<double>(stride) : nullptr, rows_move ? arena.take<double>(stride * R) : nullptr};
 }
 
@@ -38,15 +37,16 @@ struct StepView {
   const int* targets = nullptr;
 };
 
-// Computes  coordinates y of the rows in the subspace, |x|^2, and where rows move what these start from.
+// Computes  coordinates y of the rows in the subspace and |x|^2, of those features that it is of; and where rows move what these
+//           start from. Nothing of rows that are skipped.
 // Shapes    rows (n, d), scores and space as laid out. n is at most the stride, which is a multiple of coordinate_rows.
-// Cost      one read of the rows for up to 64 directions, two for more; 6 d R flops on tensor cores in bfloat16.
+// Cost      one read of these features for up to 64 directions, two for more; 6 d R flops on tensor cores in bfloat16.
 // Numerics  rows are centred in float (float64 ones in double). Rows and basis are taken as sums of two numbers of eight
 //           bits; the product of the smaller parts is left out. That, and what the sums may have lost, is (D1).
 // Source    this library.
 template <class S>
-void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& screen, std::size_t n_features,
-                      const ScoreView& scores, const ScreenSpace& space, std::int64_t* bad_row);
+void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& screen, const ScoreView& scores,
+                      const ScreenSpace& space, std::int64_t* bad_row);
 
 // Computes  the coordinates, errors and norms of rows after a step, theory.md (14a), (22a).
 // Shapes    steps (n); space.moving (n, R).

@@ -11,6 +11,7 @@
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
 #include "cpu/panel.hpp"
+#include "glance.hpp"
 #include "short_floats.hpp"
 #include "subspace.hpp"
 
@@ -91,7 +92,11 @@ class DeviceModel::Upload {
 DeviceModel::DeviceModel(const Model& model, Stream stream, const Allocate& allocate) {
   Upload upload;
   upload_model(model, upload);
-  upload_screen(model, upload);
+  if (const Subspace* subspace = model.subspace(Processor::cuda)) upload_screen(model, *subspace, upload, screen_);
+  if (const Glance* glance = model.glance(Processor::cuda)) {
+    upload_screen(glance->part(), glance->subspace(), upload, glance_);
+    glance_.piece_distance = Excerpt::piece * Excerpt::every;
+  }
   upload.finish(stream, allocate);
 }
 
@@ -133,14 +138,12 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   upload(view_.mean_norms, model.mean_norms(), K);
 }
 
-void DeviceModel::upload_screen(const Model& model, Upload& upload) {
-  const Subspace* subspace = model.subspace(Processor::cuda);
-  if (subspace == nullptr) return;
+void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Upload& upload, ScreenView& view) {
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
   const std::size_t d = model.n_features();
-  const std::size_t R = subspace->n_directions();
-  const Model& shadow = subspace->shadow();
+  const std::size_t R = subspace.n_directions();
+  const Model& shadow = subspace.shadow();
 
   const std::size_t tiles = ceil_div(L + 1, tile_columns);
   const std::size_t direction_tiles = R / tile_directions;
@@ -149,7 +152,7 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   std::vector<BasisPart> basis(ceil_div(d, basis_features) * direction_tiles * warp_size);
   const auto basis_number = [&](std::size_t r, std::size_t j) {
     if (j >= d) return Eights{};
-    const Eights number = in_eights(subspace->direction(r)[j]);
+    const Eights number = in_eights(subspace.direction(r)[j]);
     smaller[r * d + j] = number.low;
     errors[r * d + j] = number.rest;
     return number;
@@ -169,7 +172,7 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
   std::vector<ColumnTerms> column_terms(K * tiles * tile_columns);
   // Products of R terms are summed eight at a time, each of them in three parts.
   const double epsilon = core::tensor_product_unit(R);
-  const cpu::ScreenTerms<float> terms = subspace->terms<float>(epsilon);
+  const cpu::ScreenTerms<float> terms = subspace.terms<float>(epsilon);
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView component = shadow.component(k);
     const cpu::DifferenceView<double> difference = shadow.difference<double>(k);
@@ -192,20 +195,21 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
     }
   }
 
-  screen_.n_directions = R;
-  screen_.component_tiles = tiles;
-  screen_.basis_error = norm_bound(model, errors, R, d) + 0x1p-9 * norm_bound(model, smaller, R, d);
-  screen_.epsilon = terms.epsilon;
-  upload(screen_.center, model.center<float>(), d);
-  if (model.scale<float>() != nullptr) upload(screen_.scale, model.scale<float>(), d);
-  upload(screen_.basis, std::move(basis));
-  upload(screen_.columns, std::move(columns));
-  upload(screen_.column_terms, std::move(column_terms));
+  view.n_directions = R;
+  view.n_features = d;
+  view.component_tiles = tiles;
+  view.basis_error = norm_bound(model, errors, R, d) + 0x1p-9 * norm_bound(model, smaller, R, d);
+  view.epsilon = terms.epsilon;
+  upload(view.center, model.center<float>(), d);
+  if (model.scale<float>() != nullptr) upload(view.scale, model.scale<float>(), d);
+  upload(view.basis, std::move(basis));
+  upload(view.columns, std::move(columns));
+  upload(view.column_terms, std::move(column_terms));
   std::vector<ComponentTerms> component_terms(K);
   for (std::size_t k = 0; k < K; ++k)
     component_terms[k] = {terms.mean_norms[k],          terms.model_errors[k],    terms.means_left[k],     terms.spreads[k],
                           terms.inverse_noise_roots[k], terms.inverse_weights[k], terms.log_normalizers[k]};
-  upload(screen_.terms, std::move(component_terms));
+  upload(view.terms, std::move(component_terms));
   if (model.noise() != Noise::spherical) return;
 
   std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), z(L);
@@ -214,17 +218,17 @@ void DeviceModel::upload_screen(const Model& model, Upload& upload) {
     std::copy_n(component.mean, R, means.data() + k * R);
     for (std::size_t r = 0; r < R; ++r) {
       for (std::size_t l = 0; l < L; ++l) z[l] = component.loadings[l * R + r];
-      subspace->to_model_factors(k, z.data());
+      subspace.to_model_factors(k, z.data());
       for (std::size_t l = 0; l < L; ++l) loadings[(k * L + l) * R + r] = z[l];
     }
-    mean_lengths[k] = subspace->mean_length(k);
-    loading_lengths[k] = subspace->loading_length(k);
+    mean_lengths[k] = subspace.mean_length(k);
+    loading_lengths[k] = subspace.loading_length(k);
   }
-  upload(screen_.means, std::move(means));
-  upload(screen_.loadings, std::move(loadings));
-  upload(screen_.mean_lengths, std::move(mean_lengths));
-  upload(screen_.loading_lengths, std::move(loading_lengths));
-  screen_.center_length = std::sqrt(core::dot(model.center<double>(), model.center<double>(), d));
+  upload(view.means, std::move(means));
+  upload(view.loadings, std::move(loadings));
+  upload(view.mean_lengths, std::move(mean_lengths));
+  upload(view.loading_lengths, std::move(loading_lengths));
+  view.center_length = std::sqrt(core::dot(model.center<double>(), model.center<double>(), d));
 }
 
 }  // namespace mfa::cuda

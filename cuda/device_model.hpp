@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "device.hpp"
+#include "excerpt.hpp"
 #include "model.hpp"
 
 namespace mfa::cuda {
@@ -61,10 +62,14 @@ struct alignas(16) ComponentTerms {
 };
 inline constexpr std::size_t basis_features = 16, tile_directions = 8, tile_columns = 8, tensor_depth = 8;
 inline constexpr std::size_t most_directions = 128;
+// Features that stand in a line in a row of which not all are looked at.
+inline constexpr std::size_t feature_piece = Excerpt::piece;
 
-// What screening needs: R directions, a multiple of 16 and at most most_directions.
+// What screening needs: R directions, a multiple of 16 and at most most_directions; and d features of a row, in pieces.
 struct ScreenView {
-  std::size_t n_directions = 0;     // 0: the model is not screened
+  std::size_t n_directions = 0;     // 0: the model is not screened so
+  std::size_t n_features = 0;
+  std::size_t piece_distance = feature_piece;  // from where a piece begins in a row to where the next one does
   std::size_t component_tiles = 0;  // of columns: those of a component are L + 1
   double basis_error = 0.0;         // of the rounded basis, as a factor of a vector's length
   float epsilon = 0.0f;             // of the product with the shadow
@@ -77,9 +82,12 @@ struct ScreenView {
   // What a step moves coordinates by, core::moved_coordinate_error; null where the noise is not spherical.
   const double* means = nullptr;    // (K, R), about the centre
   const double* loadings = nullptr; // (K, L, R), of the model's own factors
-  const double* mean_lengths;       // (K), in all features
+  const double* mean_lengths;       // (K), in these features
   const double* loading_lengths;    // (K)
   double center_length = 0.0;
+
+  // Where feature j of those that are looked at stands in a row.
+  MFA_HD std::size_t place(std::size_t j) const { return j / feature_piece * piece_distance + j % feature_piece; }
 };
 
 class DeviceModel {
@@ -89,6 +97,8 @@ class DeviceModel {
 
   const ModelView& view() const { return view_; }
   const ScreenView& screen() const { return screen_; }
+  // What is looked at before that, where all components are one group.
+  const ScreenView& glance() const { return glance_; }
   std::size_t n_components() const { return view_.n_components; }
   std::size_t n_factors() const { return view_.n_factors; }
   std::size_t n_features() const { return view_.n_features; }
@@ -96,10 +106,11 @@ class DeviceModel {
  private:
   class Upload;
   void upload_model(const Model& model, Upload& upload);
-  void upload_screen(const Model& model, Upload& upload);
+  // Of a subspace of the model's features.
+  static void upload_screen(const Model& model, const Subspace& subspace, Upload& upload, ScreenView& view);
 
   ModelView view_{};
-  ScreenView screen_{};
+  ScreenView screen_{}, glance_{};
 };
 
 }  // namespace mfa::cuda

@@ -361,7 +361,8 @@ PYBIND11_MODULE(MFA_CUDA_MODULE, m, py::mod_gil_not_used()) {
       .def_property_readonly("n_components", [](const PyModel& model) { return model.model->n_components(); })
       .def_property_readonly("n_factors", [](const PyModel& model) { return model.model->n_factors(); })
       .def_property_readonly("n_features", [](const PyModel& model) { return model.model->n_features(); })
-      .def_property_readonly("n_directions", [](const PyModel& model) { return model.model->screen().n_directions; });
+      .def_property_readonly("n_directions", [](const PyModel& model) { return model.model->screen().n_directions; })
+      .def_property_readonly("glances", [](const PyModel& model) { return model.model->glance().n_directions > 0; });
 
   py::class_<PyNearestModel>(m, "NearestModel", "What nearest needs beside a packed model's copy, on the same device.")
       .def(py::init(&make_nearest_model), py::arg("model"), py::arg("gram").none(true), py::kw_only(),

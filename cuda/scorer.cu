@@ -1,5 +1,6 @@
 #include "scorer.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/reduce.hpp"
@@ -68,6 +69,7 @@ void start_report(const Call& call, std::size_t n_rows) {
 template <class S>
 bool Scorer<S>::follow_rows() {
   follows_ = screening_ && model_.screen().means != nullptr;
+  glances_ = glances_ && !follows_;
   return follows_;
 }
 
@@ -80,8 +82,16 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   any_coarse_ = arena.take<int>(1);
   any_marked_ = arena.take<int>(1);
   groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
-  if (screening_) screen_ = lay_out_screen(arena, view, model_.screen(), follows_, stride);
-  else dense_ = lay_out_dense(arena, view, stride);
+  if (!screening_) {
+    dense_ = lay_out_dense(arena, view, stride);
+    return;
+  }
+  std::size_t directions = model_.screen().n_directions;
+  if (glances_) {
+    done_ = arena.take<std::uint8_t>(stride);
+    directions = std::max(directions, model_.glance().n_directions);
+  }
+  screen_ = lay_out_screen(arena, view.n_components, directions, follows_, stride);
 }
 
 template <class S>
@@ -127,20 +137,39 @@ void Scorer<S>::score_all(const Rows<S>& rows, double tolerance) {
 template <class S>
 void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
-  if (screening_) {
-    make_coordinates(stream_, rows, model_.screen(), model().n_features, scores_, screen_, bad_row_);
-    score_groups_by_coordinates(rows, tolerance, skip);
-  } else {
+  if (!screening_) {
     score_densely(stream_, *blas_, rows, model(), scores_, dense_, bad_row_);
     sharpen(rows, tolerance, skip);
+    return;
   }
+  forget_scores();
+  if (glances_) {
+    glance_at_rows(rows);
+    scores_.skip = done_;
+  }
+  make_coordinates(stream_, rows, model_.screen(), scores_, screen_, bad_row_);
+  evaluate_survivors(rows, tolerance, skip);
 }
 
 template <class S>
 void Scorer<S>::score_groups_by_coordinates(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   take(rows, skip);
-  screen_by_coordinates(stream_, model(), model_.screen(), groups_, scores_, screen_);
+  forget_scores();
   evaluate_survivors(rows, tolerance, skip);
+}
+
+template <class S>
+void Scorer<S>::forget_scores() {
+  fill_zero(stream_, scores_.known, model().n_components * scores_.stride);
+  fill_zero(stream_, any_coarse_, sizeof(int));
+}
+
+template <class S>
+void Scorer<S>::glance_at_rows(const Rows<S>& rows) {
+  make_coordinates(stream_, rows, model_.glance(), scores_, screen_, bad_row_);
+  screen_by_coordinates(stream_, model(), model_.glance(), groups_, scores_, screen_);
+  evaluate_about_means(rows, score_tolerance<double>);
+  find_done(stream_, groups_, scores_, screen_, done_);
 }
 
 template <class S>
@@ -150,7 +179,7 @@ void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
 
 template <class S>
 void Scorer<S>::evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
-  fill_zero(stream_, any_coarse_, sizeof(int));
+  screen_by_coordinates(stream_, model(), model_.screen(), groups_, scores_, screen_);
   evaluate_about_means(rows, score_tolerance<double>);
   mark_survivors(stream_, model().n_components, groups_, scores_, screen_);
   evaluate_about_means(rows, score_tolerance<double>);

@@ -45,11 +45,12 @@ class Scorer {
       : model_(model),
         host_groups_(groups),
         screening_(screening && model.screen().n_directions > 0),
+        glances_(screening_ && groups.size() == 2 && model.glance().n_directions > 0),
         keeps_factors_(factors || !screening_),
         bad_row_(bad_row) {}
 
   // Keeps coordinates that move along with rows, if it can: where rows are screened and the noise is spherical. To be
-  // called before lay_out; returns whether.
+  // called before lay_out; returns whether. All features of a row are looked at then.
   bool follow_rows();
   // Its memory for that many rows at once.
   void lay_out(Arena& arena, std::size_t stride);
@@ -81,15 +82,19 @@ class Scorer {
 
  private:
   void take(const Rows<S>& rows, const std::uint8_t* skip);
+  void forget_scores();
+  // Scores the rows of which a part is enough, and marks them in done_ beside those that are skipped.
+  void glance_at_rows(const Rows<S>& rows);
   void list_marked(const int* if_not_zero = nullptr);
   // What is marked, about the components' means.
   void evaluate_about_means(const Rows<S>& rows, double tolerance);
-  // From the candidates of screening.
+  // From the rows' coordinates.
   void evaluate_survivors(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
 
   const DeviceModel& model_;
   Groups host_groups_;
   bool screening_;
+  bool glances_;  // at a part of the rows before all of them are read
   bool keeps_factors_;
   bool follows_ = false;
   std::int64_t* bad_row_;
@@ -100,6 +105,7 @@ class Scorer {
   ScreenSpace screen_{};
   DenseSpace dense_{};
   GroupView groups_{};
+  std::uint8_t* done_ = nullptr;  // (stride), where it glances
   double* scratch_ = nullptr;
   // Not 0 where something that was evaluated since it was set to 0 is not right to the tolerance that it was evaluated to.
   int* any_coarse_ = nullptr;

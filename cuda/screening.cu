@@ -35,7 +35,7 @@ struct RowTerms {
 };
 
 // Of lane l: the terms of row l % 16 of a warp's rows.
-__device__ RowTerms row_terms(const float* coordinates, const ScreenView& screen, std::size_t d, const ScoreView& scores,
+__device__ RowTerms row_terms(const float* coordinates, const ScreenView& screen, const ScoreView& scores,
                               const ScreenSpace& space, std::size_t first) {
   const unsigned r = threadIdx.x % warp_rows;
   const float* y = coordinates + r * (screen.n_directions + padding);
@@ -47,7 +47,7 @@ __device__ RowTerms row_terms(const float* coordinates, const ScreenView& screen
   constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
   const double shift = space.errors != nullptr
                            ? space.errors[i]
-                           : core::tensor_coordinate_error(scores.norms[i], d, screen.basis_error);
+                           : core::tensor_coordinate_error(scores.norms[i], screen.n_features, screen.basis_error);
   return {static_cast<float>(y_norm), static_cast<float>(shift * (1.0 + margin)),
           static_cast<float>(core::outside_length(scores.norms[i], y_norm, shift) * (1.0 - margin))};
 }
@@ -106,11 +106,11 @@ struct Best {
 };
 
 // A warp has sixteen rows; the block goes through all components together, whose columns stand in whole tiles. Bounds are made
-// for two components of a group at once, by two lanes of a row each. In every group the highest guess is marked.
+// for two components of a group at once, by two lanes of a row each. In every group the highest guess is marked, unless it is
+// known already.
 template <unsigned Steps>
 __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
-    bounds_kernel(ModelView model, ScreenView screen, std::size_t d, GroupView groups, ScoreView scores,
-                  ScreenSpace space) {
+    bounds_kernel(ModelView model, ScreenView screen, GroupView groups, ScoreView scores, ScreenSpace space) {
   __shared__ int any_wanted;
   constexpr unsigned R = Steps * tensor_depth;
   constexpr unsigned row_length = R + padding;
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
   const bool odd = own.c % 2 != 0;
   const bool has_second = own.c / 2 != 0;
   const unsigned r = own.g + (odd ? 8 : 0);
-  const RowTerms of_lane = row_terms(y, screen, d, scores, space, first);
+  const RowTerms of_lane = row_terms(y, screen, scores, space, first);
   const auto from = static_cast<int>(r);
   const RowTerms row{__shfl_sync(all_lanes, of_lane.y_norm, from), __shfl_sync(all_lanes, of_lane.shift, from),
                      __shfl_sync(all_lanes, of_lane.outside, from)};
@@ -236,19 +236,22 @@ __global__ void __launch_bounds__(most_bound_warps * warp_size, 3)
       if (!ends_group) continue;
       const float other_guess = __shfl_xor_sync(all_lanes, best.guess, 2);
       best.add(other_guess, __shfl_xor_sync(all_lanes, best.component, 2));
-      if (!has_second && i < scores.n && !scores.skips(i)) scores.marks[scores.at(i, best.component)] = 1;
+      if (!has_second && i < scores.n && !scores.skips(i)) {
+        const std::size_t at = scores.at(i, best.component);
+        scores.marks[at] = scores.known[at] == known_nothing;
+      }
       best = {.component = k};
       if (k < model.n_components) group_end = groups.end(++group);
     }
   }
 }
 
-// What is proved to lie negligible_nats below the best value so far of its group is left out. One that is not a number is
-// not below anything. One thread per row and group.
-__global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace space) {
-  const auto [i, g] = cell_of_thread(scores);
-  if (g >= groups.count || scores.skips(i)) return;
-  const auto least = static_cast<float>(find_floor(scores, groups, i, g) - core::negligible_nats);
+// Calls visit(k) for those of a group's components that are not known and not proved to lie negligible_nats below `floor`. A
+// bound that is not a number is not below anything.
+template <class Visit>
+__device__ void for_each_survivor(const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::size_t i,
+                                  std::size_t g, double floor, const Visit& visit) {
+  const auto least = static_cast<float>(floor - core::negligible_nats);
   struct Entry {
     std::uint8_t known;
     float upper;
@@ -260,22 +263,43 @@ __global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace
         return Entry{scores.known[at], space.upper[at]};
       },
       [&](std::size_t k, const Entry& entry) {
-        if (entry.known == known_nothing && !(entry.upper < least)) scores.marks[scores.at(i, k)] = 1;
+        if (entry.known == known_nothing && !(entry.upper < least)) visit(k);
       });
+}
+
+// One thread per row and group.
+__global__ void survivors_kernel(GroupView groups, ScoreView scores, ScreenSpace space) {
+  const auto [i, g] = cell_of_thread(scores);
+  if (g >= groups.count || scores.skips(i)) return;
+  for_each_survivor(groups, scores, space, i, g, find_floor(scores, groups, i, g),
+                    [&](std::size_t k) { scores.marks[scores.at(i, k)] = 1; });
+}
+
+// One thread per row, of one group. What is skipped already is done.
+__global__ void done_kernel(GroupView groups, ScoreView scores, ScreenSpace space, std::uint8_t* done) {
+  const std::size_t i = task_index();
+  if (i >= scores.n) return;
+  if (scores.skips(i)) {
+    done[i] = 1;
+    return;
+  }
+  const double floor = find_floor(scores, groups, i, 0);
+  bool is_done = std::isfinite(floor);
+  for_each_survivor(groups, scores, space, i, 0, floor, [&](std::size_t) { is_done = false; });
+  done[i] = is_done;
 }
 
 }  // namespace
 
 void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const GroupView& groups,
                            const ScoreView& scores, const ScreenSpace& space) {
-  fill_zero(stream, scores.known, model.n_components * scores.stride);
   fill_zero(stream, scores.marks, model.n_components * scores.stride);
   unsigned warps = most_bound_warps;
   while (warps > 1 && bound_memory(screen.n_directions, warps) > room_in_block()) warps /= 2;
   const auto launch_for = [&](auto steps) {
     launch_with_memory(stream, ceil_div(scores.n, warps * warp_rows), warps * warp_size,
-                       bound_memory(screen.n_directions, warps), bounds_kernel<steps>, model, screen, model.n_features,
-                       groups, scores, space);
+                       bound_memory(screen.n_directions, warps), bounds_kernel<steps>, model, screen, groups, scores,
+                       space);
   };
   // Numbers of directions that a subspace may have.
   if (screen.n_directions == 16) launch_for(std::integral_constant<unsigned, 2>{});
@@ -291,6 +315,10 @@ void mark_survivors(Stream stream, std::size_t n_components, const GroupView& gr
                     const ScreenSpace& space) {
   fill_zero(stream, scores.marks, n_components * scores.stride);
   launch_tasks(stream, groups.count * scores.n, survivors_kernel, groups, scores, space);
+}
+
+void find_done(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::uint8_t* done) {
+  launch_tasks(stream, scores.n, done_kernel, groups, scores, space, done);
 }
 
 }  // namespace mfa::cuda

@@ -5,8 +5,8 @@
 
 namespace mfa::cuda {
 
-// Computes  upper bounds on all log-densities, (21), (22), from coordinates, their errors and |x|^2; forgets what was known of
-//           the scores, and marks in every group the component of the highest guess, (23).
+// Computes  upper bounds on all log-densities, (21), (22), from coordinates, their errors and |x|^2; marks in every group the
+//           component of the highest guess, (23), unless its score is known.
 // Shapes    scores and space as laid out.
 // Cost      6 R K (L + 1) flops in TF32; the rows are not read.
 // Numerics  coordinates and the shadow's columns are taken as sums of two numbers of eleven bits; the product of the smaller
@@ -18,5 +18,8 @@ void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenVi
 // Marks, of the components that have not been evaluated, those and no others that the values known so far leave standing.
 void mark_survivors(Stream stream, std::size_t n_components, const GroupView& groups, const ScoreView& scores,
                     const ScreenSpace& space);
+
+// Finds the rows (n) in which they leave none standing. All components are one group.
+void find_done(Stream stream, const GroupView& groups, const ScoreView& scores, const ScreenSpace& space, std::uint8_t* done);
 
 }  // namespace mfa::cuda

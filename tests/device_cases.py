@@ -1,4 +1,4 @@
-"""Models and samples that the tests of the CUDA kernels share."""
+"""Models and samples that tests of several kernels share."""
 
 from functools import cache
 
@@ -48,3 +48,26 @@ def samples_of(parameters, n, kind):
 
 def precision_of(kind):
     return np.dtype(np.float32 if kind in ("float32", "bfloat16") else np.float64)
+
+
+# Excerpts that end with a piece's first feature, within a piece and with a whole one.
+every_glanced_width = pytest.mark.parametrize("d", [513, 600, 1152])
+
+
+def glanced_case(d, noise, dtype, noise_std=0.05):
+    """A model whose components a part of the features tells, and rows of it, some of which deceive who looks there.
+
+    Of these one third lies between two components, one third far from all, and one third has in every feature that
+    is looked at what one component has there, in all others what another has.
+    """
+    rng = np.random.default_rng(0)
+    space = rng.normal(size=(8, d)) / np.sqrt(8)  # which few directions cover
+    means, loadings = rng.normal(size=(24, 8)) @ space, 0.3 * rng.normal(size=(24, 3, 8)) @ space
+    p = parameters_of((24, d, 3), noise, noise_std)._replace(means=means, loadings=loadings)
+    X = ref.random_samples(p, 90, stray=0.0)
+    others = np.roll(X, 1, axis=0)
+    X[60::6] = 0.5 * (X[60::6] + others[60::6])
+    X[62::6] *= 100.0
+    elsewhere = np.arange(d) // 64 % 8 != 0
+    X[64::6, elsewhere] = others[64::6, elsewhere]
+    return p, X.astype(dtype)

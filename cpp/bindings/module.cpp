@@ -285,7 +285,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("n_components", &Model::n_components)
       .def_property_readonly("n_factors", &Model::n_factors)
       .def_property_readonly("n_features", &Model::n_features)
-      .def_property_readonly("isa", [](const Model& model) { return model.loops().name; });
+      .def_property_readonly("isa", [](const Model& model) { return model.loops().name; })
+      .def_property_readonly("glances", [](const Model& model) { return model.glance(Processor::cpu) != nullptr; });
 
   m.def("log_densities", &log_densities, "Log-densities under every component, with the log-weights.",
         py::arg("model"), py::arg("X").noconvert(), py::arg("out"), py::kw_only(), py::arg("n_threads"));

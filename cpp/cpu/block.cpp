@@ -48,6 +48,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       unit_(core::rounding_unit(std::numeric_limits<T>::epsilon(), model.n_features())),
       double_unit_(core::rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features())),
       subspace_(screening ? model.subspace(Processor::cpu) : nullptr),
+      glance_(screening ? model.glance(Processor::cpu) : nullptr),
       tile_(std::min(max_rows, tile_rows(model.n_features() * sizeof(T), subspace_ == nullptr))),
       centered_(tile_ * model.n_features()),
       squares_(model.noise() == Noise::diagonal ? tile_ * model.n_features() : 0),
@@ -69,9 +70,14 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
   std::iota(all_rows_.begin(), all_rows_.end(), std::size_t{0});
   std::iota(all_components_.begin(), all_components_.end(), std::size_t{0});
   if (subspace_ == nullptr) return;
-  coordinates_ = AlignedBuffer<T>(max_rows * subspace_->n_directions());
+  std::size_t directions = subspace_->n_directions(), columns = subspace_->shadow().template panels<T>().columns.columns();
+  if (glance_ != nullptr) {
+    directions = std::max(directions, glance_->subspace().n_directions());
+    columns = std::max(columns, glance_->subspace().shadow().template panels<T>().columns.columns());
+  }
+  coordinates_ = AlignedBuffer<T>(max_rows * directions);
   coordinate_errors_.resize(max_rows);
-  shadow_product_ = AlignedBuffer<T>(tile_ * subspace_->shadow().template panels<T>().columns.columns());
+  shadow_product_ = AlignedBuffer<T>(tile_ * columns);
   upper_.resize(max_rows * model.n_components());
   guess_.resize(model.n_components());
   survivors_.resize(model.n_components());
@@ -89,13 +95,13 @@ void BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count
 }
 
 template <class T>
-std::size_t BlockScorer<T>::center(std::size_t first, std::size_t count) {
-  for (std::size_t r = 0; r < count; ++r) {
-    if (r + 1 < count) prefetch_row(rows_, first_ + first + r + 1, 0, model_.n_features());
-    norms_[first + r] = center_row(first + r, r);
-    if (!std::isfinite(norms_[first + r])) return r;
+std::size_t BlockScorer<T>::center(RowList rows) {
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    if (r + 1 < rows.size()) prefetch_row(rows_, first_ + rows[r + 1], 0, model_.n_features());
+    norms_[rows[r]] = center_row(rows[r], r);
+    if (!std::isfinite(norms_[rows[r]])) return r;
   }
-  return count;
+  return rows.size();
 }
 
 template <class T>
@@ -107,13 +113,31 @@ double BlockScorer<T>::center_row(std::size_t i, std::size_t r) {
 }
 
 template <class T>
+void BlockScorer<T>::center_excerpts(RowList rows) {
+  const Excerpt& excerpt = glance_->excerpt();
+  const Model& part = glance_->part();
+  const T* center = part.center<T>();
+  const T* scale = part.scale<T>();
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    T* out = centered_.data() + r * part.n_features();
+    double norm = 0.0;
+    excerpt.for_each_piece([&](std::size_t begin, std::size_t count, std::size_t at) {
+      if (r + 1 < rows.size()) prefetch_row(rows_, first_ + rows[r + 1], begin, count);
+      const T* x = read_row(rows_, first_ + rows[r], begin, count, read_buffers_.data());
+      norm += loops_.center(x, center + at, scale == nullptr ? nullptr : scale + at, count, out + at, nullptr);
+    });
+    norms_[rows[r]] = norm;
+  }
+}
+
+template <class T>
 template <class Visit>
-BadRow BlockScorer<T>::for_each_tile(const Visit& visit) {
-  for (std::size_t first = 0; first < count_; first += tile_) {
-    const std::size_t count = std::min(tile_, count_ - first);
-    const std::size_t finite = center(first, count);
-    if (finite < count) return first_ + first + finite;
-    visit(first, count);
+BadRow BlockScorer<T>::for_each_tile(RowList rows, const Visit& visit) {
+  for (std::size_t first = 0; first < rows.size(); first += tile_) {
+    const RowList tile = rows.subspan(first, std::min(tile_, rows.size() - first));
+    const std::size_t finite = center(tile);
+    if (finite < tile.size()) return first_ + tile[finite];
+    visit(tile, first);
   }
   return {};
 }
@@ -136,7 +160,7 @@ void BlockScorer<T>::log_densities(std::size_t i, const T* product, const T* squ
 
 // The rows at the head of the tile are those of the block that `rows` lists; their products go to product_ from out_row on.
 template <class T>
-void BlockScorer<T>::multiply(const std::size_t* rows, std::size_t count, std::size_t out_row) {
+void BlockScorer<T>::multiply(RowList rows, std::size_t out_row) {
   const ScorePanels<T>& panels = model_.panels<T>();
   const std::size_t columns = panels.columns.columns();
   const std::size_t square_columns = panels.squares.columns();
@@ -147,9 +171,9 @@ void BlockScorer<T>::multiply(const std::size_t* rows, std::size_t count, std::s
   T* product = product_.data() + out_row * columns;
   T* square_product = square_product_.data() + out_row * square_columns;
   const bool diagonal = squares_.data() != nullptr;
-  panels.columns.multiply(centered_.data(), count, product);
-  if (diagonal) panels.squares.multiply(squares_.data(), count, square_product);
-  for (std::size_t r = 0; r < count; ++r) {
+  panels.columns.multiply(centered_.data(), rows.size(), product);
+  if (diagonal) panels.squares.multiply(squares_.data(), rows.size(), square_product);
+  for (std::size_t r = 0; r < rows.size(); ++r) {
     product_row_[rows[r]] = static_cast<std::int32_t>(out_row + r);
     log_densities(rows[r], product + r * columns, diagonal ? square_product + r * square_columns : nullptr);
   }
@@ -159,16 +183,15 @@ void BlockScorer<T>::multiply(const std::size_t* rows, std::size_t count, std::s
 template <class T>
 void BlockScorer<T>::multiply_some() {
   for (std::size_t first = 0; first < dense_rows_.size(); first += tile_) {
-    const std::size_t count = std::min(tile_, dense_rows_.size() - first);
-    for (std::size_t r = 0; r < count; ++r) center_row(dense_rows_[first + r], r);
-    multiply(dense_rows_.data() + first, count, first);
+    const RowList tile = RowList(dense_rows_).subspan(first, std::min(tile_, dense_rows_.size() - first));
+    for (std::size_t r = 0; r < tile.size(); ++r) center_row(tile[r], r);
+    multiply(tile, first);
   }
 }
 
 template <class T>
 BadRow BlockScorer<T>::score_all(double tolerance) {
-  const BadRow bad =
-      for_each_tile([&](std::size_t first, std::size_t count) { multiply(all_rows_.data() + first, count, first); });
+  const BadRow bad = for_each_tile(all_rows(), [&](RowList tile, std::size_t first) { multiply(tile, first); });
   if (bad) return bad;
   for (std::size_t i = 0; i < count_; ++i)
     for (std::size_t k = 0; k < model_.n_components(); ++k) flag_inexact(i, k, tolerance);
@@ -190,16 +213,19 @@ void BlockScorer<T>::flag_inexact(std::size_t i, std::size_t k, double tolerance
 
 template <class T>
 BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
-  const BadRow bad = for_each_tile([&](std::size_t first, std::size_t count) {
+  RowList rows = all_rows();
+  if (subspace_ != nullptr) begin_screening();
+  if (glance_ != nullptr && groups.size() == 2) rows = glance_at_rows(tolerance);
+  const BadRow bad = for_each_tile(rows, [&](RowList tile, std::size_t first) {
     if (subspace_ == nullptr) {
-      multiply(all_rows_.data() + first, count, first);
+      multiply(tile, first);
       return;
     }
-    project(first, count);
-    screen(groups, tolerance, first, count);
+    project(*subspace_, tile, first);
+    screen(groups, tolerance, tile, first);
   });
   if (bad) return bad;
-  score_survivors(groups, tolerance);
+  score_survivors(rows, groups, tolerance);
   return {};
 }
 
@@ -207,29 +233,30 @@ template <class T>
 BadRow BlockScorer<T>::score_placed_groups(Groups groups, double tolerance) {
   for (std::size_t i = 0; i < count_; ++i)
     if (!std::isfinite(norms_[i])) return first_ + i;
+  begin_screening();
   for (std::size_t first = 0; first < count_; first += tile_)
-    screen(groups, tolerance, first, std::min(tile_, count_ - first));
-  score_survivors(groups, tolerance);
+    screen(groups, tolerance, all_rows().subspan(first, std::min(tile_, count_ - first)), first);
+  score_survivors(all_rows(), groups, tolerance);
   return {};
 }
 
 template <class T>
-void BlockScorer<T>::score_survivors(Groups groups, double tolerance) {
+void BlockScorer<T>::score_survivors(RowList rows, Groups groups, double tolerance) {
   if (subspace_ != nullptr) {
     evaluate();
-    find_challengers(groups);
+    find_challengers(rows, groups);
     evaluate();
     find_survivors(groups);
     evaluate();
     multiply_some();
   }
-  flag_what_matters({all_rows_.data(), count_}, groups, tolerance);
+  flag_what_matters(all_rows(), groups, tolerance);
   score_in_double([&](BlockScorer<double>& scorer) { scorer.score_groups(groups, tolerance); });
   refine();
 }
 
 template <class T>
-void BlockScorer<T>::sharpen(std::span<const std::size_t> rows, Groups groups, double tolerance) {
+void BlockScorer<T>::sharpen(RowList rows, Groups groups, double tolerance) {
   flag_what_matters(rows, groups, tolerance);
   refine();
 }
@@ -244,7 +271,7 @@ std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
 }
 
 template <class T>
-void BlockScorer<T>::flag_what_matters(std::span<const std::size_t> rows, Groups groups, double tolerance) {
+void BlockScorer<T>::flag_what_matters(RowList rows, Groups groups, double tolerance) {
   for (const std::size_t i : rows) {
     const std::span<const std::size_t> components = scored(i);
     for (std::size_t g = 0; g + 1 < groups.size(); ++g)

@@ -16,6 +16,7 @@
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
 #include "cpu/rows.hpp"
+#include "glance.hpp"
 #include "model.hpp"
 #include "subspace.hpp"
 
@@ -42,6 +43,8 @@ using BadRow = std::optional<std::size_t>;
 template <class T>
 class BlockScorer {
  public:
+  using RowList = std::span<const std::size_t>;
+
   // With `screening`, groups are scored below the cost of a full matrix product where the model allows it.
   BlockScorer(const Model& model, std::size_t max_rows, bool screening);
 
@@ -61,7 +64,7 @@ class BlockScorer {
   BadRow score_placed_groups(Groups groups, double tolerance);
 
   // The same to another tolerance, for some rows of the block after that.
-  void sharpen(std::span<const std::size_t> rows, Groups groups, double tolerance);
+  void sharpen(RowList rows, Groups groups, double tolerance);
 
   // Components of row i that have been scored, in no particular order; valid until the next call.
   std::span<const std::size_t> scored(std::size_t i);
@@ -92,8 +95,8 @@ class BlockScorer {
     std::size_t row, group;
     double floor;
   };
-  // Where the factors of an entry come from: they are z, v = C^T z, or the same of the shadow.
-  enum class Known { z, v, shadow_v };
+  // How the factors of an entry are kept: z, or v = C^T z.
+  enum class Known { z, v };
   // An entry whose factors are kept; those of one row are chained.
   struct Slot {
     std::size_t component;
@@ -102,29 +105,37 @@ class BlockScorer {
   };
 
   // Rows go through matrix products in tiles that stay in the second-level cache.
-  std::size_t center(std::size_t first, std::size_t count);  // returns how many are finite
-  double center_row(std::size_t i, std::size_t r);           // row i, as the tile's row r; returns |x|^2
+  std::size_t center(RowList rows);                 // returns how many are finite
+  double center_row(std::size_t i, std::size_t r);  // row i, as the tile's row r; returns |x|^2
+  void center_excerpts(RowList rows);               // of the features that a glance looks at
   template <class Visit>
-  BadRow for_each_tile(const Visit& visit);  // visit(first, count), of centred rows
+  BadRow for_each_tile(RowList rows, const Visit& visit);  // visit(some of them, where they begin), which are centred
+  RowList all_rows() const { return {all_rows_.data(), count_}; }
 
   double norms(std::size_t i, std::size_t k) const;
   // Both turn rows into values and error bounds.
-  void multiply(const std::size_t* rows, std::size_t count, std::size_t out_row);  // centred ones
-  void multiply_some();                                                            // rows in dense_rows_
+  void multiply(RowList rows, std::size_t out_row);  // centred ones
+  void multiply_some();                              // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
-  void project(std::size_t first, std::size_t count);  // centred rows
-  void screen(Groups groups, double tolerance, std::size_t first, std::size_t count);
-  void score_survivors(Groups groups, double tolerance);
+  // Rows whose coordinates stand from row `at` on; those to be projected are centred.
+  void project(const Subspace& subspace, RowList rows, std::size_t at);
+  template <class Visit>
+  void bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit);  // visit(row), of which guess_ is
+  void screen(Groups groups, double tolerance, RowList rows, std::size_t at);
+  void begin_screening();
+  // Scores all rows of which a part is enough, and returns the others.
+  RowList glance_at_rows(double tolerance);
+  void score_survivors(RowList rows, Groups groups, double tolerance);
   std::size_t select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor);
-  void find_challengers(Groups groups);
+  void find_challengers(RowList rows, Groups groups);
   void find_survivors(Groups groups);
   void evaluate();  // flagged entries
   void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
 
   void flag(std::size_t i, std::size_t k, double allowed) { flagged_.push_back({i, k, allowed}); }
   void flag_inexact(std::size_t i, std::size_t k, double tolerance);
-  void flag_what_matters(std::span<const std::size_t> rows, Groups groups, double tolerance);
+  void flag_what_matters(RowList rows, Groups groups, double tolerance);
   void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
                      double tolerance);
   // More components of a row than are taken one by one: a matrix product has them sooner.
@@ -139,19 +150,20 @@ class BlockScorer {
   template <class A>
   void difference_rows(std::size_t k, const std::size_t* members, std::size_t count);
   void residual_rows(std::size_t k, const std::size_t* members, std::size_t count);
-  void factors_from_product(const Model& model, const T* product, std::size_t k, double* v) const;
   template <class A>
   std::vector<A>& products_in() {
     if constexpr (std::is_same_v<A, float>) return products_f32_;
     else return products_f64_;
   }
   std::int32_t find_slot(std::size_t i, std::size_t k) const;
+  bool has_factors(std::size_t i, std::size_t k) const;
   double* slot_factors(std::size_t i, std::size_t k, Known known);
 
   const Model& model_;
   const TypedLoops<T>& loops_;
   double unit_, double_unit_;  // of rounding: of products in T, and of what is computed again in double
   const Subspace* subspace_;
+  const Glance* glance_;
   Rows rows_;
   std::size_t first_ = 0;
   std::size_t count_ = 0;
@@ -159,10 +171,10 @@ class BlockScorer {
 
   AlignedBuffer<T> centered_, squares_;           // (tile, d)
   AlignedBuffer<T> product_, square_product_;     // (rows), of rows that were multiplied; made when first wanted
-  AlignedBuffer<T> coordinates_;                  // (rows, R)
+  AlignedBuffer<T> coordinates_;                  // (rows, R), of the rows that were projected last
   AlignedBuffer<T> shadow_product_;               // (tile), of coordinates
   std::vector<double> coordinate_errors_;         // (rows)
-  std::vector<double> norms_;                     // (rows)
+  std::vector<double> norms_;                     // (rows), estimates where a glance was enough
   std::vector<double> values_, errors_;           // (rows, K)
   std::vector<std::int32_t> product_row_;         // (rows): its row of product_, or -1
   std::vector<std::size_t> all_rows_, all_components_;  // 0, 1, ...
@@ -170,7 +182,7 @@ class BlockScorer {
   std::vector<T> upper_, guess_;         // (rows, K): bounds on values; (K)
   std::vector<std::size_t> candidates_;  // (rows, groups): the component that was tried last
   std::vector<Contest> contested_;
-  std::vector<std::size_t> survivors_, dense_rows_;
+  std::vector<std::size_t> survivors_, open_rows_, dense_rows_;
 
   std::unique_ptr<BlockScorer<double>> wider_;  // of rows in float that are scored in double; made when first wanted
   AlignedBuffer<float> wider_rows_;             // (rows, d), copies of these

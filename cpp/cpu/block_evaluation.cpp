@@ -52,14 +52,6 @@ void BlockScorer<T>::refine() {
   flagged_.clear();
 }
 
-// v = C^T z of component k (L), from a row's product with a model's columns.
-template <class T>
-void BlockScorer<T>::factors_from_product(const Model& model, const T* product, std::size_t k, double* v) const {
-  const std::size_t K = model.n_components();
-  for (std::size_t l = 0; l < model.n_factors(); ++l)
-    v[l] = static_cast<double>(product[l * K + k]) - model.projected_means()[l * K + k];
-}
-
 // About |x|^2_D + |mu|^2_D, with x and mu about the centre.
 template <class T>
 double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
@@ -67,7 +59,7 @@ double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
 }
 
 // In double the difference form is good enough for most, at half the cost of the residual form. Where it is not, it still
-// gives factors to start from, unless better ones than the shadow's are known already.
+// gives factors to start from, unless some are known already.
 template <class T>
 void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
   std::size_t difference[refined_rows], residual[refined_rows];
@@ -75,9 +67,7 @@ void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std:
   for (std::size_t r = 0; r < count; ++r) {
     const Entry& entry = flagged_[members[r]];
     const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
-    const std::int32_t slot = find_slot(entry.row, k);
-    const bool guessed = slot >= 0 && slots_[static_cast<std::size_t>(slot)].known == Known::shadow_v;
-    if (guessed || error <= entry.allowed) difference[n_difference++] = members[r];
+    if (error <= entry.allowed || !has_factors(entry.row, k)) difference[n_difference++] = members[r];
     else residual[n_residual++] = members[r];
   }
   if (n_difference > 0) difference_rows<double>(k, difference, n_difference);
@@ -171,8 +161,14 @@ double* BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, Known known) 
 }
 
 template <class T>
+bool BlockScorer<T>::has_factors(std::size_t i, std::size_t k) const {
+  return product_row_[i] >= 0 || wider_row_[i] >= 0 || find_slot(i, k) >= 0;
+}
+
+template <class T>
 void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
   const std::size_t n = model_.n_factors();
+  const std::size_t K = model_.n_components();
   const std::int32_t slot = find_slot(i, k);
   Known known = slot >= 0 ? slots_[static_cast<std::size_t>(slot)].known : Known::v;
   if (wider_row_[i] >= 0 && (slot < 0 || known != Known::z))
@@ -180,14 +176,14 @@ void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
   if (slot >= 0) {
     std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * n, n, z);
   } else {
-    const std::size_t columns = model_.panels<T>().columns.columns();
-    factors_from_product(model_, product_.data() + static_cast<std::size_t>(product_row_[i]) * columns, k, z);
+    const T* product =
+        product_.data() + static_cast<std::size_t>(product_row_[i]) * model_.panels<T>().columns.columns();
+    for (std::size_t l = 0; l < n; ++l)
+      z[l] = static_cast<double>(product[l * K + k]) - model_.projected_means()[l * K + k];
   }
   if (known == Known::z) return;
   if (!std::all_of(z, z + n, [](double v) { return std::isfinite(v); })) std::fill_n(z, n, 0.0);
-  const Model& of = known == Known::shadow_v ? subspace_->shadow() : model_;
-  core::solve_lower_transposed(n, of.component(k).cholesky, z);
-  if (known == Known::shadow_v) subspace_->to_model_factors(k, z);
+  core::solve_lower_transposed(n, model_.component(k).cholesky, z);
 }
 
 #define MFA_INSTANTIATE(T)                                                                        \
@@ -195,8 +191,7 @@ void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
   template void BlockScorer<T>::refine();                                                         \
   template std::int32_t BlockScorer<T>::find_slot(std::size_t, std::size_t) const;                \
   template double* BlockScorer<T>::slot_factors(std::size_t, std::size_t, Known);                 \
-  template void BlockScorer<T>::factors(std::size_t, std::size_t, double*) const;                 \
-  template void BlockScorer<T>::factors_from_product(const Model&, const T*, std::size_t, double*) const;
+  template void BlockScorer<T>::factors(std::size_t, std::size_t, double*) const;
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)
 #undef MFA_INSTANTIATE

@@ -16,14 +16,12 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-// Coordinates in the subspace of a tile's rows.
+// Coordinates in a subspace of a tile's rows.
 template <class T>
-void BlockScorer<T>::project(std::size_t first, std::size_t count) {
-  const Panel<T>& basis = subspace_->template basis<T>();
-  const std::size_t R = subspace_->n_directions();
-  T* coordinates = coordinates_.data() + first * R;
-  basis.multiply(centered_.data(), count, coordinates);
-  for (std::size_t i = first; i < first + count; ++i) coordinate_errors_[i] = core::coordinate_error(norms_[i], unit_);
+void BlockScorer<T>::project(const Subspace& subspace, RowList rows, std::size_t at) {
+  const Panel<T>& basis = subspace.template basis<T>();
+  basis.multiply(centered_.data(), rows.size(), coordinates_.data() + at * subspace.n_directions());
+  for (const std::size_t i : rows) coordinate_errors_[i] = core::coordinate_error(norms_[i], unit_);
 }
 
 template <class T>
@@ -43,44 +41,88 @@ void BlockScorer<T>::place(std::size_t i, const Place& at) {
   norms_[i] = at.norm;
 }
 
-// Upper bounds on all values of a tile's rows, from their coordinates in the subspace; and in every group of every row a
-// candidate, the component that seems to be the best.
+// Upper bounds on all values of a tile's rows, from their coordinates in a subspace, and one row after the other guesses at them.
 template <class T>
-void BlockScorer<T>::screen(Groups groups, double tolerance, std::size_t first, std::size_t count) {
-  const std::size_t K = model_.n_components();
-  const Model& shadow = subspace_->shadow();
-  const Panel<T>& panel = shadow.template panels<T>().columns;
-  const std::size_t R = subspace_->n_directions();
-  const std::size_t n_groups = groups.size() - 1;
-  candidates_.resize(norms_.size() * n_groups);
+template <class Visit>
+void BlockScorer<T>::bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit) {
+  const std::size_t R = subspace.n_directions();
+  const Panel<T>& panel = subspace.shadow().template panels<T>().columns;
+  const T* coordinates = coordinates_.data() + at * R;
+  panel.multiply(coordinates, rows.size(), shadow_product_.data());
 
-  panel.multiply(coordinates_.data() + first * R, count, shadow_product_.data());
-
-  ScreenTerms<T> terms = subspace_->template terms<T>(unit_);
+  ScreenTerms<T> terms = subspace.template terms<T>(unit_);
   constexpr double margin = 4.0 * std::numeric_limits<T>::epsilon();
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = first + r;
-    const T* y = coordinates_.data() + i * R;
-    const T* product = shadow_product_.data() + r * panel.columns();
-    const double y_norm = loops_.squared_distance(y, nullptr, R);
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const std::size_t i = rows[r];
+    const double y_norm = loops_.squared_distance(coordinates + r * R, nullptr, R);
     const double shift = coordinate_errors_[i];
     terms.y_norm = static_cast<T>(y_norm);
     terms.shift = static_cast<T>(shift * (1.0 + margin));
     terms.outside = static_cast<T>(core::outside_length(norms_[i], y_norm, shift) * (1.0 - margin));
-    T* upper = upper_.data() + i * K;
-    loops_.screen(terms, product, guess_.data(), upper);
+    loops_.screen(terms, shadow_product_.data() + r * panel.columns(), guess_.data(), upper_.data() + i * model_.n_components());
+    visit(i);
+  }
+}
+
+// In every group of a tile's rows a candidate, the component that seems to be the best.
+template <class T>
+void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::size_t at) {
+  const std::size_t n_groups = groups.size() - 1;
+  candidates_.resize(norms_.size() * n_groups);
+  bound(*subspace_, rows, at, [&](std::size_t i) {
     for (std::size_t g = 0; g < n_groups; ++g) {
       const auto begin = static_cast<std::size_t>(groups[g]);
       const std::size_t best =
           begin + loops_.largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
       candidates_[i * n_groups + g] = best;
-      factors_from_product(shadow, product, best, slot_factors(i, best, Known::shadow_v));
-      flag(i, best, tolerance * std::abs(static_cast<double>(upper[best])));
+      if (find_slot(i, best) >= 0) continue;  // a glance has had it evaluated
+      flag(i, best, tolerance * std::abs(static_cast<double>(upper_[i * model_.n_components() + best])));
     }
+  });
+}
+
+// Nothing is known of any component.
+template <class T>
+void BlockScorer<T>::begin_screening() {
+  const std::size_t K = model_.n_components();
+  std::fill_n(values_.begin(), count_ * K, -infinity);
+  std::fill_n(errors_.begin(), count_ * K, 0.0);
+  std::fill_n(product_row_.begin(), count_, -1);
+}
+
+// A row is done with where the candidate of a part of its features rules out all others by bounds from the same part. That is
+// tried only where it would do so if its distance grew with the features that are looked at, from the least that it may be.
+template <class T>
+auto BlockScorer<T>::glance_at_rows(double tolerance) -> RowList {
+  const std::size_t K = model_.n_components();
+  const Subspace& subspace = glance_->subspace();
+  const double parts = static_cast<double>(model_.n_features()) / static_cast<double>(glance_->part().n_features());
+  candidates_.resize(norms_.size());
+  const auto rules_out_others = [&](std::size_t i, std::size_t candidate, double value) {
+    upper_[i * K + candidate] = -std::numeric_limits<T>::infinity();
+    return std::isfinite(value) && select_survivors(i, 0, K, value) == 0;
+  };
+  for (std::size_t first = 0; first < count_; first += tile_) {
+    const RowList tile = all_rows().subspan(first, std::min(tile_, count_ - first));
+    center_excerpts(tile);
+    project(subspace, tile, first);
+    bound(subspace, tile, first, [&](std::size_t i) {
+      const std::size_t best = loops_.largest(guess_.data(), K);
+      const double constant = model_.log_normalizers()[best];
+      const double expected = constant + parts * (static_cast<double>(upper_[i * K + best]) - constant);
+      norms_[i] *= parts;
+      candidates_[i] = best;
+      if (rules_out_others(i, best, expected)) flag(i, best, tolerance * std::abs(expected));
+    });
   }
-  std::fill_n(values_.begin() + static_cast<std::ptrdiff_t>(first * K), count * K, -infinity);
-  std::fill_n(errors_.begin() + static_cast<std::ptrdiff_t>(first * K), count * K, 0.0);
-  std::fill_n(product_row_.begin() + static_cast<std::ptrdiff_t>(first), count, -1);
+  evaluate();
+  open_rows_.clear();
+  for (std::size_t i = 0; i < count_; ++i) {
+    const std::size_t best = candidates_[i];
+    const bool evaluated = find_slot(i, best) >= 0;
+    if (!evaluated || !rules_out_others(i, best, values_[i * K + best] - errors_[i * K + best])) open_rows_.push_back(i);
+  }
+  return open_rows_;
 }
 
 // Indices of the components of a group, counted from its first, that the values known so far leave standing; into
@@ -95,11 +137,11 @@ std::size_t BlockScorer<T>::select_survivors(std::size_t i, std::size_t begin, s
 // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where the
 // candidate was a poor guess, and then leaves few.
 template <class T>
-void BlockScorer<T>::find_challengers(Groups groups) {
+void BlockScorer<T>::find_challengers(RowList rows, Groups groups) {
   const std::size_t K = model_.n_components();
   const std::size_t n_groups = groups.size() - 1;
   contested_.clear();
-  for (std::size_t i = 0; i < count_; ++i)
+  for (const std::size_t i : rows)
     for (std::size_t g = 0; g < n_groups; ++g) {
       const auto begin = static_cast<std::size_t>(groups[g]);
       const auto end = static_cast<std::size_t>(groups[g + 1]);
@@ -147,12 +189,14 @@ void BlockScorer<T>::find_survivors(Groups groups) {
   }
 }
 
-#define MFA_INSTANTIATE(T)                                                        \
-  template void BlockScorer<T>::project(std::size_t, std::size_t);                \
-  template void BlockScorer<T>::read_place(std::size_t, Place&) const;            \
-  template void BlockScorer<T>::place(std::size_t, const Place&);                 \
-  template void BlockScorer<T>::screen(Groups, double, std::size_t, std::size_t); \
-  template void BlockScorer<T>::find_challengers(Groups);                         \
+#define MFA_INSTANTIATE(T)                                                                           \
+  template void BlockScorer<T>::project(const Subspace&, RowList, std::size_t);                      \
+  template void BlockScorer<T>::read_place(std::size_t, Place&) const;                               \
+  template void BlockScorer<T>::place(std::size_t, const Place&);                                    \
+  template void BlockScorer<T>::screen(Groups, double, RowList, std::size_t);                        \
+  template void BlockScorer<T>::begin_screening();                                                   \
+  template BlockScorer<T>::RowList BlockScorer<T>::glance_at_rows(double);                           \
+  template void BlockScorer<T>::find_challengers(RowList, Groups);                                   \
   template void BlockScorer<T>::find_survivors(Groups);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)

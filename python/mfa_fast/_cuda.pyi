@@ -60,6 +60,9 @@ class Model:
     @property
     def n_directions(self) -> int:
         """Directions of the subspace that screening uses; 0 where it would not pay."""
+    @property
+    def glances(self) -> bool:
+        """Whether screening looks at a part of the features first."""
 
 class NearestModel:
     """What `nearest` needs beside a packed model's copy, on the same device; it keeps its memory as a model does."""

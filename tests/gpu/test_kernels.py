@@ -15,9 +15,11 @@ from device_cases import (
     KINDS,
     NOISES,
     case_of,
+    every_glanced_width,
     every_noise,
     every_noise_std,
     every_shape,
+    glanced_case,
     parameters_of,
     precision_of,
     samples_of,
@@ -141,6 +143,53 @@ def test_a_row_that_is_not_finite_is_reported(device):
         rest = np.delete(np.arange(70), [50, 41, 69])
         expected = ref.score_samples(X[rest], p)
         assert relative_error(device.fetch(log_sum)[rest, 0], expected) <= LOG_DENSITY[X.dtype]
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [(np.float32, False), (np.float32, True), (np.float64, True)])
+@every_noise
+@every_glanced_width
+def test_looking_at_a_part_of_the_features_first(device, d, noise, dtype, exact):
+    p, X = glanced_case(d, noise, dtype)
+    joint = ref.weighted_log_prob(X, p)
+    model, groups = device.model(p), np.array([0, 24])
+    assert model.glances
+    out = _reduce(device, model, X, groups, dtype, exact=exact)
+    tolerance = LOG_DENSITY[np.dtype(np.float64 if exact else dtype)]
+    assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= tolerance
+    own = joint.argmax(axis=1)
+    assert np.array_equal(out["best"][:, 0], own)
+    if exact:
+        for k in np.unique(own):
+            component = ref.Component(p, k)
+            z = component.factors(X[own == k] - component.mean)
+            assert relative_error(out["factors"][own == k], z) <= FACTORS[X.dtype]
+    for part in (slice(0, 1), slice(1, 64), slice(60, None)):
+        apart = _reduce(device, model, X[part], groups, dtype, exact=exact)
+        assert all(np.array_equal(apart[name], value[part]) for name, value in out.items())
+
+
+@pytest.mark.parametrize("features", [(70, 5), (5, 70)])
+def test_a_row_that_is_not_finite_in_a_part_is_reported(device, features):
+    p, X = glanced_case(600, "spherical", np.float64)
+    X[[50, 30], features] = np.nan, np.inf
+    log_sum = device.empty((90, 1), np.float64)
+    how = {"exact": True, "screening": True, "log_sum": log_sum}
+    assert device.bad_row("reduce", device.model(p), device.send(X), np.array([0, 24]), **how) == 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_types_of_samples_that_are_looked_at_in_part(device, kind):
+    p, _ = glanced_case(600, "spherical", np.float64)
+    X, same = samples_of(p, 70, kind)
+    if kind == "uint8":
+        p = p._replace(means=10 * p.means + 128, loadings=10 * p.loadings, noise_variance=100 * p.noise_variance)
+    model = device.model(p)
+    assert model.glances
+    dtype = precision_of(kind)
+    out = _reduce(device, model, X, np.array([0, 24]), dtype, exact=False)
+    joint = ref.weighted_log_prob(same, p)
+    assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[dtype]
+    assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
 
 
 def test_a_row_does_not_depend_on_its_neighbours(device):

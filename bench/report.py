@@ -32,7 +32,7 @@ example, the part of the mean distance that is not proved.
 
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision,
-so that after a product in float32 there is another in float64. Its target is missed everywhere. Instruction set v3 is
+so that the product is one in float64, which takes twice as long. Its target is missed everywhere. Instruction set v3 is
 AVX2, v4 AVX-512.
 
 {tables}

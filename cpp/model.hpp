@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/views.hpp"
@@ -50,17 +51,19 @@ class Directions;
 class Glance;
 class Subspace;
 
-// What was found for screening: the directions that were looked at; for each processor the subspace of those that it uses, null
-// where it would not pay or has not been asked for; and whether rows are looked at in part first, null where that would not pay.
-struct Screening {
+// What trying has found: the directions that were looked at for screening; for each processor the subspace of those that it uses,
+// null where it would not pay or has not been asked for; whether rows are looked at in part first, null where that would not pay;
+// and whether rows in float are scored in double.
+struct Findings {
   std::shared_ptr<const Directions> directions;
   std::array<std::shared_ptr<const Subspace>, 2> subspaces;
   std::array<std::optional<std::shared_ptr<const Glance>>, 2> glances;
+  std::optional<bool> in_double;
 };
 
 class Model {
  public:
-  // `near`, unless null, is a similar model: what screening has found for it by now is taken up. The threads are for what is
+  // `near`, unless null, is a similar model: what has been found for it by now is taken up. The threads are for what is
   // made here and when first asked for; how many they are shows in no number.
   Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr, std::size_t n_threads = 1);
   ~Model();
@@ -122,7 +125,15 @@ class Model {
   const Subspace* subspace(Processor processor) const;
   // What screening looks at first, where all components are one group; null where that would not pay.
   const Glance* glance(Processor processor) const;
-  Screening found_screening() const;  // so far
+  // Whether float is too coarse for matrix products with all components, as try_out() says when it is first asked for.
+  template <class TryOut>
+  bool is_for_double(const TryOut& try_out) const {
+    return in_double_.get([&] {
+      const std::optional<bool> found = take_near(near_.in_double);
+      return found.has_value() ? *found : try_out();
+    });
+  }
+  Findings found() const;  // so far
 
  private:
   // Components for the difference form, one by one.
@@ -151,8 +162,12 @@ class Model {
   void columns(std::size_t k, const Weight& weight, double* out) const;
   double inverse_noise(std::size_t k, std::size_t j) const;
   double column_weight(std::size_t k, std::size_t j) const;
+  // A part of near_, which is not kept any longer.
   template <class Part>
-  Part take_near(Part& part) const;  // of near_, which is not kept any longer
+  Part take_near(Part& part) const {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(part, {});
+  }
   double scaled_noise(std::size_t k, std::size_t j) const;
 
   std::size_t n_components_, n_factors_, n_features_;
@@ -170,8 +185,9 @@ class Model {
   mutable cpu::Once<std::shared_ptr<const Directions>> directions_;
   mutable std::array<cpu::Once<std::shared_ptr<const Subspace>>, 2> subspaces_;
   mutable std::array<cpu::Once<std::shared_ptr<const Glance>>, 2> glances_;
+  mutable cpu::Once<bool> in_double_;
   mutable std::mutex mutex_;  // guards the one below
-  mutable Screening near_;    // a similar model's
+  mutable Findings near_;     // a similar model's
 };
 
 }  // namespace mfa

@@ -8,6 +8,7 @@
 
 #include "core/reduce.hpp"
 #include "core/screening.hpp"
+#include "cpu/sample.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -213,6 +214,7 @@ void BlockScorer<T>::flag_inexact(std::size_t i, std::size_t k, double tolerance
 
 template <class T>
 BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
+  if (is_for_double()) return score_groups_in_double(groups, tolerance);
   RowList rows = all_rows();
   if (subspace_ != nullptr) begin_screening();
   if (glance_ != nullptr && groups.size() == 2) rows = glance_at_rows(tolerance);
@@ -346,27 +348,64 @@ std::vector<std::size_t> BlockScorer<T>::take_rows_of_many() {
 }
 
 template <class T>
+BlockScorer<double>& BlockScorer<T>::wider() {
+  if (wider_ == nullptr) wider_ = std::make_unique<BlockScorer<double>>(model_, norms_.size(), false);
+  return *wider_;
+}
+
+template <class T>
+void BlockScorer<T>::take_from_wider(std::size_t i, std::size_t r) {
+  const std::size_t K = model_.n_components();
+  wider_row_[i] = static_cast<std::int32_t>(r);
+  std::copy_n(wider_->values(r), K, values_.data() + i * K);
+  std::copy_n(wider_->errors(r), K, errors_.data() + i * K);
+}
+
+template <class T>
+bool BlockScorer<T>::is_for_double() const {
+  if constexpr (std::is_same_v<T, float>) {
+    if (subspace_ != nullptr || is_trial_) return false;
+    return model_.is_for_double([&] {
+      constexpr std::size_t n = 16;
+      std::vector<double> weights(model_.n_components());
+      for (std::size_t k = 0; k < weights.size(); ++k) weights[k] = std::exp(model_.log_weight(k));
+      std::vector<float> samples(n * model_.n_features());
+      std::vector<std::int64_t> labels(n);
+      sample(model_, weights.data(), 0, 0, n, true, samples.data(), labels.data(), 1);
+      BlockScorer trial(model_, n, false);
+      trial.is_trial_ = true;
+      trial.load(rows_in_line(samples.data(), n, model_.n_features()), 0, n);
+      if (trial.score_groups(model_.groups(), score_tolerance<float>)) return false;
+      // A product in double takes as long as two in float.
+      const auto open = std::count_if(trial.wider_row_.begin(), trial.wider_row_.end(), [](auto row) { return row >= 0; });
+      return 4 * open > 3 * static_cast<std::ptrdiff_t>(n);
+    });
+  } else {
+    return false;
+  }
+}
+
+template <class T>
+BadRow BlockScorer<T>::score_groups_in_double(Groups groups, double tolerance) {
+  wider().load(rows_, first_, count_);
+  if (const BadRow bad = wider_->score_groups(groups, tolerance)) return bad;
+  for (std::size_t i = 0; i < count_; ++i) take_from_wider(i, i);
+  return {};
+}
+
+template <class T>
 template <class Score>
 void BlockScorer<T>::score_in_double(const Score& score) {
   if constexpr (std::is_same_v<T, float>) {
     const std::vector<std::size_t> members = take_rows_of_many();
     if (members.empty()) return;
     const std::size_t d = model_.n_features();
-    const std::size_t K = model_.n_components();
-    if (wider_ == nullptr) {
-      wider_ = std::make_unique<BlockScorer<double>>(model_, norms_.size(), false);
-      wider_rows_ = AlignedBuffer<float>(norms_.size() * d);
-    }
+    if (wider_rows_.data() == nullptr) wider_rows_ = AlignedBuffer<float>(norms_.size() * d);
     for (std::size_t r = 0; r < members.size(); ++r)
       std::copy_n(read_row(rows_, first_ + members[r], 0, d, read_buffers_.data()), d, wider_rows_.data() + r * d);
-    wider_->load(rows_in_line(wider_rows_.data(), members.size(), d), 0, members.size());
+    wider().load(rows_in_line(wider_rows_.data(), members.size(), d), 0, members.size());
     score(*wider_);
-    for (std::size_t r = 0; r < members.size(); ++r) {
-      const std::size_t i = members[r];
-      wider_row_[i] = static_cast<std::int32_t>(r);
-      std::copy_n(wider_->values(r), K, values_.data() + i * K);
-      std::copy_n(wider_->errors(r), K, errors_.data() + i * K);
-    }
+    for (std::size_t r = 0; r < members.size(); ++r) take_from_wider(members[r], r);
   }
 }
 

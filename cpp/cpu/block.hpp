@@ -144,6 +144,11 @@ class BlockScorer {
   // Rows in float of which a matrix product has left so many open: score(scorer) is to score them in double.
   template <class Score>
   void score_in_double(const Score& score);
+  // Where that is most of a model's own samples all rows are scored so at once.
+  bool is_for_double() const;
+  BadRow score_groups_in_double(Groups groups, double tolerance);
+  BlockScorer<double>& wider();
+  void take_from_wider(std::size_t i, std::size_t r);  // what is known there of its row r
   void sort_flagged();
   void refine();  // flagged entries, in double
   void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
@@ -184,6 +189,7 @@ class BlockScorer {
   std::vector<Contest> contested_;
   std::vector<std::size_t> survivors_, open_rows_, dense_rows_;
 
+  bool is_trial_ = false;                       // of what is_for_double is to say
   std::unique_ptr<BlockScorer<double>> wider_;  // of rows in float that are scored in double; made when first wanted
   AlignedBuffer<float> wider_rows_;             // (rows, d), copies of these
   std::vector<std::int32_t> wider_row_;         // (rows): a row's place there, or -1

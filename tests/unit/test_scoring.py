@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from mfa_fast import MFA, MFAClassifier, _core
 from tolerances import FACTORS, LOG_DENSITY, PROBABILITY_SUM, relative_error
 
 ROWS = (1, 7, 8, 9, 15, 16, 17, 33, 255, 256, 257)
@@ -205,7 +205,7 @@ def test_a_component_of_weight_zero_has_no_share(dtype):
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize(("noise_std", "K"), [(0.1, 2), (0.1, 9), (1e-3, 9)])
 def test_components_on_top_of_each_other(noise_std, K, noise, dtype, isa):
-    """Float32 cannot tell them apart, so rows near them are scored in float64; those beside them are not."""
+    """Float32 cannot tell them apart, so that they are scored in float64."""
     p = _parameters((1, 300, 5), noise, noise_std)
     rng = np.random.default_rng(1)
     apart = 0.01 * noise_std * rng.normal(size=(K, 300))
@@ -267,3 +267,42 @@ def test_bit_identical_for_any_number_of_threads_and_chunks(noise, noise_std, dt
         head, tail = _outputs(model, X[:split]), _outputs(model, X[split:])
         for name, value in expected.items():
             assert np.array_equal(np.concatenate([head[name], tail[name]]), value), (name, split)
+
+
+def _close_together(apart, K=12, d=300, L=3):
+    """Components that are `apart` by so much of their noise, and one that lies elsewhere."""
+    rng = np.random.default_rng(0)
+    means = apart * rng.normal(size=(K, d))
+    means[0] = 1.0
+    loadings = np.repeat(rng.normal(size=(1, L, d)), K, axis=0)
+    return ref.Parameters(np.full(K, 1 / K), means, loadings, np.ones((K, d)))
+
+
+def _log_sums(p, X):
+    """Logarithms of densities without screening, as they are before they are rounded to the samples' type."""
+    out = np.empty((len(X), 1))
+    groups = np.array([0, len(p.weights)])
+    bad = _core.reduce(_core.Model(*p), X, groups, exact=False, screening=False, n_threads=1, log_sum=out)
+    assert bad is None
+    return out[:, 0]
+
+
+@pytest.mark.parametrize(("apart", "in_double"), [(1e-7, True), (1.0, False)])
+def test_rows_in_float32_are_scored_in_float64_where_float32_cannot_tell_components_apart(apart, in_double, isa):
+    p = _close_together(apart)
+    X = ref.random_samples(p, 100, stray=0.0).astype(np.float32)
+    joint = ref.weighted_log_prob(X, p)
+    error = relative_error(_log_sums(p, X), ref.log_sum_exp(joint))
+    assert error <= LOG_DENSITY[X.dtype]
+    # For those that lie elsewhere float32 would do.
+    elsewhere = joint.argmax(axis=1) == 0
+    error = relative_error(_log_sums(p, X)[elsewhere], ref.log_sum_exp(joint)[elsewhere])
+    assert (error <= LOG_DENSITY[np.dtype(np.float64)]) == in_double
+
+
+def test_a_row_that_is_not_finite_is_named_in_float64_too():
+    p = _close_together(1e-7)
+    X = ref.random_samples(p, 100, stray=0.0).astype(np.float32)
+    X[[71, 70], 5] = np.nan, np.inf
+    with pytest.raises(ValueError, match="70"):
+        MFA.from_parameters(*p).set_params(screening=False).score_samples(X)

@@ -38,7 +38,7 @@ Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, st
   scale_f32_.assign(scale_.begin(), scale_.end());
   groups_.assign(p.groups.begin(), p.groups.end());
   if (groups_.empty()) groups_ = {0, static_cast<std::int64_t>(n_components_)};
-  if (near != nullptr) near_ = near->found();
+  if (near != nullptr) near_ = near->found_screening();
   largest_noise_.assign(n_components_, 0.0);
   for (std::size_t k = 0; k < n_components_; ++k)
     for (std::size_t j = 0; j < n_features_; ++j) largest_noise_[k] = std::max(largest_noise_[k], scaled_noise(k, j));
@@ -294,6 +294,12 @@ double Model::mean_rounding(std::size_t k) const {
   return single<T>().mean_rounding[k];
 }
 
+template <class Part>
+Part Model::take_near(Part& part) const {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(part, {});
+}
+
 const Subspace* Model::subspace(Processor processor) const {
   const auto which = static_cast<std::size_t>(processor);
   const auto& subspace = subspaces_[which].get([&] {
@@ -314,14 +320,13 @@ const Glance* Model::glance(Processor processor) const {
   return glance.get();
 }
 
-Findings Model::found() const {
-  Findings found;
+Screening Model::found_screening() const {
+  Screening found;
   if (const auto* directions = directions_.peek()) found.directions = *directions;
   for (std::size_t which = 0; which < subspaces_.size(); ++which)
     if (const auto* subspace = subspaces_[which].peek()) found.subspaces[which] = *subspace;
   for (std::size_t which = 0; which < glances_.size(); ++which)
     if (const auto* glance = glances_[which].peek()) found.glances[which] = *glance;
-  if (const auto* in_double = in_double_.peek()) found.in_double = *in_double;
   return found;
 }
 

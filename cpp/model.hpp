@@ -8,7 +8,6 @@
 #include <mutex>
 #include <optional>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "core/views.hpp"
@@ -51,19 +50,18 @@ class Directions;
 class Glance;
 class Subspace;
 
-// What trying has found: the directions that were looked at for screening; for each processor the subspace of those that it uses,
-// null where it would not pay or has not been asked for; whether rows are looked at in part first, null where that would not pay;
-// and whether rows in float are scored in double.
-struct Findings {
+// What was found for screening: the directions that were looked at; for each processor the subspace of those that it uses, null
+// where it would not pay or has not been asked for; and what it looks at first, null where that would not pay, nothing where it
+// has not been asked for.
+struct Screening {
   std::shared_ptr<const Directions> directions;
   std::array<std::shared_ptr<const Subspace>, 2> subspaces;
   std::array<std::optional<std::shared_ptr<const Glance>>, 2> glances;
-  std::optional<bool> in_double;
 };
 
 class Model {
  public:
-  // `near`, unless null, is a similar model: what has been found for it by now is taken up. The threads are for what is
+  // `near`, unless null, is a similar model: what screening has found for it by now is taken up. The threads are for what is
   // made here and when first asked for; how many they are shows in no number.
   Model(const Parameters& parameters, const cpu::Loops& loops, const Model* near = nullptr, std::size_t n_threads = 1);
   ~Model();
@@ -128,12 +126,9 @@ class Model {
   // Whether float is too coarse for matrix products with all components, as try_out() says when it is first asked for.
   template <class TryOut>
   bool is_for_double(const TryOut& try_out) const {
-    return in_double_.get([&] {
-      const std::optional<bool> found = take_near(near_.in_double);
-      return found.has_value() ? *found : try_out();
-    });
+    return in_double_.get(try_out);
   }
-  Findings found() const;  // so far
+  Screening found_screening() const;  // so far
 
  private:
   // Components for the difference form, one by one.
@@ -162,12 +157,8 @@ class Model {
   void columns(std::size_t k, const Weight& weight, double* out) const;
   double inverse_noise(std::size_t k, std::size_t j) const;
   double column_weight(std::size_t k, std::size_t j) const;
-  // A part of near_, which is not kept any longer.
   template <class Part>
-  Part take_near(Part& part) const {
-    const std::lock_guard lock(mutex_);
-    return std::exchange(part, {});
-  }
+  Part take_near(Part& part) const;  // of near_, which does not keep it
   double scaled_noise(std::size_t k, std::size_t j) const;
 
   std::size_t n_components_, n_factors_, n_features_;
@@ -187,7 +178,7 @@ class Model {
   mutable std::array<cpu::Once<std::shared_ptr<const Glance>>, 2> glances_;
   mutable cpu::Once<bool> in_double_;
   mutable std::mutex mutex_;  // guards the one below
-  mutable Findings near_;     // a similar model's
+  mutable Screening near_;    // a similar model's
 };
 
 }  // namespace mfa

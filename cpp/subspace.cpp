@@ -139,7 +139,11 @@ void Subspace::round(const Rounded<double>& exact, Rounded<T>& out) const {
   out.means_left = scaled(exact.means_left, 1.0 + margin);
   out.inverse_noise_roots = scaled(exact.inverse_noise_roots, 1.0);
   out.inverse_weights = scaled(exact.inverse_weights, 1.0 - margin);
-  out.log_normalizers = scaled(exact.log_normalizers, 1.0);
+  // Of a component of weight 0 a number as well, so that its bound is one.
+  out.log_normalizers.resize(exact.log_normalizers.size());
+  std::transform(exact.log_normalizers.begin(), exact.log_normalizers.end(), out.log_normalizers.begin(), [](double v) {
+    return static_cast<T>(std::max(v, static_cast<double>(std::numeric_limits<T>::lowest())));
+  });
 }
 
 template <>

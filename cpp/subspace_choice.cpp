@@ -75,18 +75,26 @@ struct Trial {
   double rest_square;
 };
 
-// Coordinates (trials, directions) of a sample of every component, or of as many as are tried.
-std::vector<Trial> make_trials(const Model& model, const Directions& from, std::vector<double>& coordinates) {
-  const std::size_t K = model.n_components();
+// Components that samples are of: their weights are not 0.
+std::vector<std::size_t> with_weight(const Model& model) {
+  std::vector<std::size_t> components;
+  for (std::size_t k = 0; k < model.n_components(); ++k)
+    if (std::isfinite(model.log_weight(k))) components.push_back(k);
+  return components;
+}
+
+// Coordinates (trials, directions) of a sample of each of these components, or of as many as are tried.
+std::vector<Trial> make_trials(const Model& model, const std::vector<std::size_t>& components, const Directions& from,
+                               std::vector<double>& coordinates) {
   const std::size_t L = model.n_factors();
   const std::size_t d = model.n_features();
   const std::size_t R = from.count();
-  const std::size_t n = std::min(K, most_trials);
+  const std::size_t n = std::min(components.size(), most_trials);
   std::vector<Trial> trials(n);
   std::vector<double> z(L + 1);  // and 1, for the mean
   coordinates.assign(n * R, 0.0);
   for (std::size_t t = 0; t < n; ++t) {
-    const std::size_t k = t * K / n;
+    const std::size_t k = components[t * components.size() / n];
     model.loops().sample_factors(0, t, L, z.data());
     z[L] = 1.0;
     const double noise = model.mean_noise(k);
@@ -114,7 +122,7 @@ void try_out(const Subspace& subspace, double epsilon, const std::vector<Trial>&
              const std::vector<double>& coordinates, const Visit& visit) {
   const std::size_t K = subspace.shadow().n_components();
   const std::size_t R = subspace.n_directions();
-  const std::size_t stride = coordinates.size() / trials.size();
+  const std::size_t stride = coordinates.size() / std::max<std::size_t>(trials.size(), 1);  // none where no component has a weight
   const cpu::Panel<double>& panel = subspace.shadow().panels<double>().columns;
   cpu::ScreenTerms<double> terms = subspace.terms<double>(epsilon);
   std::vector<double> product(panel.columns()), guess(K), upper(K);
@@ -156,12 +164,12 @@ double count_survivors(const Model& model, const Subspace& subspace, double epsi
   return survivors / static_cast<double>(trials.size());
 }
 
-// The share of trials that a glance leaves open: in which another component is guessed, or left standing.
-double share_left_open(const Model& model, const Glance& glance, double epsilon, const std::vector<Trial>& trials,
+// The share of trials that are left open: in which another component is guessed, or left standing.
+double share_left_open(const Model& model, const Subspace& subspace, double epsilon, const std::vector<Trial>& trials,
                        const std::vector<double>& coordinates) {
   const std::size_t K = model.n_components();
   double open = 0.0;
-  try_out(glance.subspace(), epsilon, trials, coordinates, [&](std::size_t own, const double* guess, const double* upper) {
+  try_out(subspace, epsilon, trials, coordinates, [&](std::size_t own, const double* guess, const double* upper) {
     const double least = usual_value(model, own) - core::negligible_nats;
     const auto rules_out = [&](std::size_t k) { return k == own || (guess[k] < guess[own] && upper[k] < least); };
     std::size_t k = 0;
@@ -169,6 +177,13 @@ double share_left_open(const Model& model, const Glance& glance, double epsilon,
     if (k < K) open += 1.0;
   });
   return open / static_cast<double>(trials.size());
+}
+
+// The same of samples in all features.
+double share_left_open(const Model& model, const Subspace& subspace) {
+  std::vector<double> coordinates;
+  const std::vector<Trial> trials = make_trials(model, with_weight(model), subspace.directions(), coordinates);
+  return share_left_open(model, subspace, 0.0, trials, coordinates);
 }
 
 // Of as many of the directions as make scoring cheapest; null where it is cheapest without.
@@ -179,7 +194,7 @@ std::shared_ptr<const Subspace> find_cheapest(const Model& model, const Costs& c
   const auto d = static_cast<double>(model.n_features());
   const double groups = static_cast<double>(model.groups().size() - 1);
   std::vector<double> coordinates;
-  const std::vector<Trial> trials = make_trials(model, *directions, coordinates);
+  const std::vector<Trial> trials = make_trials(model, with_weight(model), *directions, coordinates);
   double least = (1.0 - least_gain) * costs.without();
   std::shared_ptr<const Subspace> cheapest;
   // More directions cost more, and leave none standing at best.
@@ -203,7 +218,7 @@ std::shared_ptr<const Glance> find_cheapest_glance(const Model& model, const Cos
                                                    const std::shared_ptr<const Model>& part,
                                                    const std::shared_ptr<const Directions>& directions) {
   std::vector<double> coordinates;
-  const std::vector<Trial> trials = make_trials(*part, *directions, coordinates);
+  const std::vector<Trial> trials = make_trials(*part, with_weight(model), *directions, coordinates);
   // At best.
   const double without = costs.bounds(subspace.n_directions(), static_cast<double>(model.n_features())) + costs.evaluating(1.0);
   double least = (1.0 - least_gain) * without;
@@ -212,7 +227,7 @@ std::shared_ptr<const Glance> find_cheapest_glance(const Model& model, const Cos
     const double looking = costs.bounds(count, static_cast<double>(part->n_features())) + costs.evaluating(1.0);
     if (count > directions->count() || looking >= least) break;
     auto glance = std::make_shared<const Glance>(model, part, directions, count);
-    const double open = share_left_open(model, *glance, costs.epsilon(count), trials, coordinates);
+    const double open = share_left_open(model, glance->subspace(), costs.epsilon(count), trials, coordinates);
     const double tried = looking + real_samples * open * without;
     if (tried < least) {
       least = tried;
@@ -267,10 +282,13 @@ std::shared_ptr<const Subspace> Subspace::choose(const Model& model, Processor p
 
 std::shared_ptr<const Glance> Glance::choose(const Model& model, Processor processor, const Subspace& subspace,
                                              const std::optional<std::shared_ptr<const Glance>>& near) {
+  // What all features leave open a part of them will, and where that is much it cannot pay.
+  constexpr double most_open = 0.2;
   const Excerpt excerpt{model.n_features()};
-  if (4 * excerpt.size() > model.n_features()) return nullptr;
+  if (model.n_components() == 1 || 4 * excerpt.size() > model.n_features()) return nullptr;
   const bool kept = near.has_value() && subspace.directions().kept();
   if (kept && *near == nullptr) return nullptr;
+  if (!kept && share_left_open(model, subspace) > most_open) return nullptr;
   const Directions* const near_directions = near.value_or(nullptr) == nullptr ? nullptr : &(*near)->subspace().directions();
   const auto part = take_part(model, excerpt);
   const auto directions = Subspace::find_directions(*part, near_directions);

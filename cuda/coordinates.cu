@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
 __global__ void start_coordinates_kernel(ScreenView screen, ScoreView scores, ScreenSpace space) {
   const std::size_t task = task_index();
   const std::size_t i = task / screen.n_directions;
-  if (i >= scores.n) return;
+  if (i >= scores.n || scores.skips(i)) return;
   space.moving[task] = static_cast<double>(space.coordinates[task]);
   if (task % screen.n_directions == 0)
     space.errors[i] = core::tensor_coordinate_error(scores.norms[i], screen.n_features, screen.basis_error);

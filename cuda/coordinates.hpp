@@ -38,7 +38,7 @@ struct StepView {
 };
 
 // Computes  coordinates y of the rows in the subspace and |x|^2, of those features that it is of; and where rows move what these
-//           start from. Nothing of rows that are skipped.
+//           start from. What stands there for rows that are skipped is of no use.
 // Shapes    rows (n, d), scores and space as laid out. n is at most the stride, which is a multiple of coordinate_rows.
 // Cost      one read of these features for up to 64 directions, two for more; 6 d R flops on tensor cores in bfloat16.
 // Numerics  rows are centred in float (float64 ones in double). Rows and basis are taken as sums of two numbers of eight

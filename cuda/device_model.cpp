@@ -92,7 +92,10 @@ class DeviceModel::Upload {
 DeviceModel::DeviceModel(const Model& model, Stream stream, const Allocate& allocate) {
   Upload upload;
   upload_model(model, upload);
-  if (const Subspace* subspace = model.subspace(Processor::cuda)) upload_screen(model, *subspace, upload, screen_);
+  if (const Subspace* subspace = model.subspace(Processor::cuda)) {
+    upload_screen(model, *subspace, upload, screen_);
+    if (model.noise() == Noise::spherical) upload_moves(model, *subspace, upload, screen_);
+  }
   if (const Glance* glance = model.glance(Processor::cuda)) {
     upload_screen(glance->part(), glance->subspace(), upload, glance_);
     glance_.piece_distance = Excerpt::piece * Excerpt::every;
@@ -210,8 +213,14 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
     component_terms[k] = {terms.mean_norms[k],          terms.model_errors[k],    terms.means_left[k],     terms.spreads[k],
                           terms.inverse_noise_roots[k], terms.inverse_weights[k], terms.log_normalizers[k]};
   upload(view.terms, std::move(component_terms));
-  if (model.noise() != Noise::spherical) return;
+}
 
+void DeviceModel::upload_moves(const Model& model, const Subspace& subspace, Upload& upload, ScreenView& view) {
+  const std::size_t K = model.n_components();
+  const std::size_t L = model.n_factors();
+  const std::size_t d = model.n_features();
+  const std::size_t R = subspace.n_directions();
+  const Model& shadow = subspace.shadow();
   std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), z(L);
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView component = shadow.component(k);

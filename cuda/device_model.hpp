@@ -106,8 +106,10 @@ class DeviceModel {
  private:
   class Upload;
   void upload_model(const Model& model, Upload& upload);
-  // Of a subspace of the model's features.
+  // Of the features of `model`, all of them or a part's.
   static void upload_screen(const Model& model, const Subspace& subspace, Upload& upload, ScreenView& view);
+  // What moves coordinates, where the noise is spherical.
+  static void upload_moves(const Model& model, const Subspace& subspace, Upload& upload, ScreenView& view);
 
   ModelView view_{};
   ScreenView screen_{}, glance_{};

@@ -16,7 +16,7 @@ enum Known : std::uint8_t { known_nothing = 0, known_v = 1, known_z = 2 };
 struct ScoreView {
   std::size_t n = 0;       // rows
   std::size_t stride = 0;  // places for rows
-  double* norms;           // (stride) |x - center|^2, scaled as screening wants it
+  double* norms;           // (stride) |x - center|^2 of the features looked at last, scaled as screening wants it
   double* values;          // (K, stride) log w_k + log N(x_i; mu_k, S_k), of what is known
   double* errors;          // (K, stride) bounds on how far off they are
   double* factors;         // (stride, K, L), or null where they are not wanted

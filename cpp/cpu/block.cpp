@@ -357,6 +357,7 @@ template <class T>
 void BlockScorer<T>::take_from_wider(std::size_t i, std::size_t r) {
   const std::size_t K = model_.n_components();
   wider_row_[i] = static_cast<std::int32_t>(r);
+  norms_[i] = wider_->norms_[r];
   std::copy_n(wider_->values(r), K, values_.data() + i * K);
   std::copy_n(wider_->errors(r), K, errors_.data() + i * K);
 }
@@ -364,7 +365,7 @@ void BlockScorer<T>::take_from_wider(std::size_t i, std::size_t r) {
 template <class T>
 bool BlockScorer<T>::is_for_double() const {
   if constexpr (std::is_same_v<T, float>) {
-    if (subspace_ != nullptr || is_trial_) return false;
+    if (subspace_ != nullptr || is_trial_ || model_.n_components() == 1) return false;
     return model_.is_for_double([&] {
       constexpr std::size_t n = 16;
       std::vector<double> weights(model_.n_components());

@@ -86,14 +86,16 @@ class BlockScorer {
   void place(std::size_t i, const Place& at);
 
  private:
+  template <class>
+  friend class BlockScorer;
+
   struct Entry {
     std::size_t row, component;
     double allowed;  // how far off its value may be
   };
-  // A group of a row in which more than one component may matter, and what the best is not below.
+  // A group of a row in which components that have not been evaluated may matter.
   struct Contest {
     std::size_t row, group;
-    double floor;
   };
   // How the factors of an entry are kept: z, or v = C^T z.
   enum class Known { z, v };
@@ -109,7 +111,7 @@ class BlockScorer {
   double center_row(std::size_t i, std::size_t r);  // row i, as the tile's row r; returns |x|^2
   void center_excerpts(RowList rows);               // of the features that a glance looks at
   template <class Visit>
-  BadRow for_each_tile(RowList rows, const Visit& visit);  // visit(some of them, where they begin), which are centred
+  BadRow for_each_tile(RowList rows, const Visit& visit);  // visit(some, where they begin), centred
   RowList all_rows() const { return {all_rows_.data(), count_}; }
 
   double norms(std::size_t i, std::size_t k) const;
@@ -118,15 +120,16 @@ class BlockScorer {
   void multiply_some();                              // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
-  // Rows whose coordinates stand from row `at` on; those to be projected are centred.
+  // The coordinates of these rows stand together, from the place `at` on. What is projected is centred.
   void project(const Subspace& subspace, RowList rows, std::size_t at);
   template <class Visit>
   void bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit);  // visit(row), of which guess_ is
   void screen(Groups groups, double tolerance, RowList rows, std::size_t at);
   void begin_screening();
-  // Scores all rows of which a part is enough, and returns the others.
+  // Scores the rows whose component a part of them tells, and returns the others.
   RowList glance_at_rows(double tolerance);
   void score_survivors(RowList rows, Groups groups, double tolerance);
+  double find_floor(std::size_t i, std::size_t begin, std::size_t end);
   std::size_t select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor);
   void find_challengers(RowList rows, Groups groups);
   void find_survivors(Groups groups);
@@ -144,7 +147,7 @@ class BlockScorer {
   // Rows in float of which a matrix product has left so many open: score(scorer) is to score them in double.
   template <class Score>
   void score_in_double(const Score& score);
-  // Where that is most of a model's own samples all rows are scored so at once.
+  // Where that is more than three quarters of a model's own samples all rows are scored so at once.
   bool is_for_double() const;
   BadRow score_groups_in_double(Groups groups, double tolerance);
   BlockScorer<double>& wider();
@@ -179,17 +182,16 @@ class BlockScorer {
   AlignedBuffer<T> coordinates_;                  // (rows, R), of the rows that were projected last
   AlignedBuffer<T> shadow_product_;               // (tile), of coordinates
   std::vector<double> coordinate_errors_;         // (rows)
-  std::vector<double> norms_;                     // (rows), estimates where a glance was enough
+  std::vector<double> norms_;                     // (rows) |x|^2; estimates where a glance was enough
   std::vector<double> values_, errors_;           // (rows, K)
   std::vector<std::int32_t> product_row_;         // (rows): its row of product_, or -1
   std::vector<std::size_t> all_rows_, all_components_;  // 0, 1, ...
 
   std::vector<T> upper_, guess_;         // (rows, K): bounds on values; (K)
-  std::vector<std::size_t> candidates_;  // (rows, groups): the component that was tried last
   std::vector<Contest> contested_;
   std::vector<std::size_t> survivors_, open_rows_, dense_rows_;
 
-  bool is_trial_ = false;                       // of what is_for_double is to say
+  bool is_trial_ = false;                       // it has the samples that is_for_double scores, and does not ask it
   std::unique_ptr<BlockScorer<double>> wider_;  // of rows in float that are scored in double; made when first wanted
   AlignedBuffer<float> wider_rows_;             // (rows, d), copies of these
   std::vector<std::int32_t> wider_row_;         // (rows): a row's place there, or -1

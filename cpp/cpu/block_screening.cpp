@@ -67,21 +67,18 @@ void BlockScorer<T>::bound(const Subspace& subspace, RowList rows, std::size_t a
 // In every group of a tile's rows a candidate, the component that seems to be the best.
 template <class T>
 void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::size_t at) {
-  const std::size_t n_groups = groups.size() - 1;
-  candidates_.resize(norms_.size() * n_groups);
   bound(*subspace_, rows, at, [&](std::size_t i) {
-    for (std::size_t g = 0; g < n_groups; ++g) {
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
       const auto begin = static_cast<std::size_t>(groups[g]);
       const std::size_t best =
           begin + loops_.largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
-      candidates_[i * n_groups + g] = best;
       if (find_slot(i, best) >= 0) continue;  // a glance has had it evaluated
       flag(i, best, tolerance * std::abs(static_cast<double>(upper_[i * model_.n_components() + best])));
     }
   });
 }
 
-// Nothing is known of any component.
+// Rows have been loaded: nothing is known of any component.
 template <class T>
 void BlockScorer<T>::begin_screening() {
   const std::size_t K = model_.n_components();
@@ -90,43 +87,22 @@ void BlockScorer<T>::begin_screening() {
   std::fill_n(product_row_.begin(), count_, -1);
 }
 
-// A row is done with where the candidate of a part of its features rules out all others by bounds from the same part. That is
-// tried only where it would do so if its distance grew with the features that are looked at, from the least that it may be.
+// What no best value of a group of row i is below, by those that have been evaluated: these survive no longer.
 template <class T>
-auto BlockScorer<T>::glance_at_rows(double tolerance) -> RowList {
-  const std::size_t K = model_.n_components();
-  const Subspace& subspace = glance_->subspace();
-  const double parts = static_cast<double>(model_.n_features()) / static_cast<double>(glance_->part().n_features());
-  candidates_.resize(norms_.size());
-  const auto rules_out_others = [&](std::size_t i, std::size_t candidate, double value) {
-    upper_[i * K + candidate] = -std::numeric_limits<T>::infinity();
-    return std::isfinite(value) && select_survivors(i, 0, K, value) == 0;
-  };
-  for (std::size_t first = 0; first < count_; first += tile_) {
-    const RowList tile = all_rows().subspan(first, std::min(tile_, count_ - first));
-    center_excerpts(tile);
-    project(subspace, tile, first);
-    bound(subspace, tile, first, [&](std::size_t i) {
-      const std::size_t best = loops_.largest(guess_.data(), K);
-      const double constant = model_.log_normalizers()[best];
-      const double expected = constant + parts * (static_cast<double>(upper_[i * K + best]) - constant);
-      norms_[i] *= parts;
-      candidates_[i] = best;
-      if (rules_out_others(i, best, expected)) flag(i, best, tolerance * std::abs(expected));
-    });
+double BlockScorer<T>::find_floor(std::size_t i, std::size_t begin, std::size_t end) {
+  double floor = -infinity;
+  for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slots_[static_cast<std::size_t>(slot)].before) {
+    const std::size_t k = slots_[static_cast<std::size_t>(slot)].component;
+    if (k < begin || k >= end) continue;
+    const std::size_t at = i * model_.n_components() + k;
+    upper_[at] = -std::numeric_limits<T>::infinity();
+    const double low = values_[at] - errors_[at];
+    floor = low > floor ? low : floor;
   }
-  evaluate();
-  open_rows_.clear();
-  for (std::size_t i = 0; i < count_; ++i) {
-    const std::size_t best = candidates_[i];
-    const bool evaluated = find_slot(i, best) >= 0;
-    if (!evaluated || !rules_out_others(i, best, values_[i * K + best] - errors_[i * K + best])) open_rows_.push_back(i);
-  }
-  return open_rows_;
+  return floor;
 }
 
-// Indices of the components of a group, counted from its first, that the values known so far leave standing; into
-// survivors_.
+// Indices of the components of a group, counted from its first, that a floor leaves standing; into survivors_.
 template <class T>
 std::size_t BlockScorer<T>::select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor) {
   // Rounded to T it may have moved by half a unit in the last place, which the bounds have to spare.
@@ -134,50 +110,68 @@ std::size_t BlockScorer<T>::select_survivors(std::size_t i, std::size_t begin, s
   return loops_.select(upper_.data() + i * model_.n_components() + begin, end - begin, least, survivors_.data());
 }
 
+// A row is done with where the candidate of a part of its features rules out all others by bounds from the same part. That is
+// tried only where it would do so if its distance grew with the features that are looked at, from the least that it may be.
+template <class T>
+auto BlockScorer<T>::glance_at_rows(double tolerance) -> RowList {
+  const std::size_t K = model_.n_components();
+  const Subspace& subspace = glance_->subspace();
+  const Model& part = glance_->part();
+  const double parts = static_cast<double>(model_.n_features()) / static_cast<double>(part.n_features());
+  const double whole_norm = parts * model_.largest_noise(0) / part.largest_noise(0);
+  const auto leaves_none = [&](std::size_t i, double floor) {
+    return std::isfinite(floor) && select_survivors(i, 0, K, floor) == 0;
+  };
+  for (std::size_t first = 0; first < count_; first += tile_) {
+    const RowList tile = all_rows().subspan(first, std::min(tile_, count_ - first));
+    center_excerpts(tile);
+    project(subspace, tile, first);
+    bound(subspace, tile, first, [&](std::size_t i) {
+      norms_[i] *= whole_norm;
+      const std::size_t best = loops_.largest(guess_.data(), K);
+      T& upper = upper_[i * K + best];
+      const double constant = model_.log_normalizers()[best];
+      const double expected = constant + parts * (static_cast<double>(upper) - constant);
+      upper = -std::numeric_limits<T>::infinity();
+      if (leaves_none(i, expected)) flag(i, best, tolerance * std::abs(expected));
+    });
+  }
+  evaluate();
+  open_rows_.clear();
+  for (std::size_t i = 0; i < count_; ++i)
+    if (!leaves_none(i, find_floor(i, 0, K))) open_rows_.push_back(i);
+  return open_rows_;
+}
+
 // Where a candidate leaves several standing, the one of the highest bound is tried next: it is the better one where the
 // candidate was a poor guess, and then leaves few.
 template <class T>
 void BlockScorer<T>::find_challengers(RowList rows, Groups groups) {
-  const std::size_t K = model_.n_components();
-  const std::size_t n_groups = groups.size() - 1;
   contested_.clear();
   for (const std::size_t i : rows)
-    for (std::size_t g = 0; g < n_groups; ++g) {
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
       const auto begin = static_cast<std::size_t>(groups[g]);
       const auto end = static_cast<std::size_t>(groups[g + 1]);
-      T* upper = upper_.data() + i * K;
-      const std::size_t candidate = candidates_[i * n_groups + g];
-      upper[candidate] = -std::numeric_limits<T>::infinity();  // it has been evaluated
-      const double floor = values_[i * K + candidate] - errors_[i * K + candidate];
-      const std::size_t n = select_survivors(i, begin, end, floor);
-      if (n == 0 || (n == 1 && begin + survivors_[0] == candidate)) continue;
+      const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
+      if (n == 0) continue;
+      const T* upper = upper_.data() + i * model_.n_components();
       const std::size_t challenger = begin + loops_.largest(upper + begin, end - begin);
-      if (challenger == candidate) {  // no bound can be compared
-        contested_.push_back({i, g, floor});
-        continue;
-      }
-      flag(i, challenger, infinity);
-      if (n > 1) contested_.push_back({i, g, floor});
-      candidates_[i * n_groups + g] = challenger;
+      const bool is_new = find_slot(i, challenger) < 0;  // else no bound can be compared
+      if (is_new) flag(i, challenger, infinity);
+      if (n > 1 || !is_new) contested_.push_back({i, g});
     }
 }
 
 // What is left standing then; rows in which that is too many to be taken one by one go to a matrix product instead.
 template <class T>
 void BlockScorer<T>::find_survivors(Groups groups) {
-  const std::size_t K = model_.n_components();
-  const std::size_t n_groups = groups.size() - 1;
   dense_rows_.clear();
   std::size_t before = 0;
   for (std::size_t c = 0; c < contested_.size(); ++c) {
-    const auto& [i, g, first_floor] = contested_[c];
+    const auto& [i, g] = contested_[c];
     const auto begin = static_cast<std::size_t>(groups[g]);
     const auto end = static_cast<std::size_t>(groups[g + 1]);
-    const std::size_t challenger = candidates_[i * n_groups + g];
-    upper_[i * K + challenger] = -std::numeric_limits<T>::infinity();
-    const double second_floor = values_[i * K + challenger] - errors_[i * K + challenger];
-    const double floor = second_floor > first_floor ? second_floor : first_floor;
-    const std::size_t n = select_survivors(i, begin, end, floor);
+    const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
     for (std::size_t s = 0; s < n; ++s)
       if (find_slot(i, begin + survivors_[s]) < 0) flag(i, begin + survivors_[s], infinity);
     if (c + 1 < contested_.size() && contested_[c + 1].row == i) continue;  // the row has another group

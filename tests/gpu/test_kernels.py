@@ -248,6 +248,22 @@ def test_statistics(device, shape, n, noise_std, dtype, weighted):
         assert scaled_error(device.fetch(actual), wanted) <= 10 * tolerance * scale
 
 
+@every_noise
+def test_statistics_of_rows_that_are_looked_at_in_part(device, noise):
+    p, X = glanced_case(600, noise, np.float64)
+    core, expected, log_likelihoods = _core.Model(*p), _zeros(24, 600, 3), np.empty(len(X))
+    _core.expectation(core, X, tuple(expected), log_likelihoods, screening=False, n_threads=1)
+    sums, values = tuple(device.send(s) for s in _zeros(24, 600, 3)), device.empty(len(X), np.float64)
+    model = device.model(p)
+    assert model.glances
+    device.call("expectation", model, device.send(X), sums, values, screening=True, n_rows=len(X))
+    tolerance = LOG_DENSITY[X.dtype]
+    assert relative_error(device.fetch(values), log_likelihoods) <= tolerance
+    scale = np.maximum(1, np.abs(log_likelihoods).max())
+    for actual, wanted in zip(sums, expected, strict=True):
+        assert scaled_error(device.fetch(actual), wanted) <= 10 * tolerance * scale
+
+
 def test_statistics_are_the_same_every_time_and_in_parts(device):
     p = parameters_of((20, 256, 3))
     X = ref.random_samples(p, 130)

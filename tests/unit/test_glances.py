@@ -6,7 +6,7 @@ import pytest
 import reference as ref
 from device_cases import every_glanced_width, every_noise, glanced_case
 from mfa_fast import MFA, MFAClassifier, _core
-from tolerances import FACTORS, LOG_DENSITY, relative_error
+from tolerances import FACTORS, LOG_DENSITY, relative_error, scaled_error
 
 
 @every_noise
@@ -30,6 +30,16 @@ def test_scores_on_every_instruction_set(d, noise, dtype, isa):
     assert np.array_equal(model.score_samples(X[order]), scores[order])
 
 
+@every_noise
+def test_statistics(noise, isa):
+    p, X = glanced_case(600, noise, np.float64)
+    model = MFA.from_parameters(*p).set_params(noise_type="spherical" if noise == "spherical" else "diag")
+    found = model.e_step(X)
+    expected = model.set_params(screening=False).e_step(X)
+    for name in ("counts", "factor_sums", "factor_moments", "cross", "squares", "log_likelihood"):
+        assert scaled_error(getattr(found, name), getattr(expected, name)) <= 1e-9, name
+
+
 @pytest.mark.parametrize("features", [(70, 5), (5, 70)])
 def test_the_first_row_that_is_not_finite_is_named(features, dtype):
     p, X = glanced_case(600, "spherical", dtype)
@@ -43,6 +53,19 @@ def test_features_whose_noise_is_shared_though_not_all_of_it_is():
     p.noise_variance[:, np.arange(600) // 64 % 8 == 0] = 0.05**2
     assert _core.Model(*p).glances
     assert relative_error(MFA.from_parameters(*p).score_samples(X), ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
+
+
+def test_components_without_weight_change_nothing(dtype, isa):
+    p, X = glanced_case(600, "spherical", dtype)
+    p.weights[[3, 7]] = 0.0
+    model = _core.Model(*p)
+    assert model.glances
+    with np.errstate(divide="ignore"):
+        joint = ref.weighted_log_prob(X, p)
+    scored = MFA.from_parameters(p.weights / p.weights.sum(), *p[1:])
+    expected = ref.log_sum_exp(joint) - np.log(p.weights.sum())
+    assert relative_error(scored.score_samples(X), expected) <= LOG_DENSITY[dtype]
+    assert np.array_equal(scored.predict(X), joint.argmax(axis=1))
 
 
 def test_nothing_is_looked_at_in_part_where_that_does_not_pay():

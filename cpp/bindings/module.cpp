@@ -11,6 +11,7 @@
 #include "bindings/calls.hpp"
 #include "bindings/missing.hpp"
 #include "cpu/attack.hpp"
+#include "cpu/classify.hpp"
 #include "cpu/gradient.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/nearest.hpp"
@@ -181,6 +182,18 @@ cpu::BadRow ld_grad(const Model& model, const py::array& X, const py::array& gro
   });
 }
 
+cpu::BadRow classify(const Model& model, const py::array& X, const py::array& groups, const py::array& log_priors,
+                     bool sum_rule, bool screening, const py::array& out, std::size_t n_threads) {
+  const cpu::Rows rows = borrow_rows(X, model.n_features());
+  const cpu::Groups offsets = borrow_groups(groups, model.n_components());
+  const double* priors = borrow<double>("log_priors", log_priors, {offsets.size() - 1});
+  const cpu::Rule rule = sum_rule ? cpu::Rule::sum : cpu::Rule::max;
+  Index* labels = borrow_output<Index>("out", out, {rows.n_rows});
+  return by_type(X, [&]<class T>(T) {
+    return without_gil([&] { return cpu::classify<T>(model, rows, offsets, priors, rule, screening, labels, n_threads); });
+  });
+}
+
 cpu::BadRow gradient(const Model& model, const py::array& X, const py::array& groups, const py::array& vectors,
                      bool sum_rule, bool screening, const py::object& out, std::size_t n_threads) {
   const cpu::Rows rows = borrow_rows(X, model.n_features());
@@ -315,6 +328,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("labels").noconvert(), py::arg("sum_rule"), py::arg("screening"), py::arg("steps"),
         py::arg("overshoot"), py::arg("clip"), py::arg("source"), py::arg("target"), py::arg("out"), py::arg("sources"),
         py::arg("targets"), py::arg("n_threads"));
+  m.def("classify", &classify, "The group of the highest log prior and score of each sample.", py::arg("model"),
+        py::arg("X").noconvert(), py::arg("groups").noconvert(), py::arg("log_priors").noconvert(), py::kw_only(),
+        py::arg("sum_rule"), py::arg("screening"), py::arg("out").noconvert(), py::arg("n_threads"));
   m.def("gradient", &gradient, "Vectors times the Jacobian of the groups' scores.", py::arg("model"),
         py::arg("X").noconvert(), py::arg("groups").noconvert(), py::arg("vectors").noconvert(), py::kw_only(),
         py::arg("sum_rule"), py::arg("screening"), py::arg("out").noconvert(), py::arg("n_threads"));

@@ -10,8 +10,6 @@
 
 namespace mfa::cpu {
 
-enum class Rule { max, sum };  // a class's score: its best component, or the log-sum-exp of all
-
 struct LdGradOptions {
   StepOptions step;
   Rule rule = Rule::max;

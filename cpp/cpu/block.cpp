@@ -227,7 +227,34 @@ BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
     screen(groups, tolerance, tile, first);
   });
   if (bad) return bad;
-  score_survivors(rows, groups, tolerance);
+  score_survivors(rows, all_rows(), groups, tolerance);
+  return {};
+}
+
+template <class T>
+BadRow BlockScorer<T>::score_rivals(Groups groups, const double* log_priors, Rule rule, double tolerance,
+                                    std::int64_t* winners) {
+  if (subspace_ == nullptr) {
+    std::fill_n(winners, count_, -1);
+    return score_groups(groups, tolerance);
+  }
+  const std::size_t n_groups = groups.size() - 1;
+  candidates_.resize(norms_.size() * n_groups);
+  begin_screening();
+  const BadRow bad = for_each_tile(all_rows(), [&](RowList tile, std::size_t first) {
+    project(*subspace_, tile, first);
+    find_candidates(groups, log_priors, tile, first, winners);
+  });
+  if (bad) return bad;
+  evaluate();
+  open_rows_.clear();
+  for (std::size_t i = 0; i < count_; ++i) {
+    if (!has_rivals(groups, log_priors, rule, i, static_cast<std::size_t>(winners[i]))) continue;
+    open_rows_.push_back(i);
+    winners[i] = -1;
+    for (std::size_t g = 0; g < n_groups; ++g) flag_candidate(i, candidates_[i * n_groups + g], tolerance);
+  }
+  score_survivors(open_rows_, open_rows_, groups, tolerance);
   return {};
 }
 
@@ -238,12 +265,12 @@ BadRow BlockScorer<T>::score_placed_groups(Groups groups, double tolerance) {
   begin_screening();
   for (std::size_t first = 0; first < count_; first += tile_)
     screen(groups, tolerance, all_rows().subspan(first, std::min(tile_, count_ - first)), first);
-  score_survivors(all_rows(), groups, tolerance);
+  score_survivors(all_rows(), all_rows(), groups, tolerance);
   return {};
 }
 
 template <class T>
-void BlockScorer<T>::score_survivors(RowList rows, Groups groups, double tolerance) {
+void BlockScorer<T>::score_survivors(RowList rows, RowList exact, Groups groups, double tolerance) {
   if (subspace_ != nullptr) {
     evaluate();
     find_challengers(rows, groups);
@@ -252,7 +279,7 @@ void BlockScorer<T>::score_survivors(RowList rows, Groups groups, double toleran
     evaluate();
     multiply_some();
   }
-  flag_what_matters(all_rows(), groups, tolerance);
+  flag_what_matters(exact, groups, tolerance);
   score_in_double([&](BlockScorer<double>& scorer) { scorer.score_groups(groups, tolerance); });
   refine();
 }

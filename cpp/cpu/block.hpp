@@ -36,6 +36,8 @@ std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
 // in a cache either, it has as many of them as leave every thread a block, up to twice as many as other blocks.
 std::size_t screened_rows(std::size_t n_rows, std::size_t row_bytes, std::size_t n_threads);
 
+enum class Rule { max, sum };  // a group's score: its best component, or the log-sum-exp of all
+
 // A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
 // their outputs are then incomplete.
 using BadRow = std::optional<std::size_t>;
@@ -58,6 +60,10 @@ class BlockScorer {
   //           others are given as -inf or in difference form. Where the bounds leave open which component is the best,
   //           all that may be are computed in residual form.
   BadRow score_groups(Groups groups, double tolerance);
+
+  // Computes  in `winners` the group of the highest log_priors[g] + score of rows in which bounds tell it; -1 for the others,
+  //           which are scored as by score_groups.
+  BadRow score_rivals(Groups groups, const double* log_priors, Rule rule, double tolerance, std::int64_t* winners);
 
   // The same for rows that are known by their coordinates in the subspace, see `place`: they are not multiplied with it
   // again. Every row that has been loaded must have been placed.
@@ -125,10 +131,14 @@ class BlockScorer {
   template <class Visit>
   void bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit);  // visit(row), of which guess_ is
   void screen(Groups groups, double tolerance, RowList rows, std::size_t at);
+  void flag_candidate(std::size_t i, std::size_t k, double tolerance);
   void begin_screening();
   // Scores the rows whose component a part of them tells, and returns the others.
   RowList glance_at_rows(double tolerance);
-  void score_survivors(RowList rows, Groups groups, double tolerance);
+  void find_candidates(Groups groups, const double* log_priors, RowList rows, std::size_t at, std::int64_t* winners);
+  bool has_rivals(Groups groups, const double* log_priors, Rule rule, std::size_t i, std::size_t winner);
+  // From the candidates on that are flagged; what matters to the sums of `exact` rows is brought to the tolerance.
+  void score_survivors(RowList rows, RowList exact, Groups groups, double tolerance);
   double find_floor(std::size_t i, std::size_t begin, std::size_t end);
   std::size_t select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor);
   void find_challengers(RowList rows, Groups groups);
@@ -189,6 +199,7 @@ class BlockScorer {
 
   std::vector<T> upper_, guess_;         // (rows, K): bounds on values; (K)
   std::vector<Contest> contested_;
+  std::vector<std::size_t> candidates_;  // (rows, groups), where rivals are looked for
   std::vector<std::size_t> survivors_, open_rows_, dense_rows_;
 
   bool is_trial_ = false;                       // it has the samples that is_for_double scores, and does not ask it

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/reduce.hpp"
 #include "core/screening.hpp"
 #include "cpu/block.hpp"
 
@@ -72,10 +73,53 @@ void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::
       const auto begin = static_cast<std::size_t>(groups[g]);
       const std::size_t best =
           begin + loops_.largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
-      if (find_slot(i, best) >= 0) continue;  // a glance has had it evaluated
-      flag(i, best, tolerance * std::abs(static_cast<double>(upper_[i * model_.n_components() + best])));
+      flag_candidate(i, best, tolerance);
     }
   });
+}
+
+// To a tolerance of what its value seems to be, unless it has been evaluated before.
+template <class T>
+void BlockScorer<T>::flag_candidate(std::size_t i, std::size_t k, double tolerance) {
+  if (find_slot(i, k) >= 0) return;
+  flag(i, k, tolerance * std::abs(static_cast<double>(upper_[i * model_.n_components() + k])));
+}
+
+// The component of every group that seems to be its best; that of the group that seems to win is evaluated, as it comes.
+template <class T>
+void BlockScorer<T>::find_candidates(Groups groups, const double* log_priors, RowList rows, std::size_t at,
+                                     std::int64_t* winners) {
+  const std::size_t n_groups = groups.size() - 1;
+  bound(*subspace_, rows, at, [&](std::size_t i) {
+    core::ArgMax best;
+    for (std::size_t g = 0; g < n_groups; ++g) {
+      const auto begin = static_cast<std::size_t>(groups[g]);
+      const std::size_t k = begin + loops_.largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
+      candidates_[i * n_groups + g] = k;
+      best.add(log_priors[g] + static_cast<double>(guess_[k]), g);
+    }
+    winners[i] = static_cast<std::int64_t>(best.index);
+    flag(i, candidates_[i * n_groups + best.index], infinity);
+  });
+}
+
+// Whether any group but one may score as high as that one does at least.
+template <class T>
+bool BlockScorer<T>::has_rivals(Groups groups, const double* log_priors, Rule rule, std::size_t i, std::size_t winner) {
+  const std::size_t n_groups = groups.size() - 1;
+  const std::size_t at = i * model_.n_components() + candidates_[i * n_groups + winner];
+  const double floor = log_priors[winner] + values_[at] - errors_[at];
+  if (!std::isfinite(floor)) return true;
+  for (std::size_t g = 0; g < n_groups; ++g) {
+    if (g == winner) continue;
+    const auto begin = static_cast<std::size_t>(groups[g]);
+    const std::size_t size = static_cast<std::size_t>(groups[g + 1]) - begin;
+    const double most = log_priors[g] + (rule == Rule::sum ? std::log(static_cast<double>(size)) : 0.0);
+    // Rounded to T as in select_survivors.
+    const T least = static_cast<T>(floor - most);
+    if (loops_.select(upper_.data() + i * model_.n_components() + begin, size, least, survivors_.data()) > 0) return true;
+  }
+  return false;
 }
 
 // Rows have been loaded: nothing is known of any component.
@@ -188,6 +232,9 @@ void BlockScorer<T>::find_survivors(Groups groups) {
   template void BlockScorer<T>::read_place(std::size_t, Place&) const;                               \
   template void BlockScorer<T>::place(std::size_t, const Place&);                                    \
   template void BlockScorer<T>::screen(Groups, double, RowList, std::size_t);                        \
+  template void BlockScorer<T>::flag_candidate(std::size_t, std::size_t, double);                    \
+  template void BlockScorer<T>::find_candidates(Groups, const double*, RowList, std::size_t, std::int64_t*); \
+  template bool BlockScorer<T>::has_rivals(Groups, const double*, Rule, std::size_t, std::size_t);   \
   template void BlockScorer<T>::begin_screening();                                                   \
   template BlockScorer<T>::RowList BlockScorer<T>::glance_at_rows(double);                           \
   template void BlockScorer<T>::find_challengers(RowList, Groups);                                   \

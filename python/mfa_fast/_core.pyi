@@ -119,6 +119,17 @@ def ld_grad(
     n_threads: int,
     **how: Unpack[_LdGrad],
 ) -> int | None: ...
+def classify(
+    model: Model,
+    X: _Array,
+    groups: _Index,
+    log_priors: _Float,
+    *,
+    sum_rule: bool,
+    screening: bool,
+    out: _Index,
+    n_threads: int,
+) -> int | None: ...
 def gradient(
     model: Model,
     X: _Array,

@@ -85,6 +85,10 @@ class CudaScorer(Scorer):
 
         run(samples, call, outputs, owner=self.owner)
 
+    def classify(self, samples: Samples, log_priors: FloatArray, *, sum_rule: bool) -> Any:
+        """Return the group of the highest score as (n,), the first on a tie."""
+        return self.scores(samples, log_priors, sum_rule=sum_rule).argmax(axis=1)
+
     def gradient(self, samples: Samples, vectors: Any, *, sum_rule: bool) -> Any:
         """Return the vectors (n, G) times the Jacobian of the groups' scores: (n, d)."""
         kernel, model = self.device.kernels.gradient, self._copy

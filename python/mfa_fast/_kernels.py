@@ -188,6 +188,30 @@ class Scorer:
         self._reduce(samples, exact=True, best_value=out)
         return out
 
+    def log_likelihoods(self, samples: Samples, *, sum_rule: bool) -> Any:
+        """Return log p(x | group) by the rule as (n, G), to double precision."""
+        return self.log_sums(samples, exact=True) if sum_rule else self.best_values(samples)
+
+    def scores(self, samples: Samples, log_priors: FloatArray, *, sum_rule: bool) -> Any:
+        """Return the same and the groups' log priors."""
+        return self.log_likelihoods(samples, sum_rule=sum_rule) + samples.arrays.from_host(log_priors)
+
+    def classify(self, samples: Samples, log_priors: FloatArray, *, sum_rule: bool) -> Any:
+        """Return the group of the highest score as (n,), the first on a tie."""
+        out = np.empty(len(samples), np.int64)
+        bad = _core.classify(
+            self.model,
+            samples.data,
+            self.groups,
+            log_priors,
+            sum_rule=sum_rule,
+            screening=self.screening,
+            out=out,
+            n_threads=self.n_threads,
+        )
+        reject_bad_row(samples, bad, self.owner)
+        return out
+
     def gradient(self, samples: Samples, vectors: FloatArray, *, sum_rule: bool) -> Any:
         """Return the vectors (n, G) times the Jacobian of the groups' scores: (n, d)."""
         out = np.empty(samples.data.shape, samples.dtype)

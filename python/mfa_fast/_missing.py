@@ -253,6 +253,10 @@ class MarginalScorer(Scorer):
         )
         found.reject(bad, self.owner)
 
+    def classify(self, samples: Samples, log_priors: FloatArray, *, sum_rule: bool) -> Any:
+        """Return the group of the highest score as (n,), the first on a tie."""
+        return self.scores(samples, log_priors, sum_rule=sum_rule).argmax(axis=1)
+
     def impute(self, samples: Samples) -> Array:
         """Return a copy (n, d) of the samples, with conditional means for what is missing."""
         found = IncompleteSamples.of(samples, self.n_threads)

@@ -424,14 +424,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             return np.log(np.asarray(self.priors_, dtype=np.float64))
 
     def _log_likelihoods(self, samples: Samples) -> Any:
-        scorer = self._scorer(samples)
-        return scorer.best_values(samples) if self.rule == "max" else scorer.log_sums(samples, exact=True)
+        return self._scorer(samples).log_likelihoods(samples, sum_rule=self.rule == "sum")
 
     def _class_scores(self, samples: Samples) -> Any:
-        return self._log_likelihoods(samples) + samples.arrays.from_host(self.log_priors())
+        return self._scorer(samples).scores(samples, self.log_priors(), sum_rule=self.rule == "sum")
 
     def _class_indices(self, samples: Samples) -> Any:
-        return self._class_scores(samples).argmax(axis=1)
+        return self._scorer(samples).classify(samples, self.log_priors(), sum_rule=self.rule == "sum")
 
     @by_blocks
     def predict(self, X: Any) -> Any:

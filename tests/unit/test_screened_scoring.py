@@ -60,3 +60,53 @@ def test_blocks_of_long_rows(dtype, isa):
             assert np.array_equal(np.concatenate([model.score_samples(X[:cut]), model.score_samples(X[cut:])]), scores)
     some = slice(None, None, 100)
     assert relative_error(scores[some], ref.log_sum_exp(ref.weighted_log_prob(X[some], p))) <= LOG_DENSITY[dtype]
+
+
+@pytest.mark.parametrize("noise_type", ["spherical", "diagonal"])
+@pytest.mark.parametrize("rule", ["max", "sum"])
+def test_labels_are_those_of_the_highest_scores(rule, noise_type, dtype, isa):
+    mixtures = [_parameters(n, 204, noise_type=noise_type, seed=n) for n in (13, 7, 17)]
+    priors = np.array([0.7, 0.3 - 1e-9, 1e-9])
+    X = np.concatenate([ref.random_samples(m, 60) for m in mixtures])
+    others = np.roll(X, 60, axis=0)
+    X[::5] = 0.5 * (X[::5] + others[::5])  # most of them near no class, some near the surface between two
+    X[::11] *= 100
+    X = X.astype(dtype)
+    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, rule=rule)
+    labels = model.predict(X)
+    assert np.array_equal(labels, ref.class_scores(X, mixtures, priors, rule).argmax(axis=1))
+    assert np.array_equal(labels, model.decision_function(X).argmax(axis=1))
+    assert np.array_equal(labels, np.concatenate([model.predict(X[:37]), model.predict(X[37:])]))
+    assert np.array_equal(labels, model.set_params(screening=False).predict(X))
+    model.priors_ = np.array([0.0, 0.5, 0.5])
+    assert not (model.predict(X) == 0).any()
+
+
+def test_labels_where_several_components_outweigh_the_best(dtype, isa):
+    # The first class has one of twice the weight where the second one has three.
+    p = _parameters(24, 204)
+    means, loadings = p.means.copy(), p.loadings.copy()
+    means[1:3], loadings[1:3] = p.means[0], p.loadings[0]
+    first = p._replace(weights=np.r_[2.0, np.ones(23)] / 25)
+    second = ref.Parameters(np.full(24, 1 / 24), means, loadings, p.noise_variance)
+    one = ref.Parameters(np.ones(1), *(array[:1] for array in first[1:]))
+    X = ref.random_samples(one, 50, stray=0.0).astype(dtype)
+    mixtures = [MFA.from_parameters(*m) for m in (first, second)]
+    assert np.all(MFAClassifier.from_mixtures(mixtures, rule="max").predict(X) == 0)
+    assert np.all(MFAClassifier.from_mixtures(mixtures, rule="sum").predict(X) == 1)
+
+
+def test_the_first_of_classes_that_are_the_same_wins(dtype, isa):
+    p = _parameters(24, 204)
+    X = ref.random_samples(p, 50).astype(dtype)
+    for rule in ("max", "sum"):
+        model = MFAClassifier.from_mixtures([MFA.from_parameters(*p)] * 3, rule=rule)
+        assert np.all(model.predict(X) == 0)
+
+
+def test_a_row_that_is_not_finite_has_no_label(dtype):
+    mixtures = [_parameters(n, 204, seed=n) for n in (13, 17)]
+    X = ref.random_samples(mixtures[0], 50).astype(dtype)
+    X[[41, 40], [0, 203]] = np.nan, np.inf
+    with pytest.raises(ValueError, match="40"):
+        MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures]).predict(X)

@@ -133,6 +133,18 @@ MFA_HD inline T log_density_bound(T normalizer, T q) {
   return value + (std::abs(normalizer) + q) * (4 * std::numeric_limits<T>::epsilon());
 }
 
+// Computes  from a bound on a log-density c - q / 2 by a part of the features what it may come to if q grows with their number,
+//           to `times` as many.
+MFA_HD inline double extrapolated_bound(double normalizer, double bound, double times) {
+  return normalizer + times * (bound - normalizer);
+}
+
+// Computes  what the score of a group may be above its best component's log-density: its log prior, and under the sum rule, as
+//           a sum is no more than as many times its largest term, log n_components.
+MFA_HD inline double group_allowance(double log_prior, std::size_t n_components, bool sum_rule) {
+  return log_prior + (sum_rule ? std::log(static_cast<double>(n_components)) : 0.0);
+}
+
 // Computes  a guess at q, for the order in which components are tried: halfway from its lower bound to what it is if what is
 //           outside the subspace is perpendicular to the component's leftovers, theory.md (23).
 template <class T>

@@ -131,6 +131,7 @@ class BlockScorer {
   template <class Visit>
   void bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit);  // visit(row), of which guess_ is
   void screen(Groups groups, double tolerance, RowList rows, std::size_t at);
+  std::size_t best_guess(std::size_t begin, std::size_t end) const;
   void flag_candidate(std::size_t i, std::size_t k, double tolerance);
   void begin_screening();
   // Scores the rows whose component a part of them tells, and returns the others.

@@ -65,15 +65,19 @@ void BlockScorer<T>::bound(const Subspace& subspace, RowList rows, std::size_t a
   }
 }
 
-// In every group of a tile's rows a candidate, the component that seems to be the best.
+// The component of a group that seems to be the best, of the row at hand.
+template <class T>
+std::size_t BlockScorer<T>::best_guess(std::size_t begin, std::size_t end) const {
+  return begin + loops_.largest(guess_.data() + begin, end - begin);
+}
+
+// That component of every group of a tile's rows is the candidate.
 template <class T>
 void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::size_t at) {
   bound(*subspace_, rows, at, [&](std::size_t i) {
     for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto begin = static_cast<std::size_t>(groups[g]);
-      const std::size_t best =
-          begin + loops_.largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
-      flag_candidate(i, best, tolerance);
+      const auto begin = static_cast<std::size_t>(groups[g]), end = static_cast<std::size_t>(groups[g + 1]);
+      flag_candidate(i, best_guess(begin, end), tolerance);
     }
   });
 }
@@ -85,7 +89,7 @@ void BlockScorer<T>::flag_candidate(std::size_t i, std::size_t k, double toleran
   flag(i, k, tolerance * std::abs(static_cast<double>(upper_[i * model_.n_components() + k])));
 }
 
-// The component of every group that seems to be its best; that of the group that seems to win is evaluated, as it comes.
+// The same; the candidate of the group that seems to win is flagged alone, to be evaluated as it comes.
 template <class T>
 void BlockScorer<T>::find_candidates(Groups groups, const double* log_priors, RowList rows, std::size_t at,
                                      std::int64_t* winners) {
@@ -93,8 +97,8 @@ void BlockScorer<T>::find_candidates(Groups groups, const double* log_priors, Ro
   bound(*subspace_, rows, at, [&](std::size_t i) {
     core::ArgMax best;
     for (std::size_t g = 0; g < n_groups; ++g) {
-      const auto begin = static_cast<std::size_t>(groups[g]);
-      const std::size_t k = begin + loops_.largest(guess_.data() + begin, static_cast<std::size_t>(groups[g + 1]) - begin);
+      const auto begin = static_cast<std::size_t>(groups[g]), end = static_cast<std::size_t>(groups[g + 1]);
+      const std::size_t k = best_guess(begin, end);
       candidates_[i * n_groups + g] = k;
       best.add(log_priors[g] + static_cast<double>(guess_[k]), g);
     }
@@ -114,9 +118,8 @@ bool BlockScorer<T>::has_rivals(Groups groups, const double* log_priors, Rule ru
     if (g == winner) continue;
     const auto begin = static_cast<std::size_t>(groups[g]);
     const std::size_t size = static_cast<std::size_t>(groups[g + 1]) - begin;
-    const double most = log_priors[g] + (rule == Rule::sum ? std::log(static_cast<double>(size)) : 0.0);
     // Rounded to T as in select_survivors.
-    const T least = static_cast<T>(floor - most);
+    const T least = static_cast<T>(floor - core::group_allowance(log_priors[g], size, rule == Rule::sum));
     if (loops_.select(upper_.data() + i * model_.n_components() + begin, size, least, survivors_.data()) > 0) return true;
   }
   return false;
@@ -172,10 +175,9 @@ auto BlockScorer<T>::glance_at_rows(double tolerance) -> RowList {
     project(subspace, tile, first);
     bound(subspace, tile, first, [&](std::size_t i) {
       norms_[i] *= whole_norm;
-      const std::size_t best = loops_.largest(guess_.data(), K);
+      const std::size_t best = best_guess(0, K);
       T& upper = upper_[i * K + best];
-      const double constant = model_.log_normalizers()[best];
-      const double expected = constant + parts * (static_cast<double>(upper) - constant);
+      const double expected = core::extrapolated_bound(model_.log_normalizers()[best], static_cast<double>(upper), parts);
       upper = -std::numeric_limits<T>::infinity();
       if (leaves_none(i, expected)) flag(i, best, tolerance * std::abs(expected));
     });
@@ -227,17 +229,18 @@ void BlockScorer<T>::find_survivors(Groups groups) {
   }
 }
 
-#define MFA_INSTANTIATE(T)                                                                           \
-  template void BlockScorer<T>::project(const Subspace&, RowList, std::size_t);                      \
-  template void BlockScorer<T>::read_place(std::size_t, Place&) const;                               \
-  template void BlockScorer<T>::place(std::size_t, const Place&);                                    \
-  template void BlockScorer<T>::screen(Groups, double, RowList, std::size_t);                        \
-  template void BlockScorer<T>::flag_candidate(std::size_t, std::size_t, double);                    \
+#define MFA_INSTANTIATE(T)                                                                                   \
+  template void BlockScorer<T>::project(const Subspace&, RowList, std::size_t);                              \
+  template void BlockScorer<T>::read_place(std::size_t, Place&) const;                                       \
+  template void BlockScorer<T>::place(std::size_t, const Place&);                                            \
+  template std::size_t BlockScorer<T>::best_guess(std::size_t, std::size_t) const;                           \
+  template void BlockScorer<T>::screen(Groups, double, RowList, std::size_t);                                \
+  template void BlockScorer<T>::flag_candidate(std::size_t, std::size_t, double);                            \
   template void BlockScorer<T>::find_candidates(Groups, const double*, RowList, std::size_t, std::int64_t*); \
-  template bool BlockScorer<T>::has_rivals(Groups, const double*, Rule, std::size_t, std::size_t);   \
-  template void BlockScorer<T>::begin_screening();                                                   \
-  template BlockScorer<T>::RowList BlockScorer<T>::glance_at_rows(double);                           \
-  template void BlockScorer<T>::find_challengers(RowList, Groups);                                   \
+  template bool BlockScorer<T>::has_rivals(Groups, const double*, Rule, std::size_t, std::size_t);           \
+  template void BlockScorer<T>::begin_screening();                                                           \
+  template BlockScorer<T>::RowList BlockScorer<T>::glance_at_rows(double);                                   \
+  template void BlockScorer<T>::find_challengers(RowList, Groups);                                           \
   template void BlockScorer<T>::find_survivors(Groups);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)

@@ -1,9 +1,9 @@
-"""Densities of mixtures, and log-densities of all components, against the dense matrix product."""
+"""Densities, of mixtures and of all components, against the dense matrix product; predictions against scores."""
 
 import pytest
 
 import shapes
-from mfa_fast.experiments.tasks import dense_task, score_task
+from mfa_fast.experiments.tasks import dense_task, predict_task, score_task
 
 
 @pytest.mark.parametrize("name", shapes.SCORED)
@@ -14,3 +14,7 @@ def test_score_samples(paired, name, dtype):
 @pytest.mark.parametrize("name", shapes.DENSE)
 def test_weighted_log_prob(paired, name, dtype):
     paired(dense_task(shapes.problem(name, dtype)))
+
+
+def test_predict(paired, dtype):
+    paired(predict_task(*shapes.BENCH.attack_problem(dtype)[:2]))

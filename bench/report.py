@@ -25,10 +25,11 @@ Made by `python bench/report.py {names}` from `bench/results`, where
 Times say little, because machines differ; ratios say more. Every task is timed in turn with a floor in the same run,
 and the figure is the median of the ratios, with its spread beside it. For densities the floor is NumPy's dense matrix
 product (n, d) @ (d, K (L + 1)) in the same dtype on the same cores: the arithmetic of a dense evaluation and nothing
-else. LD-Grad's is a scoring pass of both classes (or its own three steps), sampling's is NumPy's normal numbers on one
-generator; that of the nearest adversarial example, all densities of all components. The error is that of the timed call
-against a long-double reference; of LD-Grad, what is left of the gap between the classes; of the nearest adversarial
-example, the part of the mean distance that is not proved.
+else. That of predictions and of LD-Grad is a scoring pass of both classes (or its own three steps), sampling's is
+NumPy's normal numbers on one generator; that of the nearest adversarial example, all densities of all components. The
+error is that of the timed call against a long-double reference; of predictions, how far below the highest score that of
+the predicted class lies; of LD-Grad, what is left of the gap between the classes; of the nearest adversarial example,
+the part of the mean distance that is not proved.
 
 `target` is what the project set itself. Where a ratio is above it, it has not been reached. Nested in float32 at noise
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision,

@@ -154,6 +154,25 @@ def em_task(problem: Problem) -> Task:
     return Task(name, problem, run, floor, "dense product", error, tolerance, _target(name, problem.dtype))
 
 
+def _class_scores(classifier: MFAClassifier, points: Array) -> Array:
+    # Uniform priors, and classes 0 and 1: those of `Workbench.classifier`.
+    return np.stack([weighted_log_prob(points, m).max(axis=1) for m in classifier.mixtures_], axis=1)
+
+
+def predict_task(classifier: MFAClassifier, problem: Problem) -> Task:
+    """Predict classes; the error is how far, relatively, the predicted class's score lies below the highest."""
+    X = problem.X
+
+    def error(result: Array) -> float:
+        rows = some_rows(len(X), problem.model)
+        scores = _class_scores(classifier, X[rows])
+        return relative_error(np.take_along_axis(scores, result[rows, None], axis=1)[:, 0], scores.max(axis=1))
+
+    floor = lambda: classifier.class_log_likelihood(X)  # noqa: E731
+    tolerance = TOLERANCE[np.dtype(np.float64)]
+    return Task("predict", problem, lambda: classifier.predict(X), floor, "scoring pass", error, tolerance)
+
+
 def attack_task(classifier: MFAClassifier, problem: Problem, labels: Array, steps: int) -> Task:
     """Attack with LD-Grad; the error is what is left of the gap between the classes, which is 0 on the boundary."""
     X = problem.X
@@ -162,8 +181,7 @@ def attack_task(classifier: MFAClassifier, problem: Problem, labels: Array, step
         return ld_grad(classifier, X, labels, steps=n_steps)
 
     def gap(points: Array, own: Array) -> Array:
-        # Uniform priors, and classes 0 and 1: those of `Workbench.classifier`.
-        scores = np.stack([weighted_log_prob(points, m).max(axis=1) for m in classifier.mixtures_], axis=1)
+        scores = _class_scores(classifier, points)
         return np.where(own == 0, 1, -1) * (scores[:, 0] - scores[:, 1])
 
     def error(result: AttackResult) -> float:

@@ -51,6 +51,7 @@ from mfa_fast.experiments.tasks import (
     dense_task,
     em_task,
     nearest_task,
+    predict_task,
     sample_task,
     score_task,
 )
@@ -154,6 +155,7 @@ class Workbench:
                 yield dense_task(self.problem("random", dtype, shape_name, SYMMETRIC_NOISE_STD))
             yield em_task(self.em_problem(dtype))
             attacked = self.attack_problem(dtype)
+            yield predict_task(*attacked[:2])
             yield from (attack_task(*attacked, steps) for steps in ATTACK_STEPS)
             yield nearest_task(*attacked)
             yield sample_task(self.sample_problem(dtype))

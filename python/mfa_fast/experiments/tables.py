@@ -85,7 +85,7 @@ def radius_rows(result: RunResult) -> list[list[str]]:
     """Return, for each classifier and attack, the exact distance and how far beyond it the attack went.
 
     Where it is not known exactly, what it lies between. The last column is the exact distance as a share of that of the
-    Bayes-optimal classifier of the same data: of the robustness that the data allow.
+    Bayes-optimal classifier of the same data.
     """
     optimum = {
         (model.data_set, model.noise_std): model.nearest.summary()["mean_l2"]

@@ -118,8 +118,8 @@ def _report(settings: Settings, images: ImageSets, results: Results) -> Report:
         ),
         paragraphs=(
             "The nearest adversarial example of a Bayes-optimal classifier can be found exactly, and certified: no "
-            "smaller change flips it. So an attack can be measured against what is possible, sample by sample; and a "
-            "learned classifier against the robustness that its data allow.",
+            "smaller change flips it. So an attack can be measured against what is possible, sample by sample; and the "
+            "robustness of a learned classifier against that of the classifier that makes the fewest errors.",
         ),
         tables=(_attack_table(found), _learned_table(rows)),
         pictures=(
@@ -164,10 +164,10 @@ def _attack_table(found: Sequence[Found]) -> DataTable:
 
 
 def _learned_table(rows: Sequence[Row]) -> DataTable:
-    attainable = {row.distribution: row.exact_mean for row in rows if row.key == "bayes"}
+    optima = {row.distribution: row.exact_mean for row in rows if row.key == "bayes"}
     cells = []
     for row in rows:
-        best = attainable.get(row.distribution, math.nan)
+        best = optima.get(row.distribution, math.nan)
         share = row.mean_l2 / best
         cells.append(
             (
@@ -179,10 +179,11 @@ def _learned_table(rows: Sequence[Row]) -> DataTable:
                 "-" if math.isnan(share) else f"{100 * share:.0f} %",
             )
         )
-    header = ("Data set", "Classifier", "Attack", "Its exact minimum", "Attainable", "Attack over attainable")
+    header = ("Data set", "Classifier", "Attack", "Its exact minimum", "Bayes-optimal, exact", "Attack over that")
     note = (
-        "Attainable: the mean exact minimum of the Bayes-optimal classifier of the same data. An attack gives an upper "
-        "bound on a classifier's robustness, so more than 100 % does not mean that it is more robust than the best one."
+        "Bayes-optimal, exact: the mean exact minimum of the Bayes-optimal classifier of the same data. It is a "
+        "measure and no limit: that classifier makes the fewest errors, and another that makes hardly more may keep "
+        "further away from its samples. An attack, moreover, gives only an upper bound on a classifier's robustness."
     )
     return DataTable("learned", header, tuple(cells), note)
 
@@ -192,7 +193,7 @@ def _draw_ratios(found: Sequence[Found]) -> bytes:
     columns = min(3, len(sets))
     lines = math.ceil(len(sets) / columns)
     figure = Figure(figsize=(4 * columns, 2.9 * lines), layout="constrained")
-    grid = np.ravel(figure.subplots(lines, columns, squeeze=False))
+    grid = np.ravel(figure.subplots(lines, columns, squeeze=False, sharex=True))
     for axes in grid[len(sets) :]:
         axes.set_visible(False)
     for axes, name in zip(grid, sets, strict=False):

@@ -202,7 +202,7 @@ def _distance_histogram(axes: Axes, result: RunResult) -> None:
     for model in result.models:
         counts, _ = np.histogram(np.minimum(model.attack.l2[flipped_rows(model)], bins[-1]), bins)
         # A narrow histogram would tower over the others: all get the same height.
-        axes.stairs(counts / max(counts.max(), 1), bins, fill=True, alpha=0.5, color=COLOURS[model.key])
+        axes.stairs(counts / max(counts.max(), 1), bins, linewidth=1.8, color=COLOURS[model.key])
     axes.set(
         xlabel="L2 distance to the adversarial image (last bin: all beyond)",
         ylabel="Samples (each histogram scaled to height 1)",
@@ -246,7 +246,7 @@ def _mean_l2_bars(result: RunResult) -> Figure:
         [f"{model.title}\n({percent(model.summary['accuracy'])} accurate)" for model in result.models],
         fontsize=11,
     )
-    axes.set(ylabel="Mean L2 of LD-Grad", title="How far an image must move to be misclassified")
+    axes.set(ylabel="Mean L2 of LD-Grad", title="How far the attack moves an image")
     axes.margins(y=0.15)
     handles: list[Patch | Line2D] = [Line2D([], [], color="black", linewidth=2)]
     labels = ["no adversarial image is nearer, on average"]

@@ -59,7 +59,7 @@ def draw_bars(rows: Sequence[Row]) -> bytes:
             x = place + (number - (len(members) - 1) / 2) * width
             _draw_bar(axes, row, x, width, highest)
     axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n") for group in groups], fontsize=11)
-    axes.set(ylabel="Mean L2 of the attack", title="How far an image must move to be misclassified")
+    axes.set(ylabel="Mean L2 of the attack", title="How far the attack moves an image")
     axes.margins(y=0.12)
     handles: list[Patch | Line2D] = [
         Patch(color=colour, label=name) for name, colour in {row.name: colour_of(row) for row in rows}.items()

@@ -177,15 +177,15 @@ def report_figure_2(settings: Settings, images: ImageSets, results: Results) -> 
     for row, robust in zip(grid, (True, False), strict=True):
         for axes, (kind, name) in zip(row, KINDS.items(), strict=True):
             _draw_plane(axes, results[f"{kind} {robust}"], name if robust else "")
-        row[0].set_ylabel("far from the boundary" if robust else "close to the boundary", fontsize=11)
+        row[0].set_ylabel("robust" if robust else "vulnerable", fontsize=11)
     rows, comparisons = [], []
     for kind, name in KINDS.items():
         robust, vulnerable = results[f"{kind} True"], results[f"{kind} False"]
-        for words, plane in (("above", robust), ("below", vulnerable)):
+        for words, plane in (("robust", robust), ("vulnerable", vulnerable)):
             rows.append((name, words, *(_distance(plane, label) for label in (0, 1)), _accuracy(plane)))
         comparisons.append(_nearer(name, robust, vulnerable))
     histograms = _distance_histograms(
-        {f"{name}, {words}": results[f"{kind} {robust}"] for words, robust in (("above", True), ("below", False))
+        {f"{name}, {words}": results[f"{kind} {robust}"] for words, robust in (("robust", True), ("vulnerable", False))
          for kind, name in KINDS.items()}
     )  # fmt: skip
     return Report(
@@ -224,9 +224,9 @@ def _nearer(name: str, robust: PlaneSamples, vulnerable: PlaneSamples) -> Compar
     far, near = robust.median(0), vulnerable.median(0)
     return claim(
         f"{name}: median distance, blue class",
-        "far above, near below",
+        "far where robust, near where vulnerable",
         f"{SOURCE}2",
-        f"{far:.2g}{robust.unit} above, {near:.2g}{vulnerable.unit} below",
+        f"{far:.2g} and {near:.2g}{robust.unit}",
         near < far / 3,
     )
 

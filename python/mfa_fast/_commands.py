@@ -1,6 +1,7 @@
 """The commands of `mfa-fast`: from arguments to estimators, from results to screen and files."""
 
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -29,7 +30,9 @@ from mfa_fast._options import (
     FactorsToFit,
     MaxIter,
     Method,
+    MinNoiseVariance,
     Model,
+    NoiseType,
     Pair,
     PairOrNone,
     Seed,
@@ -50,6 +53,7 @@ DEFAULTS = RunConfig()
 app = typer.Typer(
     name="mfa-fast",
     help="Mixtures of factor analyzers and the robustness of their Bayes-optimal classifiers.",
+    epilog="Begin with: mfa-fast run",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -71,7 +75,9 @@ def invoke(arguments: Sequence[str] | None) -> int:
         code = app(args=arguments, prog_name="mfa-fast", standalone_mode=False)
     except _UsageError as error:
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "mfa-fast"
+        first = (sys.argv[1:] if arguments is None else arguments)[:1]
+        named = [name for name in first if name in typer.main.get_group(app).commands]
+        command = context.command_path if context else " ".join(["mfa-fast", *named])
         msg = f"{error.format_message()} (see {command} --help)"
         raise ValueError(msg) from error
     except typer.Abort as error:
@@ -104,13 +110,13 @@ def run(
     asymmetric_noise_std: AsymmetricNoiseStd = DEFAULTS.asymmetric_noise_std,
     max_iter: MaxIter = DEFAULTS.max_iter,
     train_samples: Annotated[
-        int, typer.Option(min=1, help="Samples of the symmetric data set that the SVMs learn from.")
+        int, typer.Option(min=1, metavar="N", help="Samples of the symmetric data set that the SVMs learn from.")
     ] = DEFAULTS.train_samples,
     attack_samples: Annotated[
-        int, typer.Option(min=1, help="Fresh samples on which each classifier is attacked.")
+        int, typer.Option(min=1, metavar="N", help="Fresh samples on which each classifier is attacked.")
     ] = DEFAULTS.attack_samples,
     steps: Steps = DEFAULTS.steps,
-    svm_steps: Annotated[int, typer.Option(min=1, help="The same, on the SVMs.")] = DEFAULTS.svm_steps,
+    svm_steps: Annotated[int, typer.Option(min=1, metavar="N", help="The same, on the SVMs.")] = DEFAULTS.svm_steps,
     gamma: Annotated[
         float | None,
         typer.Option(help="Of the RBF SVM. Left out: the highest that keeps the accuracy."),
@@ -158,26 +164,54 @@ def fit(
     size: Size = DEFAULTS.size,
     components: ComponentsToFit = None,
     factors: FactorsToFit = None,
+    noise_type: NoiseType = "spherical",
+    min_noise_variance: MinNoiseVariance = 1e-6,
     max_iter: MaxIter = DEFAULTS.max_iter,
+    n_init: Annotated[int, typer.Option(min=1, metavar="N", help="Fits to choose the best of.")] = 1,
+    symmetric: Annotated[
+        float | None,
+        typer.Option(
+            metavar="STD",
+            help="Give all components of all classes noise of this standard deviation: a classifier that is the best"
+            " one for the samples it draws. Left out: the noise that was fitted.",
+        ),
+    ] = None,
     seed: Seed = DEFAULTS.seed,
     threads: Threads = None,
 ) -> None:
     """Fit one mixture per class, or a single mixture where there are no labels, and save it."""
     _check_file(out)
+    if out.suffix in (".npy", ".npz"):
+        msg = (
+            f"out is the model file to write, {out.name} is one of arrays: name a .safetensors file; data go to --data"
+        )
+        raise ValueError(msg)
     X, y = _read(data, pair, attribute, size, part="train")
     if y is None or _is_array_file(data, pair, attribute):
         if components is None or factors is None:
-            msg = "components and factors must be given where data is an array file"
+            msg = "--components and --factors must be given where --data is an array file"
             raise ValueError(msg)
     else:
         asked = RunConfig(data=data, attribute=attribute, components=components, factors=factors)
         components, factors = asked.mixture_size(y)
     shape = (components, factors)
-    settings: dict[str, Any] = {"max_iter": max_iter, "random_state": seed, "n_threads": threads}
+    settings: dict[str, Any] = {
+        "noise_type": noise_type,
+        "min_noise_variance": min_noise_variance,
+        "max_iter": max_iter,
+        "n_init": n_init,
+        "random_state": seed,
+        "n_threads": threads,
+    }
+    if y is None and symmetric is not None:
+        msg = "--symmetric is for classifiers, and the data have no labels"
+        raise ValueError(msg)
     with _ProgressBars() as bars:
         bars.update("fit", 0, 1)
         model = MFA(*shape, **settings).fit(X) if y is None else MFAClassifier(*shape, **settings).fit(X, y)
         bars.update("fit", 1, 1)
+    if symmetric is not None:
+        model = model.symmetric(symmetric)
     model.save(out)
     typer.echo(f"{type(model).__name__}, {shape[0]} components x {shape[1]} factors: {out}")
 
@@ -188,7 +222,7 @@ def sample(
     out: Annotated[
         Path, typer.Option(help="File to write: .npz with X and y, or X and component for a mixture.")
     ] = Path("samples.npz"),
-    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Number of samples.")] = 1000,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, metavar="N", help="Number of samples.")] = 1000,
     noise: Annotated[bool, typer.Option(help="With the noise, or without it.")] = True,
     seed: Seed = DEFAULTS.seed,
     threads: Threads = None,
@@ -215,12 +249,12 @@ def score(
     loaded = _threaded(_load_model(model), threads)
     X, y = _read(data, pair, attribute, size, part="test")
     if not isinstance(loaded, MFAClassifier):
-        lines = [f"mean log-likelihood: {loaded.score(X):.6g}"]
+        lines = [f"mean log-likelihood: {loaded.score(X):.6g} nats per sample"]
     else:
         predicted = loaded.predict(X)
         # By the rule "max" the best component would be taken for the whole mixture.
         joint = loaded.set_params(rule="sum").class_log_likelihood(X) + loaded.log_priors()
-        lines = [f"mean log-likelihood: {np.mean(logsumexp(joint, axis=1)):.6g}"]
+        lines = [f"mean log-likelihood: {np.mean(logsumexp(joint, axis=1)):.6g} nats per sample"]
         if y is not None:
             # As places among the classes: a column of labels would spread over all predictions.
             right = loaded.classes_[class_indices(loaded.classes_, y, len(X))] == predicted
@@ -236,7 +270,9 @@ def attack(
     pair: PairOrNone = None,
     attribute: Attribute = None,
     size: Size = DEFAULTS.size,
-    samples: Annotated[int | None, typer.Option(min=1, help="Attack only the first so many samples.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Attack only the first so many samples.")
+    ] = None,
     method: Method = "ld-grad",
     steps: Steps = DEFAULTS.steps,
     out: Annotated[Path | None, typer.Option(help="Write the adversarial samples to this .npz file.")] = None,
@@ -247,6 +283,9 @@ def attack(
         _check_file(out)
     loaded = _threaded(_load_model(model), threads)
     X, y = _read(data, pair, attribute, size, part="test")
+    if not isinstance(loaded, MFAClassifier):
+        msg = f"{model.name} holds a single mixture, which has no classes to attack; fit data with labels"
+        raise ValueError(msg)
     rows = slice(samples)
     exact = method == "nearest"
     result = (nearest if exact else ld_grad)(loaded, X[rows], None if y is None else y[rows], steps=steps)
@@ -279,7 +318,10 @@ def bench(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Five times the samples, in some two minutes.")] = False,
 ) -> None:
-    """Measure this machine: time, ratio to the dense matrix product of the same run, and error."""
+    """Measure this machine: time, ratio to the dense matrix product of the same run, and error.
+
+    The documentation's page on performance says what the words of its table mean.
+    """
     # Only here, because it needs all that can be measured.
     from mfa_fast.experiments.throughput import text_table, throughput_table
 
@@ -375,10 +417,10 @@ def _is_array_file(data: Path | None, pair: tuple[int, int] | None, attribute: s
 def _read_arrays(path: Path) -> tuple[Array, Array | None]:
     remedy = "expected a .npy file or an .npz file with X and perhaps y; for MNIST add --pair, for CelebA --attribute"
     if not path.exists():
-        msg = f"data must name a file that exists; got '{path}', which does not"
+        msg = f"--data must name a file that exists; got '{path}', which does not"
         raise FileNotFoundError(msg)
     if path.is_dir():
-        msg = f"data is a folder, {path}: {remedy}"
+        msg = f"--data is a folder, {path}: {remedy}"
         raise ValueError(msg)
     try:
         content = np.load(path, allow_pickle=False)
@@ -390,10 +432,10 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         # NumPy takes all that it does not know for a pickle, and says how to read one.
         reason = "no array of numbers" if "allow_pickle" in str(error) else error
-        msg = f"data cannot be read, {path} is cut short or of another kind ({reason}): {remedy}"
+        msg = f"--data cannot be read, {path} is cut short or of another kind ({reason}): {remedy}"
         raise ValueError(msg) from error
     if "X" not in arrays:
-        msg = f"data holds no array named X, {path} holds {found}: {remedy}"
+        msg = f"--data holds no array named X, {path} holds {found}: {remedy}"
         raise ValueError(msg)
     return arrays["X"], arrays.get("y")
 

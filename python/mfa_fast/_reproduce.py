@@ -39,7 +39,7 @@ def reproduce(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results and reports.")] = OUT,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Processes; they share the threads. (Networks use one thread each.)")
+        int, typer.Option(min=1, metavar="N", help="Processes; they share the threads. (Networks use one thread each.)")
     ] = 1,
     threads: Threads = None,
     smoke: Annotated[bool, typer.Option("--smoke", help="Tiny budgets: does all of it work?")] = False,

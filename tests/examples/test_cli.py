@@ -214,9 +214,34 @@ def test_a_single_mixture_from_an_array(tmp_path, capsys):
     assert main(["sample", str(out), "-n", "3", "--no-noise", "--out", str(drawn)]) == 0
     with np.load(drawn) as content:
         assert sorted(content.files) == ["X", "component"]
-    assert "components" in fails(capsys, "fit", out, "--data", data)
+    assert "--components" in fails(capsys, "fit", out, "--data", data)
     capsys.readouterr()
-    assert "MFA" in fails(capsys, "attack", out, "--data", data)
+    assert "has no classes to attack" in fails(capsys, "attack", out, "--data", data)
+    line = fails(capsys, "fit", out, "--data", data, *sizes, "1", "--symmetric", "0.01")
+    assert "--symmetric is for classifiers" in line
+
+
+def test_a_fit_does_not_take_data_for_the_model(tmp_path, capsys):
+    data = tmp_path / "X.npy"
+    np.save(data, np.zeros((4, 3)))
+    assert "out is the model file to write" in fails(capsys, "fit", data)
+    assert np.load(data).shape == (4, 3)
+
+
+def test_a_symmetric_classifier_of_diagonal_fits(tmp_path):
+    path = tmp_path / "symmetric.safetensors"
+    chosen = ["--noise-type", "diag", "--min-noise-variance", "1e-3", "--n-init", "2", "--max-iter", "5"]
+    assert main(["fit", str(path), *chosen, "--symmetric", "0.01"]) == 0
+    classifier = MFAClassifier.load(path)
+    assert classifier.min_noise_variance == 1e-3
+    assert classifier.n_init == 2
+    for mixture in classifier.mixtures_:
+        np.testing.assert_allclose(mixture.noise_variance_, 1e-4)
+
+
+def test_a_wrong_option_points_to_the_command_that_has_others(capsys):
+    assert "(see mfa-fast run --help)" in fails(capsys, "run", "--pair", "0")
+    assert "(see mfa-fast --help)" in fails(capsys, "walk")
 
 
 @pytest.mark.parametrize("pair", [("3", "3"), ("0", "11"), ("-1", "3")])

@@ -161,6 +161,12 @@ def _reject_masked(X: Any) -> None:
         raise ValueError(msg)
 
 
+def _reject_dimensions(X: Any) -> NoReturn:
+    """Refuse an array of other than two dimensions: of images, most likely."""
+    msg = f"X must have two dimensions (n_samples, n_features), got shape {tuple(X.shape)}; use X.reshape(len(X), -1)."
+    raise ValueError(msg)
+
+
 def as_samples(X: Any, *, estimator: Any = None, reset: bool = False) -> Samples:
     """Check samples as scikit-learn does, but leave dtypes as they are and finiteness to the kernels.
 
@@ -187,6 +193,8 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False) -> Samples
         return _in_cuda_memory(X, arrays, estimator, reset)
     _reject_masked(X)
     host, wrap = _on_host(X) if arrays is None else (arrays.to_host(X), arrays.from_host)
+    if getattr(host, "ndim", 2) > 2:
+        _reject_dimensions(host)
     options: dict[str, Any] = {
         "dtype": "numeric",
         "ensure_all_finite": False,
@@ -215,8 +223,7 @@ def _in_cuda_memory(X: Any, arrays: CudaArrays, estimator: Any, reset: bool) -> 
     """Check what can be checked of an array without a look at its numbers."""
     require_kernels(X, arrays)
     if X.ndim != 2:
-        msg = f"X must have two dimensions (n_samples, n_features), got shape {tuple(X.shape)}; use X.reshape(n, -1)."
-        raise ValueError(msg)
+        _reject_dimensions(X)
     if 0 in X.shape:
         msg = f"X must have at least one sample and one feature, got shape {tuple(X.shape)}."
         raise ValueError(msg)
@@ -324,7 +331,11 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
 def check_threads(n_threads: int | None) -> int:
     """Return the number of threads to run on; None: as many as ``OMP_NUM_THREADS`` says, or all cores it may use."""
     if n_threads is not None:
-        check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1, max_val=MOST_THREADS)
+        try:
+            check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1, max_val=MOST_THREADS)
+        except ValueError as error:
+            msg = f"{error} Use None for all cores."
+            raise ValueError(msg) from None
         return int(n_threads)
     # One number for each level of nested loops; ours are the first.
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()

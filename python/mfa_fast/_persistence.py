@@ -77,7 +77,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
     """Read what `write` wrote; anything else is a ValueError that names the file."""
     found = kind_of(path)
     if found != kind:
-        msg = f"{os.fspath(path)!r} holds {found}, expected {kind}."
+        msg = f"{os.fspath(path)!r} holds {found}, expected {kind}; use the load of what it holds."
         raise ValueError(msg)
     with whole(path):
         try:

@@ -266,6 +266,7 @@ BAD_X = {
         ("infinity", r"X contains infinity.*, in row 13: leave such rows out"),
         ("strings", r"X must hold numbers, got bytes or strings; use numpy\.asarray\(X, dtype=float\)\.$"),
         ("complex", r"X must hold real numbers; pass X\.real if that is all\.$"),
+        ("3-d", r"X must have two dimensions .*, got shape \(2, 3, 6\); use X\.reshape\(len\(X\), -1\)\.$"),
         ("None", r"X must be an array of shape \(n_samples, n_features\), got None\.$"),
     ],
 )

@@ -247,6 +247,15 @@ def test_a_result_is_frozen():
     assert result.l2.shape == result.success.shape == result.n_steps.shape == (40,)
 
 
+def test_a_result_is_shown_by_what_it_comes_to():
+    result = _result()
+    summary = result.summary()
+    assert repr(result) == (
+        f"AttackResult(n_samples=40, accuracy={summary['accuracy']:.4g}, success_rate={summary['success_rate']:.4g}, "
+        f"mean_l2={summary['mean_l2']:.4g}, certified_rate={summary['certified_rate']:.4g})"
+    )
+
+
 def test_security_curve():
     result = _result()
     assert np.any(result.l2 == 0)  # some are wrong from the start

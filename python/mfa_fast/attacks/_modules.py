@@ -98,9 +98,5 @@ def as_module(model: Any) -> torch.nn.Module:
     network = getattr(model, "network", None)
     if isinstance(network, torch.nn.Module):
         return network
-    try:
-        machine = as_machine(model)
-    except TypeError as error:
-        msg = f"{error} A torch module will do too."
-        raise TypeError(msg) from None
+    machine = as_machine(model)
     return RbfModule(machine) if isinstance(machine, RbfMachine) else LinearModule(machine)

@@ -10,7 +10,7 @@ import numpy as np
 from mfa_fast._devices import to_host
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttackResult:
     """Adversarial examples of n samples and how far they are from them.
 
@@ -56,6 +56,12 @@ class AttackResult:
     target: Any
     lower_bound: Any
     certified: Any
+
+    def __repr__(self) -> str:
+        """Return what it comes to: arrays would fill the screen."""
+        summary = self.summary()
+        shown = ", ".join(f"{k}={summary[k]:.4g}" for k in ("accuracy", "success_rate", "mean_l2", "certified_rate"))
+        return f"AttackResult(n_samples={summary['n_samples']}, {shown})"
 
     def _was_right(self) -> Any:
         """Which samples were classified correctly."""

@@ -152,7 +152,7 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     if not isinstance(machine, (SVC, LinearSVC)):
         msg = (
             "model must be an MFAClassifier, a LinearSVC, an SVC, or a Pipeline that ends in one of these SVMs; got "
-            f"{type(machine).__name__}."
+            f"{type(machine).__name__}. attacks.cw_l2 and attacks.ddn take any torch module as well."
         )
         raise TypeError(msg)
     check_is_fitted(machine)

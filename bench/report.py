@@ -10,7 +10,7 @@ from pathlib import Path
 import sources
 from device_table import summary, table
 from mfa_fast.experiments.throughput import text_table
-from shapes import DEVICE_TARGETS
+from shapes import DEVICE_SHAPES, DEVICE_TARGETS, SHAPES
 from table import result_path
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -35,6 +35,15 @@ the part of the mean distance that is not proved.
 0.1 is the worst case there is: every component matters, and none can be told from the others without double precision,
 so that the product is one in float64, which takes twice as long. Its target is missed everywhere. Instruction set v3 is
 AVX2, v4 AVX-512.
+
+| shape | features d | components K | factors L |
+|---|--:|--:|--:|
+{shapes}
+
+Of the data, `MNIST` are digits, under a model that was fitted to them; `symmetric` are samples of such a model with the
+same small noise everywhere, whose components lie far apart, and `smooth` the like of it at the size of faces, with
+parameters that are smooth functions but for a rough part of the means. The components of `random` have independent
+random numbers for parameters, those of `nested` lie on top of each other.
 
 {tables}
 
@@ -129,7 +138,9 @@ def main():
     parser.add_argument("names", nargs="+", help="of the results, as given to bench/table.py --json")
     names = parser.parse_args().names
     tables = "\n\n".join(on_processor(name) for name in names)
-    PAGE.write_text(TEXT.format(names=" ".join(names), tables=tables, device=on_device()))
+    shapes = {shape.name: shape for shape in (*SHAPES.values(), *DEVICE_SHAPES.values())}
+    lines = (f"| `{s.name}` | {s.n_features:,} | {s.n_components} | {s.n_factors} |" for s in shapes.values())
+    PAGE.write_text(TEXT.format(names=" ".join(names), shapes="\n".join(lines), tables=tables, device=on_device()))
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def machine_table(result):
 
 def rate_table(result):
     lines = [
-        "| samples | components left out | rows/s and core (measured) | iteration on 100 machines (simulated) |",
+        "| samples | components left out | rows/s per core (measured) | iteration on 100 machines (simulated) |",
         "|---|---|---:|---:|",
     ]
     for rate in result["rates"]:

@@ -1,4 +1,8 @@
-"""Mixtures of factor analyzers at full speed, and the robustness of the Bayes-optimal classifiers they make."""
+"""Mixtures of factor analyzers at full speed, and the robustness of the Bayes-optimal classifiers they make.
+
+`MFA` is a density estimator, `MFAClassifier` one mixture per class. `attacks` has ld_grad, nearest, cw_l2 and ddn, and
+`datasets` images and distributions to try them on. `mfa_fast.torch` and `mfa_fast.dask` are imported on their own.
+"""
 
 import os as _os
 from importlib.metadata import version as _version

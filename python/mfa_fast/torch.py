@@ -132,6 +132,9 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     posterior probability under the sum rule (docs/theory.md, (15a)); it can be taken once, not twice, by `torch.func`
     too. Where the best component changes, the gradient under the maximum rule is that of the one which is taken.
 
+    Without a temperature and with little noise the gradient of a cross-entropy is exactly 0, as two classes lie some
+    1e6 nats apart: attacks that climb it find nothing, which is masking of gradients and not robustness.
+
     There are no parameters to train, and none to move: the dtype of the logits is that of the samples, float32 or
     float64, and the kernels run where the samples are, on the CPU or on a CUDA device.
 

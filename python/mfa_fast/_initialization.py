@@ -48,9 +48,11 @@ class Subspace:
         usable = (np.abs(some) < _LARGEST).all(axis=1)
         reject_bad_row(samples, None if usable.all() else int(chosen[np.argmin(usable)]))
         size = min(n_directions, d, len(some))
-        self._mean, self._directions = _principal_directions(
+        self.mean, self._directions = _principal_directions(
             some, None if sample_weight is None else sample_weight[chosen], size, seed
         )
+        # Directions come with either sign, depending on the rows; times these they always point the same way.
+        self.signs = np.sign(self._directions[np.arange(size), np.argmax(np.abs(self._directions), axis=1)])
         rows = projection_rows(d, _ROWS_AT_ONCE)
         self.coordinates = np.empty((n, size))
         for i in range(0, n, rows):
@@ -65,7 +67,7 @@ class Subspace:
         with np.errstate(invalid="ignore", over="ignore"):
             # In one memory order: a product's rounding depends on it, and clusters on that.
             centered = np.array(X, dtype=dtype, order="C")
-            np.subtract(centered, self._mean.astype(dtype), out=centered)
+            np.subtract(centered, self.mean.astype(dtype), out=centered)
             return np.asarray(centered @ self._directions.T.astype(dtype))
 
 
@@ -130,7 +132,7 @@ def _fill_empty(labels: NDArray[np.int64], n_components: int, rng: np.random.Ran
 
 
 def _guess_factors(
-    points: FloatArray,
+    subspace: Subspace,
     labels: NDArray[np.int64],
     n_components: int,
     n_factors: int,
@@ -139,9 +141,14 @@ def _guess_factors(
 ) -> FloatArray:
     """Return each sample's coordinates along its cluster's own principal directions, of unit variance.
 
-    Directions in which a cluster does not extend are drawn at random: loadings of zero would stay zero for ever.
+    In place of directions in which a cluster does not extend there are waves across it, of random frequencies: loadings
+    of zero would stay zero for ever. They are the same for a sample wherever it stands and however often, so that weights
+    stand for repetition here too.
     """
-    z = rng.standard_normal((len(points), n_factors))
+    points = subspace.coordinates
+    phases = rng.uniform(0.0, 2.0 * np.pi, n_factors)
+    frequencies = rng.standard_normal((points.shape[1], n_factors)) * subspace.signs[:, None]
+    z = np.empty((len(points), n_factors))
     for k in range(n_components):
         members = np.flatnonzero(labels == k)
         shares = np.full(len(members), 1.0 / len(members))
@@ -152,6 +159,8 @@ def _guess_factors(
         order = np.argsort(variances)[::-1][:n_factors]
         wide = order[variances[order] > 1e-12 * max(variances[order[0]], 1e-300)] if n_factors else order
         wide = wide[: max(len(members) - 1, 0)]
+        reach = np.sqrt(max(float(variances.sum()), 1e-300))
+        z[members] = np.sqrt(2.0) * np.cos(centered / reach @ frequencies + phases)
         z[members, : len(wide)] = centered @ directions[:, wide] / np.sqrt(variances[wide])
     return z
 
@@ -175,8 +184,6 @@ def initial_parameters(
     with threadpool_limits(limits=1):
         subspace = Subspace(samples, max(16, 2 * n_factors), sample_weight, rng)
         labels = _fill_empty(_cluster(subspace, method, n_components, means, sample_weight, rng), n_components, rng)
-        z = _guess_factors(subspace.coordinates, labels, n_components, n_factors, sample_weight, rng)
-    # In one memory order, as a mean's rounding depends on it.
-    center = np.array(samples.host_rows(slice(SUBSAMPLE)), dtype=np.float64, order="C").mean(axis=0)
-    about = np.tile(center, (n_components, 1))
+        z = _guess_factors(subspace, labels, n_components, n_factors, sample_weight, rng)
+    about = np.tile(subspace.mean, (n_components, 1))
     return regress(about, assigned_sums(samples, about, labels, z, sample_weight, n_threads), noise)

@@ -57,6 +57,17 @@ def test_the_start_knows_no_difference_either(noise_type, tied, init_params):
     assert scaled_error(weighted.weighted_log_prob(X), repeated.weighted_log_prob(X)) <= EM_PARAMETERS
 
 
+@kinds
+def test_nor_where_components_start_with_fewer_samples_than_factors(noise_type, tied):
+    rng = np.random.default_rng(7)
+    X, w = rng.uniform(size=(60, 8)), rng.integers(0, 3, 60)
+    options = {"noise_type": noise_type, "tied_noise": tied, "random_state": 0, "tol": 0, "max_iter": 10}
+    weighted = quietly(MFA(6, 5, **options), X, sample_weight=w)
+    repeated = quietly(MFA(6, 5, **options), np.repeat(X, w, axis=0))
+    assert scaled_error(weighted.means_, repeated.means_) <= EM_PARAMETERS
+    assert scaled_error(weighted.lower_bounds_, repeated.lower_bounds_) <= EM_PARAMETERS
+
+
 @starts
 def test_zero_is_as_good_as_removed(init_params):
     X, _, w = _problem()

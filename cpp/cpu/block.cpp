@@ -296,6 +296,7 @@ std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
   scored_.clear();
   for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slots_[static_cast<std::size_t>(slot)].before)
     scored_.push_back(slots_[static_cast<std::size_t>(slot)].component);
+  std::sort(scored_.begin(), scored_.end());
   return scored_;
 }
 

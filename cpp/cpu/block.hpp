@@ -72,7 +72,7 @@ class BlockScorer {
   // The same to another tolerance, for some rows of the block after that.
   void sharpen(RowList rows, Groups groups, double tolerance);
 
-  // Components of row i that have been scored, in no particular order; valid until the next call.
+  // Components of row i that have been scored, in ascending order; valid until the next call.
   std::span<const std::size_t> scored(std::size_t i);
   // log w_k + log N(x_i; mu_k, S_k) of row i of the block.
   const double* values(std::size_t i) const { return values_.data() + i * model_.n_components(); }
@@ -103,8 +103,8 @@ class BlockScorer {
   struct Contest {
     std::size_t row, group;
   };
-  // How the factors of an entry are kept: z, or v = C^T z.
-  enum class Known { z, v };
+  // How the factors of an entry are kept: z; or v = C^T z, from a difference form in double, or in T where that is less.
+  enum class Known { z, v, rough_v };
   // An entry whose factors are kept; those of one row are chained.
   struct Slot {
     std::size_t component;
@@ -175,7 +175,7 @@ class BlockScorer {
     else return products_f64_;
   }
   std::int32_t find_slot(std::size_t i, std::size_t k) const;
-  bool has_factors(std::size_t i, std::size_t k) const;
+  bool has_difference(std::size_t i, std::size_t k) const;
   double* slot_factors(std::size_t i, std::size_t k, Known known);
 
   const Model& model_;

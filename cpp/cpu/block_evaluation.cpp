@@ -58,8 +58,8 @@ double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
   return norms_[i] / model_.largest_noise(k) + model_.mean_norms()[k];
 }
 
-// In double the difference form is good enough for most, at half the cost of the residual form. Where it is not, it still
-// gives factors to start from, unless some are known already.
+// In double the difference form is good enough for most, at half the cost of the residual form. Where it is not, it gives the
+// factors to start from: always, so that components that are equal get equal values, whatever was known of them before.
 template <class T>
 void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
   std::size_t difference[refined_rows], residual[refined_rows];
@@ -67,7 +67,7 @@ void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std:
   for (std::size_t r = 0; r < count; ++r) {
     const Entry& entry = flagged_[members[r]];
     const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
-    if (error <= entry.allowed || !has_factors(entry.row, k)) difference[n_difference++] = members[r];
+    if (error <= entry.allowed || !has_difference(entry.row, k)) difference[n_difference++] = members[r];
     else residual[n_residual++] = members[r];
   }
   if (n_difference > 0) difference_rows<double>(k, difference, n_difference);
@@ -98,7 +98,7 @@ void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, 
   for (std::size_t r = 0; r < count; ++r) {
     const std::size_t i = flagged_[members[r]].row;
     const A* product = products.data() + r * (n + 1);
-    double* v = slot_factors(i, k, Known::v);
+    double* v = slot_factors(i, k, std::is_same_v<A, double> ? Known::v : Known::rough_v);
     double explained = 0.0;
     for (std::size_t l = 0; l < n; ++l) {
       v[l] = static_cast<double>(product[l]);
@@ -160,9 +160,11 @@ double* BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, Known known) 
   return slot_factors_.data() + static_cast<std::size_t>(slot) * n;
 }
 
+// In double.
 template <class T>
-bool BlockScorer<T>::has_factors(std::size_t i, std::size_t k) const {
-  return product_row_[i] >= 0 || wider_row_[i] >= 0 || find_slot(i, k) >= 0;
+bool BlockScorer<T>::has_difference(std::size_t i, std::size_t k) const {
+  const std::int32_t slot = find_slot(i, k);
+  return slot >= 0 && slots_[static_cast<std::size_t>(slot)].known == Known::v;
 }
 
 template <class T>
@@ -170,8 +172,8 @@ void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
   const std::size_t n = model_.n_factors();
   const std::size_t K = model_.n_components();
   const std::int32_t slot = find_slot(i, k);
-  Known known = slot >= 0 ? slots_[static_cast<std::size_t>(slot)].known : Known::v;
-  if (wider_row_[i] >= 0 && (slot < 0 || known != Known::z))
+  const Known known = slot >= 0 ? slots_[static_cast<std::size_t>(slot)].known : Known::rough_v;
+  if (wider_row_[i] >= 0 && known == Known::rough_v)
     return wider_->factors(static_cast<std::size_t>(wider_row_[i]), k, z);
   if (slot >= 0) {
     std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * n, n, z);

@@ -82,11 +82,12 @@ void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::
   });
 }
 
-// To a tolerance of what its value seems to be, unless it has been evaluated before.
+// To a tolerance of what its value seems to be, unless it has been evaluated so before.
 template <class T>
 void BlockScorer<T>::flag_candidate(std::size_t i, std::size_t k, double tolerance) {
-  if (find_slot(i, k) >= 0) return;
-  flag(i, k, tolerance * std::abs(static_cast<double>(upper_[i * model_.n_components() + k])));
+  const std::size_t at = i * model_.n_components() + k;
+  const double allowed = tolerance * std::abs(static_cast<double>(upper_[at]));
+  if (find_slot(i, k) < 0 || !(errors_[at] <= allowed)) flag(i, k, allowed);
 }
 
 // The same; the candidate of the group that seems to win is flagged alone, to be evaluated as it comes.

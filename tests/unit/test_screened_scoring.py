@@ -96,9 +96,15 @@ def test_labels_where_several_components_outweigh_the_best(dtype, isa):
     assert np.all(MFAClassifier.from_mixtures(mixtures, rule="sum").predict(X) == 1)
 
 
-def test_the_first_of_classes_that_are_the_same_wins(dtype, isa):
-    p = _parameters(24, 204)
-    X = ref.random_samples(p, 50).astype(dtype)
+@pytest.mark.parametrize("noise_type", ["spherical", "diagonal"])
+@pytest.mark.parametrize("noise_scale", [1.0, 1e-2])  # of the smaller noise all digits have to be found again
+def test_the_first_of_what_is_the_same_wins(noise_scale, noise_type, dtype, isa):
+    p = _parameters(16, 512, noise_type=noise_type)
+    p = p._replace(means=10 * p.means, noise_variance=noise_scale**2 * p.noise_variance)
+    X = ref.random_samples(p, 200).astype(dtype)
+    model = MFA.from_parameters(*ref.Parameters(np.r_[p.weights, p.weights] / 2, *(np.r_[a, a] for a in p[1:])))
+    assert np.all(model.predict(X) < 16)
+    assert np.all(model.posterior_factors(X)[0] < 16)
     for rule in ("max", "sum"):
         model = MFAClassifier.from_mixtures([MFA.from_parameters(*p)] * 3, rule=rule)
         assert np.all(model.predict(X) == 0)

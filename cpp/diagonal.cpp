@@ -36,7 +36,8 @@ Diagonal::Diagonal(const Model& model) {
            weights_.data(),
            columns_.data(),
            largest_.data(),
-           model.log_normalizers()};
+           model.log_normalizers(),
+           std::numeric_limits<double>::epsilon() + model.column_error()};
 }
 
 }  // namespace mfa

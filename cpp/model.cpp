@@ -7,6 +7,7 @@
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
+#include "factor.hpp"
 #include "glance.hpp"
 #include "subspace.hpp"
 
@@ -128,6 +129,12 @@ double Model::inverse_noise(std::size_t k, std::size_t j) const {
   return noise_ == Noise::spherical ? inverse_scalars_[k] : inverse_noise_[k * n_features_ + j];
 }
 
+double Model::column_error() const {
+  double largest = 0.0;
+  for (const double error : model_errors_) largest = std::max(largest, core::column_error(error));
+  return largest;
+}
+
 void Model::factorize() {
   const std::size_t d = n_features_;
   const std::size_t n = n_factors_;
@@ -171,19 +178,15 @@ void Model::factorize() {
       // I and a product: positive definite, unless it is not finite.
       if (!core::cholesky(n, cholesky)) std::fill_n(cholesky, n * n, std::numeric_limits<double>::quiet_NaN());
       for (std::size_t l = 0; l < n; ++l) std::fill(cholesky + l * n + l + 1, cholesky + (l + 1) * n, 0.0);
+      double* covariance = posterior_covariances_.data() + k * n * n;
+      model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
+      if (model_errors_[k] > core::most_cholesky_error) {
+        factorize_stacked(c, cholesky);
+        model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
+      }
       double log_det_m = 0.0;
       for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
       log_normalizers_[k] = core::log_normalizer(log_weights_[k], d, log_det_m, sum_log_noise);
-
-      double* covariance = posterior_covariances_.data() + k * n * n;  // symmetric, so that its rows are its columns
-      for (std::size_t l = 0; l < n; ++l) {
-        covariance[l * n + l] = 1.0;
-        core::solve_lower(n, cholesky, covariance + l * n);
-        core::solve_lower_transposed(n, cholesky, covariance + l * n);
-      }
-      double condition = 0.0;
-      for (std::size_t l = 0; l < n; ++l) condition += static_cast<double>(n) * diagonal[l] * covariance[l * n + l];
-      model_errors_[k] = core::model_error(condition);
 
       for (std::size_t l = 0; l < n; ++l) projected[l] = product(l, n);
       core::solve_lower(n, cholesky, projected.data());

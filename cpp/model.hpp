@@ -102,6 +102,7 @@ class Model {
   const double* mean_norms() const { return mean_norms_.data(); }
   const double* log_normalizers() const { return log_normalizers_.data(); }
   const double* model_errors() const { return model_errors_.data(); }
+  double column_error() const;  // the largest relative error of what M's factors are applied to
   // Of component k, in scaled features.
   double largest_noise(std::size_t k) const { return largest_noise_[k]; }
   double mean_noise(std::size_t k) const;

@@ -365,7 +365,7 @@ void nearest(const DeviceModel& model, const NearestModel& parts, const Rows<S>&
     return search_rows<DiagonalFrame>(model, parts.diagonal(model.view()), rows, groups, log_priors, labels, options,
                                       out, certificates, call);
   core::GramView gram = parts.gram(model.view());
-  gram.unit = core::chained_rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features());
+  gram.unit += core::chained_rounding_unit(std::numeric_limits<double>::epsilon(), model.n_features());
   search_rows<GramFrame>(model, gram, rows, groups, log_priors, labels, options, out, certificates, call);
 }
 

@@ -19,6 +19,7 @@ struct DiagonalView {
   const double* columns;          // (K, L, d): V_k = kappa^(1/2) D_k^-1 A_k C_k^-T
   const double* largest;          // (K): of Omega_k
   const double* log_normalizers;  // (K)
+  double unit;                    // of rounding, in the columns and the products with them
 
   MFA_HD const double* mean(std::size_t k) const { return means + k * n_features; }
   MFA_HD const double* weight(std::size_t k) const { return weights + k * n_features; }
@@ -150,7 +151,7 @@ class DiagonalFrame {
 
   // By how much v_s - v_t may be off, theory.md (36).
   MFA_HD double rounding(std::size_t s, std::size_t t) const {
-    return 16.0 * std::numeric_limits<double>::epsilon() * (sizes_[s] + sizes_[t]);
+    return 16.0 * parts_.unit * (sizes_[s] + sizes_[t]);
   }
 
  private:
@@ -310,6 +311,7 @@ class DiagonalDual : public Dual<Team, DiagonalDual<Team>> {
   }
 
   MFA_HD double least_pivot() const { return least_pivot_; }
+  MFA_HD double unit() const { return parts_.unit; }
 
   DiagonalFrame<Team>& frame_;
   const DiagonalView& parts_;

@@ -72,6 +72,15 @@ MFA_HD inline double mean_rounding_error(double square, double mean_rounding) {
 //           a factor does not matter: Cholesky's rounding goes with it.
 MFA_HD inline double model_error(double condition) { return 2.220446049250313e-16 * condition; }
 
+// From here on, theory.md (6), the Cholesky factor of M is made of the QR factorization of [D^-1/2 A; I] instead.
+inline constexpr double most_cholesky_error = 1e4 * 2.220446049250313e-16;
+
+// Computes  the relative error of the columns where C has been made so: epsilon times the condition of what was factorized, the
+//           square root of M's, with room; below that it is model_error.
+MFA_HD inline double column_error(double model_error) {
+  return model_error <= most_cholesky_error ? model_error : 4.0 * std::sqrt(2.220446049250313e-16 * model_error);
+}
+
 // Computes  b <- C^-1 b for a lower triangular C (n x n, row-major).
 MFA_HD inline void solve_lower(std::size_t n, const double* c, double* b) {
   for (std::size_t i = 0; i < n; ++i) {

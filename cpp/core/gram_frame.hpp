@@ -18,7 +18,7 @@ inline namespace MFA_ISA {
 struct GramView {
   std::size_t n_components, n_factors, n_features;
   double kappa;  // scores are multiplied by the least noise variance, which makes them squared distances in size
-  double unit;   // of rounding, in the products of a sample with the columns
+  double unit;   // of rounding, in the columns and the products with them
   bool equal_noise;
   const double* weights;          // (K): kappa / s_k
   const double* log_normalizers;  // (K)
@@ -443,6 +443,7 @@ class GramDual : public Dual<Team, GramDual<Team>> {
   }
 
   MFA_HD double least_pivot() const { return least_pivot_; }
+  MFA_HD double unit() const { return frame_.gram().unit; }
 
   GramFrame<Team>& frame_;
   // Columns: each of them is one coordinate or, for a gradient, a difference of two.

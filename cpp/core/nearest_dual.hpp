@@ -39,6 +39,7 @@ MFA_HD_APART inline void solve_semidefinite(std::size_t n, const double* m, doub
 //   void solve(double* v) const                                        v <- (I + sum lam_s H_s)^-1 v
 //   void apply(std::size_t s, const double* v, double* out) const      out = H_s v
 //   double least_pivot() const
+//   double unit() const                                                of rounding, in all that it is made of
 // Multipliers, and a set's small matrices, are every member's own.
 template <class Team, class Derived>
 class Dual {
@@ -296,7 +297,8 @@ class Dual {
     square_ = team_.dot(delta_, delta_, size_);
     const double exact = constant - 0.5 * team_.dot(right_, delta_, size_);
     const double least = derived().least_pivot();
-    value_ = exact - sum_ * rounding_ - 1e-14 * (std::abs(exact) + square_ / (least < 1.0 ? least : 1.0));
+    value_ = exact - sum_ * rounding_ -
+             (1e-14 + 16.0 * derived().unit()) * (std::abs(exact) + square_ / (least < 1.0 ? least : 1.0));
     return std::isfinite(value_);
   }
 

@@ -10,6 +10,7 @@
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "core/reduce.hpp"
+#include "factor.hpp"
 
 namespace mfa::cpu {
 
@@ -93,20 +94,27 @@ void MarginalBlock::factorize(std::size_t k) {
   double* cholesky = cholesky_.data() + k * n * n;
   for (std::size_t l = 0; l < n; ++l)
     for (std::size_t m = 0; m < n; ++m) cholesky[l * n + m] = products_[l * (n + 1) + m] + (l == m ? 1.0 : 0.0);
-  double condition = 0.0;
   if (!core::cholesky(n, cholesky))
     throw std::domain_error(
         "missing values cannot be marginalised under component " + std::to_string(k) +
         ": its loadings are too large beside its noise for float64; raise the noise variance");
-  double* covariance = covariances_.data() + k * n * n;  // symmetric, so that its rows are its columns
-  std::fill_n(covariance, n * n, 0.0);
-  for (std::size_t l = 0; l < n; ++l) {
-    covariance[l * n + l] = 1.0;
-    core::solve_lower(n, cholesky, covariance + l * n);
-    core::solve_lower_transposed(n, cholesky, covariance + l * n);
-    condition += static_cast<double>(n) * (products_[l * (n + 1) + l] + 1.0) * covariance[l * n + l];
-  }
-  model_error_ = core::model_error(condition);
+  std::vector<double> diagonal(n);
+  for (std::size_t l = 0; l < n; ++l) diagonal[l] = products_[l * (n + 1) + l] + 1.0;
+  double* covariance = covariances_.data() + k * n * n;
+  model_error_ = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
+  if (model_error_ <= core::most_cholesky_error) return;
+  factorize_stacked(observed_part(k), cholesky);
+  model_error_ = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
+}
+
+ComponentView MarginalBlock::observed_part(std::size_t k) const {
+  return {observed_.size(),
+          model_.n_factors(),
+          mean_.data(),
+          loadings_.data(),
+          model_.noise() == Noise::spherical ? nullptr : inverse_noise_.data(),
+          model_.inverse_noise_scalars()[k],
+          cholesky(k)};
 }
 
 // In difference form. The columns D_o^-1 A_o are taken as they are, and C_o^-1 is applied to their products.
@@ -141,14 +149,7 @@ BadRow MarginalBlock::evaluate(std::size_t k, const std::int64_t* members, std::
 
 void MarginalBlock::refine(std::size_t k) {
   const std::size_t n = model_.n_factors();
-  const bool spherical = model_.noise() == Noise::spherical;
-  const ComponentView component{observed_.size(),
-                                n,
-                                mean_.data(),
-                                loadings_.data(),
-                                spherical ? nullptr : inverse_noise_.data(),
-                                model_.inverse_noise_scalars()[k],
-                                cholesky(k)};
+  const ComponentView component = observed_part(k);
   const double* rows[refined_rows];
   double mahalanobis[refined_rows];
   for (std::size_t first = 0; first < flagged_.size(); first += refined_rows) {

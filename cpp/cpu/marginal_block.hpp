@@ -50,6 +50,7 @@ class MarginalBlock {
   void load(const Rows& rows, const std::int64_t* members, std::size_t count);
   void prepare(std::size_t k);
   void factorize(std::size_t k);
+  ComponentView observed_part(std::size_t k) const;  // of the component that was prepared
   BadRow evaluate(std::size_t k, const std::int64_t* members, std::size_t count);
   void refine(std::size_t k);
   const double* square(const std::vector<double>& matrices, std::size_t k) const {

@@ -209,6 +209,21 @@ def test_the_dual_falls_short_and_the_point_is_found_along_a_ray():
     assert result.lower_bound[0] <= result.l2[0] <= 0.2576  # where a point of the first class is known
 
 
+@noise_types
+@pytest.mark.parametrize(("variance", "apart"), [(1e-6, 1e-3), (1e-10, 1e-4), (1e-14, 1e-6)])
+def test_nothing_within_the_bound_flips_where_loadings_are_nearly_parallel(variance, apart, noise_type):
+    rng = np.random.default_rng(0)
+    means, loadings = rng.normal(size=(2, 5)), rng.normal(size=(2, 2, 5))
+    loadings[:, 1] = loadings[:, 0] + apart * loadings[:, 1]
+    noise = variance * (np.exp(2 * rng.normal(size=(2, 5))) if noise_type == "diag" else np.ones((2, 5)))
+    model = _classifier([_single(m, a, v) for m, a, v in zip(means, loadings, noise, strict=True)])
+    X = np.concatenate([m.sample(20, random_state=1)[0] for m in model.mixtures_])
+    result = nearest(model, X, rtol=1e-5)
+    assert np.all(result.certified)
+    within = X + (result.X_adv - X) * (result.lower_bound / result.l2 * (1 - 1e-14))[:, None]
+    assert np.array_equal(model.predict(within), model.predict(X))
+
+
 def test_identical_components_and_identical_classes():
     base = ref.random_parameters(3, 5, 2, seed=3)
     X = ref.random_samples(base, 10, seed=0, stray=0)

@@ -157,6 +157,24 @@ def test_class_log_likelihood(shape, noise, noise_std, rule, dtype):
     assert relative_error(value, expected) <= LOG_DENSITY[dtype]
 
 
+@pytest.mark.parametrize(("variance", "apart"), [(1e-8, 1e-3), (1e-12, 1e-5), (1e-15, 1e-8)])
+def test_loadings_that_are_nearly_parallel(variance, apart):
+    # At the mean only determinants matter, and of two loadings e and e + apart f theirs is known without cancellation.
+    d = 7
+    loadings = np.zeros((1, 2, d))
+    loadings[0, :, 0], loadings[0, 1, 1] = 1.0, apart
+    determinant = 1 + (2 + apart**2) / variance + apart**2 / variance**2
+    expected = np.array([-(d * np.log(2 * np.pi * variance) + np.log(determinant)) / 2])
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(d, d)))[0]
+    for turned in (loadings, loadings @ rotation):
+        model = MFA.from_parameters([1.0], np.zeros((1, d)), turned, variance)
+        assert relative_error(model.score_samples(np.zeros((1, d))), expected) <= LOG_DENSITY[np.dtype(np.float64)]
+        longer = np.concatenate([turned, np.ones((1, 2, 1))], axis=2)
+        model = MFA.from_parameters([1.0], np.zeros((1, d + 1)), longer, variance).set_params(missing="marginal")
+        observed = np.append(np.zeros((1, d)), [[np.nan]], axis=1)
+        assert relative_error(model.score_samples(observed), expected) <= LOG_DENSITY[np.dtype(np.float64)]
+
+
 @pytest.mark.parametrize("noise", NOISES)
 def test_labels_in_float32_where_components_nearly_coincide(noise):
     p = _parameters((17, 40, 3), noise, 1.0)

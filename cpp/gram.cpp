@@ -132,7 +132,8 @@ void Gram::make_pair(std::size_t s, std::size_t t, PairEigen& out) const {
   const double least = r[(rank - 1) * n + pivots[rank - 1]];
   const double largest = *std::max_element(norms.begin(), norms.end());
   out.error = largest * largest *
-              (1e-15 * static_cast<double>(n) / least + 4.0 * model_.column_error() + (rank < n ? std::sqrt(core::smallest_pivot) : 0.0));
+              (1e-15 * static_cast<double>(n) / least + 4.0 * model_.column_error() +
+               (rank < n ? std::sqrt(core::smallest_pivot) : 0.0));
 }
 
 }  // namespace mfa

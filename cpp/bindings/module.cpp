@@ -242,11 +242,11 @@ cpu::Scaling borrow_scaling(const py::array& shift, const py::array& scale, std:
   return {borrow<double>("shift", shift, {d}), borrow<double>("scale", scale, {d})};
 }
 
-cpu::BadRow ld_grad_linear(const py::array& weights, double intercept, const py::array& shift, const py::array& scale,
-                           const py::array& X, const py::array& labels, std::size_t steps, double overshoot,
-                           const Clip& clip, const py::tuple& out, std::size_t n_threads) {
+cpu::BadRow ld_grad_linear(const py::array& weights, double intercept, double reach, const py::array& shift,
+                           const py::array& scale, const py::array& X, const py::array& labels, std::size_t steps,
+                           double overshoot, const Clip& clip, const py::tuple& out, std::size_t n_threads) {
   const auto d = static_cast<std::size_t>(weights.size());
-  const cpu::LinearMachine machine{borrow<double>("weights", weights, {d}), intercept};
+  const cpu::LinearMachine machine{borrow<double>("weights", weights, {d}), intercept, reach};
   const cpu::Scaling scaling = borrow_scaling(shift, scale, d);
   const cpu::Rows rows = borrow_rows(X, d);
   const Index* label = borrow_labels(labels, rows.n_rows, 2);
@@ -344,7 +344,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("sum_rule"), py::arg("screening"), py::arg("rtol"), py::arg("out"), py::arg("sources"),
         py::arg("targets"), py::arg("lower_bound"), py::arg("certified"), py::arg("n_threads"));
   m.def("ld_grad_linear", &ld_grad_linear, "LD-Grad on a linear machine behind a scaling.", py::kw_only(),
-        py::arg("weights").noconvert(), py::arg("intercept"), py::arg("shift").noconvert(),
+        py::arg("weights").noconvert(), py::arg("intercept"), py::arg("reach"), py::arg("shift").noconvert(),
         py::arg("scale").noconvert(), py::arg("X").noconvert(), py::arg("labels").noconvert(), py::arg("steps"),
         py::arg("overshoot"), py::arg("clip"), py::arg("out"), py::arg("n_threads"));
   m.def("ld_grad_rbf", &ld_grad_rbf, "LD-Grad on an RBF machine behind a scaling.", py::kw_only(),

@@ -61,6 +61,9 @@ MFA_HD inline double difference_form_error(double norms, double epsilon, double 
   return 8.0 * (epsilon + model_error) * norms;
 }
 
+// Computes  an error bound, or not a number, which no tolerance admits, where a term that it says nothing of has overflowed.
+MFA_HD inline double error_if_finite(double error, double term) { return error + 0.0 * term; }
+
 // Computes  how far a log-density is off when it is taken about a mean that is off by `mean_rounding`, in units of D^1/2:
 //           |r|_D moves by no more.
 MFA_HD inline double mean_rounding_error(double square, double mean_rounding) {

@@ -107,8 +107,8 @@ void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, 
     const double square = static_cast<double>(product[n]) * model_.inverse_noise_scalars()[k];
     const double q = core::difference_form(square, 0.0, explained);
     values_[i * K + k] = core::log_density(model_.log_normalizers()[k], q);
-    errors_[i * K + k] = core::difference_form_error(square, unit, model_.model_errors()[k]) +
-                         core::mean_rounding_error(square, mean_rounding);
+    const double error = core::difference_form_error(square, unit, model_.model_errors()[k]);
+    errors_[i * K + k] = core::error_if_finite(error + core::mean_rounding_error(square, mean_rounding), explained);
   }
 }
 

@@ -27,7 +27,13 @@ class LinearAttack {
  public:
   LinearAttack(const LinearMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,
                const StepOptions& options, const AttackOutput<T>& out, std::size_t max_rows)
-      : steps_(options.steps), active_(loops, rows, options, out, max_rows), d_(rows.n_features), gradient_(d_), ascent_(d_) {
+      : machine_(machine),
+        scaling_(scaling),
+        steps_(options.steps),
+        active_(loops, rows, options, out, max_rows),
+        d_(rows.n_features),
+        gradient_(d_),
+        ascent_(d_) {
     intercept_ = machine.intercept;
     for (std::size_t j = 0; j < d_; ++j) {
       gradient_[j] = machine.weights[j] * scaling.scale[j];
@@ -46,19 +52,32 @@ class LinearAttack {
             intercept_ + sum_in_lanes(d_, [&](std::size_t j) { return gradient_[j] * static_cast<double>(x[j]); });
         if (!std::isfinite(decision)) return at;
         const bool flipped = !holds(decision, labels[at]);
-        if (flipped || step == steps_ || norm_ == 0.0) {
+        const double doubt = this->doubt(x);
+        if ((flipped && std::abs(decision) >= doubt) || step == steps_ || norm_ == 0.0) {
           active_.finish(i, flipped);
           continue;
         }
         const double sign = lead(1.0, labels[at]);
         std::transform(gradient_.begin(), gradient_.end(), ascent_.begin(), [&](double g) { return sign * g; });
-        active_.step(i, lead(decision, labels[at]) / (norm_ * norm_), ascent_.data(), norm_);
+        active_.step(i, (lead(decision, labels[at]) + 2.0 * doubt) / (norm_ * norm_), ascent_.data(), norm_);
       }
     }
     return {};
   }
 
  private:
+  // What rounding may change the decision by, in this sum and in the machine's own.
+  double doubt(const T* x) const {
+    const auto norm = [&](const auto& entry) {
+      return std::sqrt(sum_in_lanes(d_, [&](std::size_t j) { return entry(j) * entry(j); }));
+    };
+    const auto own = [&](std::size_t j) { return static_cast<double>(x[j]); };
+    const auto scaled = [&](std::size_t j) { return (own(j) - scaling_.shift[j]) * scaling_.scale[j]; };
+    return rounding_margin * (std::abs(machine_.intercept) + machine_.reach * norm(scaled) + norm_ * norm(own));
+  }
+
+  LinearMachine machine_;
+  Scaling scaling_;
   std::size_t steps_;
   ActiveRows<T> active_;
   std::size_t d_;

@@ -18,6 +18,7 @@ struct Scaling {
 struct LinearMachine {
   const double* weights;  // (d)
   double intercept;
+  double reach;  // the size, for a sample of length 1, of all the terms that its own predict may add up
 };
 
 struct RbfMachine {
@@ -31,7 +32,7 @@ struct RbfMachine {
 // Computes  x - (f / |g|^2) g with f = w.x + b, the nearest point of the hyperplane, theory.md (18).
 // Shapes    rows (n, d), labels (n) in {0, 1}, outputs as in AttackOutput.
 // Cost      4 d flops a sample and step; one step is enough unless the result is clipped.
-// Numerics  double.
+// Numerics  double, until the sign holds against rounding, theory.md (18a).
 // Source    plane geometry.
 template <class T>
 BadRow ld_grad(const LinearMachine& machine, const Loops& loops, const Scaling& scaling, const Rows& rows,

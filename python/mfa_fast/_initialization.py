@@ -141,9 +141,9 @@ def _guess_factors(
 ) -> FloatArray:
     """Return each sample's coordinates along its cluster's own principal directions, of unit variance.
 
-    In place of directions in which a cluster does not extend there are waves across it, of random frequencies: loadings
-    of zero would stay zero for ever. They are the same for a sample wherever it stands and however often, so that weights
-    stand for repetition here too.
+    In place of directions in which a cluster does not extend there are waves across it, of random frequencies:
+    loadings of zero would stay zero for ever. They are the same for a sample wherever it stands and however often, so
+    that weights stand for repetition here too.
     """
     points = subspace.coordinates
     phases = rng.uniform(0.0, 2.0 * np.pi, n_factors)

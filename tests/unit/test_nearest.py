@@ -392,6 +392,19 @@ SCALED = {
 }
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_sums_of_large_terms_are_not_trusted_to_the_last_digit(offset):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(120, 2)) + np.repeat([[offset], [offset + 1.5]], 60, axis=0)
+        machine = SVC(kernel="linear").fit(X, np.repeat([0, 1], 60))
+        own = machine.predict(X)
+        result = nearest(machine, X, own)
+        assert np.all(machine.predict(result.X_adv)[result.success] != own[result.success])
+        unit = (result.X_adv - X) / np.maximum(result.l2, 1e-300)[:, None]
+        assert np.array_equal(machine.predict(X + unit * (result.lower_bound * (1 - 1e-7))[:, None]), own)
+
+
 @pytest.mark.parametrize("scaling", SCALED)
 @pytest.mark.parametrize("svm", [LinearSVC(random_state=0, max_iter=100_000), SVC(kernel="linear")])
 def test_linear_machines_are_exact(svm, scaling, dtype):

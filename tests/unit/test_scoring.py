@@ -202,6 +202,17 @@ def test_far_from_every_component(noise, dtype):
     assert relative_error(value, ref.weighted_log_prob(X, p)) <= LOG_DENSITY[dtype]
 
 
+def test_columns_that_overflow_in_float32():
+    p = ref.random_parameters(5, 64, 3, noise_std=0.1, seed=0)
+    X = ref.random_samples(p, 40).astype(np.float32)
+    small = p._replace(means=p.means * 1e-37, loadings=p.loadings * 1e-37, noise_variance=p.noise_variance * 1e-74)
+    model = MFA.from_parameters(*small)
+    for screening in (True, False):
+        scores = model.set_params(screening=screening).score_samples(X * np.float32(1e-37))
+        expected = model.score_samples((X * np.float32(1e-37)).astype(np.float64))
+        assert relative_error(scores, expected) <= LOG_DENSITY[np.dtype(np.float32)]
+
+
 def test_noise_of_very_different_sizes(dtype):
     p = ref.random_parameters(4, 30, 3, noise_type="diag")
     p = p._replace(noise_variance=10.0 ** np.random.default_rng(1).uniform(-6, 2, size=(4, 30)))

@@ -70,9 +70,10 @@ void log_densities(const DifferenceTerms& terms, const T* product, const T* x_no
     if (x_norms != nullptr) norm = static_cast<double>(x_norms[k]);
     else if (terms.inverse_noise != nullptr) norm *= terms.inverse_noise[k];
     const double norms = norm + terms.mean_norms[k];
-    const double q = core::difference_form(norms, static_cast<double>(dots[k]), values[k]);
+    const double dot = static_cast<double>(dots[k]);
+    const double q = core::difference_form(norms, dot, values[k]);
+    errors[k] = core::error_if_finite(core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]), dot + values[k]);
     values[k] = core::log_density(terms.log_normalizers[k], q);
-    errors[k] = core::difference_form_error(norms, terms.epsilon, terms.model_errors[k]);
   }
 }
 

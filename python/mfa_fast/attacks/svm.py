@@ -20,6 +20,8 @@ __all__ = ["LinearMachine", "Machine", "RbfMachine", "as_machine"]
 
 # By which bounds are lowered, relative: the rounding of what they are made of in double.
 _ROUNDING = 1e-9
+# And what the sign of a sum is certain beyond, relative to the size of its terms, docs/theory.md (18a).
+_TERM_ROUNDING = 64 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,22 @@ class LinearMachine(Machine):
     """Decision w.x + b."""
 
     weights: FloatArray
+    # The size, for a sample of length 1, of all the terms that the machine's own predict may add up.
+    reach: float
 
     def distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
         """Return the distances of samples (n, d) from the plane, which no other class is nearer than."""
         normal = self.weights * self.scale
         length = float(np.linalg.norm(normal))
-        gap = np.abs((np.asarray(X, np.float64) - self.shift) @ normal + self.intercept)
-        return gap / length * (1 - _ROUNDING) if length > 0 else np.full(len(gap), np.inf)
+        centered = np.asarray(X, np.float64) - self.shift
+        gap = np.abs(centered @ normal + self.intercept)
+        sizes = abs(self.intercept) + self.reach * np.linalg.norm(centered * self.scale, axis=1)
+        sure = np.maximum(0.0, gap - _TERM_ROUNDING * sizes)
+        return sure / length * (1 - _ROUNDING) if length > 0 else np.full(len(gap), np.inf)
 
     def arguments(self) -> dict[str, Any]:
         """Return the kernel's arguments."""
-        return super().arguments() | {"weights": self.weights}
+        return super().arguments() | {"weights": self.weights, "reach": self.reach}
 
 
 @dataclass(frozen=True)
@@ -166,7 +173,12 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     first = next(step for step in [*steps, machine] if hasattr(step, "n_features_in_"))
     shared = (first, machine.classes_, shift, scale, float(np.ravel(machine.intercept_)[0]))
     if isinstance(machine, LinearSVC) or machine.kernel == "linear":
-        return LinearMachine(*shared, weights=_dense(machine.coef_)[0])
+        weights = _dense(machine.coef_)[0]
+        reach = float(np.linalg.norm(weights))
+        if isinstance(machine, SVC):  # it adds up over the support vectors
+            lengths = np.linalg.norm(_dense(machine.support_vectors_), axis=1)
+            reach = float(np.abs(_dense(machine.dual_coef_)[0]) @ lengths)
+        return LinearMachine(*shared, weights=weights, reach=reach)
     return RbfMachine(
         *shared,
         support_vectors=_dense(machine.support_vectors_),

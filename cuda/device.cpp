@@ -42,9 +42,16 @@ std::size_t room_in_block() {
   return static_cast<std::size_t>(bytes - declared);
 }
 
-// What is allowed without asking is less than what a kernel and its launch take together.
-void allow_block_memory(const void* kernel, std::size_t bytes) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+// What is allowed without asking is less than what a kernel and its launch take together. Always as much as there is: another
+// thread may be about to launch the same kernel with more than this one needs.
+void allow_block_memory(const void* kernel) {
+  int device = 0, most = 0;
+  cudaFuncAttributes declared{};
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
+  check(cudaFuncGetAttributes(&declared, kernel), "asking for a kernel's memory");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             most - static_cast<int>(declared.sharedSizeBytes)),
         "asking for shared memory");
 }
 

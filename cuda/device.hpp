@@ -37,8 +37,8 @@ void fill_zero(Stream stream, void* at, std::size_t bytes);
 std::size_t resident_blocks();
 // Bytes of shared memory that kernels can be launched with, beside what they declare themselves.
 std::size_t room_in_block();
-// Lets a kernel be launched with so much shared memory.
-void allow_block_memory(const void* kernel, std::size_t bytes);
+// Lets a kernel be launched with as much shared memory as a block may have.
+void allow_block_memory(const void* kernel);
 // Why there is no device to run on; empty where there is one.
 std::string unavailable_reason();
 std::vector<std::string> device_names();
@@ -91,7 +91,7 @@ void launch_with_memory(Stream stream, std::size_t blocks, unsigned threads, std
   (void)stream;
   emulation::run_grid(blocks, threads, bytes, [&] { kernel(arguments...); });
 #else
-  if (bytes > 0) allow_block_memory(reinterpret_cast<const void*>(kernel), bytes);
+  if (bytes > 0) allow_block_memory(reinterpret_cast<const void*>(kernel));
   kernel<<<static_cast<unsigned>(blocks), threads, bytes, stream>>>(std::forward<Arguments>(arguments)...);
   check_launch("a kernel");
 #endif

@@ -66,16 +66,28 @@ __global__ void scan_kernel(std::size_t n_components, std::size_t segments, cons
   const std::size_t share = (all + task_threads - 1) / task_threads;
   const std::size_t begin = threadIdx.x * share;
   const std::size_t end = begin + share < all ? begin + share : all;
+  // Several at once, as a thread waits for each.
+  const auto for_each_count = [&](const auto& visit) {
+    constexpr std::size_t at_once = 8;
+    for (std::size_t first = begin; first < end; first += at_once) {
+      int counts[at_once];
+#pragma unroll
+      for (std::size_t e = 0; e < at_once; ++e) counts[e] = first + e < end ? list.counts[first + e] : 0;
+#pragma unroll
+      for (std::size_t e = 0; e < at_once; ++e)
+        if (first + e < end) visit(first + e, counts[e]);
+    }
+  };
   int sum = 0;
-  for (std::size_t c = begin; c < end; ++c) sum += list.counts[c];
+  for_each_count([&](std::size_t, int count) { sum += count; });
   const Place place = place_in_block(sum, warp_counts);
   int before = place.before;
-  for (std::size_t c = begin; c < end; ++c) {
-    const int count = list.counts[c];
+  std::size_t component = (begin + segments - 1) / segments;
+  for_each_count([&](std::size_t c, int count) {
     list.counts[c] = before;
-    if (c % segments == 0) list.starts[c / segments] = before;
+    if (c == component * segments) list.starts[component++] = before;
     before += count;
-  }
+  });
   if (threadIdx.x == 0) list.starts[n_components] = place.total;
   __syncthreads();
   int tiles = 0;

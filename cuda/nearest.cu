@@ -301,6 +301,7 @@ void search_rows(const DeviceModel& model, const View& view, const Rows<S>& rows
 
   // Only what was found is scored: what is out of range there is no fault of a row's.
   const Call of_points{stream, call.allocate, place.bad_row};
+  start_report(of_points, rows.count);
   Scorer<T> scorer(model, groups, options.screening, false, place.bad_row);
   Found found{};
   T* moved = nullptr;

@@ -31,8 +31,8 @@ MFA_HD void NearestSearch<Frame>::explore(std::size_t label, double farthest, do
   start(label);
   const std::size_t K = classes_.n_components();
   team_.each(K, [&](std::size_t k) {
+    targets_[k] = {};
     targets_[k].value = infinity();
-    targets_[k].visited = 0;
   });
   choose_components();
   for (std::size_t ray = 0; ray < n_rays(); ++ray) {

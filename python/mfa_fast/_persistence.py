@@ -21,9 +21,16 @@ _NAMES = ("weights", "means", "loadings", "noise_variance")
 _FITTED = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_steps_", "n_samples_seen_")
 
 
+def _check_path(path: Any) -> Any:
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        msg = f"path must be that of a file, got {path!r} of type {type(path).__name__}."
+        raise TypeError(msg)
+    return path
+
+
 def write(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
     """Write a model whole or not at all."""
-    target = os.fsdecode(path)
+    target = os.fsdecode(_check_path(path))
     folder = os.path.dirname(target) or "."
     if not os.path.isdir(folder):
         msg = f"there is no folder {folder!r} to write {os.path.basename(target)!r} into; make it first."
@@ -56,7 +63,10 @@ def whole(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Return which estimator a file holds; a ValueError or FileNotFoundError names a file that holds none."""
-    source = os.fspath(path)
+    source = os.fspath(_check_path(path))
+    if os.path.isdir(source):
+        msg = f"{source!r} is a folder, expected a model file in it."
+        raise ValueError(msg)
     if not os.path.isfile(source):
         msg = f"there is no model file {source!r}."
         raise FileNotFoundError(msg)

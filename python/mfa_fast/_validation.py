@@ -153,9 +153,10 @@ def check_noise_variance(
     try:
         full = np.broadcast_to(checked, (n_components, n_features))
     except ValueError:
+        remedy = "; give one for each component the shape (n_components, 1)" if len(checked) == n_components else ""
         msg = (
             f"{name} must broadcast to (n_components, n_features) = ({n_components}, {n_features}), "
-            f"got shape {checked.shape}."
+            f"got shape {checked.shape}{remedy}."
         )
         raise ValueError(msg) from None
     if np.any(full <= 0):

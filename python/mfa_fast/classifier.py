@@ -46,6 +46,10 @@ from mfa_fast.mixture import MFA
 __all__ = ["MFAClassifier"]
 
 
+# Of the largest standard deviation along a principal direction; what is less is rounding.
+_NO_SPREAD = 1e-7
+
+
 class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """One mixture of factor analyzers per class, and Bayes' rule.
 
@@ -360,11 +364,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if len(models) < 2:
             msg = f"mixtures must hold two or more, got {len(models)}."
             raise ValueError(msg)
-        for model in models:
+        for c, model in enumerate(models):
             if not isinstance(model, MFA):
                 msg = f"mixtures must be MFA estimators, got {type(model).__name__}."
                 raise TypeError(msg)
-            check_is_fitted(model)
+            check_is_fitted(model, msg=f"mixtures must be fitted, and mixture {c} of them is not; call its fit first.")
         widths = {model.means_.shape[1] for model in models}
         if len(widths) > 1:
             msg = f"mixtures must have the same number of features, got {sorted(widths)}."
@@ -639,7 +643,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         >>> bayes.score(X, y)
         1.0
         """
-        variance = _variance("noise_std", noise_std)
+        check_is_fitted(self)
+        variance = _variance("noise_std", noise_std, self.mixtures_[0].noise_variance_.dtype)
         check_flag("uniform_weights", uniform_weights)
 
         def change(p: Parameters) -> Parameters:
@@ -690,9 +695,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         >>> bayes.mixtures_[0].noise_variance_[:, 0] ** 0.5
         array([0.001, 0.001, 0.001, 0.001, 0.001, 0.5  ], dtype=float32)
         """
-        _variance("base_noise_std", base_noise_std)  # under its own name
+        check_is_fitted(self)
+        dtype = self.mixtures_[0].noise_variance_.dtype
+        _variance("base_noise_std", base_noise_std, dtype)  # under its own name
         symmetric = self.symmetric(base_noise_std)
-        variance = _variance("noise_std", noise_std)
+        variance = _variance("noise_std", noise_std, dtype)
         if len(self.classes_) != 2:
             msg = f"asymmetric needs a classifier of two classes, this one has {len(self.classes_)}."
             raise ValueError(msg)
@@ -717,7 +724,14 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
             raise ValueError(msg)
         pca = PCA(int(component), svd_solver=_exact_solver(rows.shape, component), random_state=0).fit(rows)
-        step = float(offset) * np.sqrt(pca.explained_variance_[-1]) * pca.components_[-1]
+        spread = float(np.sqrt(pca.explained_variance_[-1]))
+        if not spread > _NO_SPREAD * np.sqrt(pca.explained_variance_[0]):
+            msg = f"component={component} is a direction in which X does not vary; use a smaller one."
+            raise ValueError(msg)
+        step = float(offset) * spread * pca.components_[-1]
+        if not np.abs(step).max() < np.finfo(dtype).max:
+            msg = f"offset={offset} puts the outliers out of the range of {dtype}; use a smaller one."
+            raise ValueError(msg)
 
         def change(p: Parameters, mean: Array) -> Parameters:
             share = 1.0 / (len(p.weights) + 1) if weight is None else float(weight)
@@ -744,7 +758,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             for p, m in zip(parameters, self.mixtures_, strict=True)
         ]
         changed._name_features()
-        return changed
+        first = changed.mixtures_[0]
+        return changed.set_params(n_components=first.n_components, noise_type=first.noise_type)
 
     # ------------------------------------------------------------------------------------------------ persistence
 
@@ -823,6 +838,9 @@ def _check_priors(priors: Any, n_classes: int) -> FloatArray:
             msg = f"priors must be None, 'uniform' or an array of {n_classes} probabilities; got {priors!r}."
             raise ValueError(msg)
         return np.full(n_classes, 1.0 / n_classes)
+    if np.ndim(priors) == 0:
+        msg = f"priors must be None, 'uniform' or an array of {n_classes} probabilities; got {priors!r}."
+        raise ValueError(msg)
     return check_weights(priors, n_classes, "priors")
 
 
@@ -833,10 +851,11 @@ def _exact_solver(shape: tuple[int, ...], component: int) -> str:
     return "arpack" if component < min(shape) else "full"
 
 
-def _variance(name: str, noise_std: Any) -> float:
+def _variance(name: str, noise_std: Any, dtype: np.dtype[Any]) -> float:
     std = check_real(name, noise_std, min_val=0.0, include_boundaries="neither")
-    variance = std * std
-    if not 0.0 < variance < np.inf:
-        msg = f"{name} must have a square that float64 can hold, got {noise_std}."
+    with np.errstate(over="ignore", under="ignore"):
+        held = float(dtype.type(std * std))
+    if not 0.0 < held < np.inf:
+        msg = f"{name} must have a square that {dtype} can hold, got {noise_std}."
         raise ValueError(msg)
-    return variance
+    return std * std

@@ -84,7 +84,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seed of the starts, and of `sample` where it is given none.
     warm_start : bool, default=False
-        Whether `fit` goes on from the parameters of the last one.
+        Whether `fit` goes on from the parameters of the last one, if they are of as many components, factors and
+        features; else it starts anew.
     verbose : int or bool, default=0
         1, or True, prints the mean log-likelihood now and then, 2 also the time.
     verbose_interval : int, default=10

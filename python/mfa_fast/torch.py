@@ -215,7 +215,8 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         """
         if not isinstance(x, torch.Tensor) or x.dtype not in (torch.float32, torch.float64):
             kind = f"a tensor of {x.dtype}" if isinstance(x, torch.Tensor) else f"an object of type {type(x).__name__}"
-            msg = f"x must be a tensor of float32 or float64, got {kind}; use x.to(torch.float32)."
+            remedy = "x.to(torch.float32)" if isinstance(x, torch.Tensor) else "torch.as_tensor(x, dtype=torch.float32)"
+            msg = f"x must be a tensor of float32 or float64, got {kind}; use {remedy}."
             raise TypeError(msg)
         rows = self._rows(x)
         if len(rows) == 0:  # what no estimator takes, but a layer does

@@ -211,6 +211,12 @@ def test_asymmetric_refuses_what_cannot_be():
         model.asymmetric(X[:1], component=1)
     with pytest.raises(ValueError, match="X"):
         model.asymmetric(X[:, :3], component=1)
+    with pytest.raises(ValueError, match=r"^offset=1e\+308 puts the outliers out of the range of float64"):
+        model.asymmetric(X * 100, component=1, offset=1e308)
+    with pytest.raises(ValueError, match=r"^component=1 is a direction in which X does not vary"):
+        model.asymmetric(np.ones((10, D)), component=1)
+    with pytest.raises(ValueError, match=r"^component=3 is a direction in which X does not vary"):
+        model.asymmetric(X * [1, 1, 0, 0, 0, 0], component=3)
     X[4, 2] = np.nan
     with pytest.raises(ValueError, match=r"^X must be finite .* in row 4;"):
         model.asymmetric(X, component=1)
@@ -219,6 +225,18 @@ def test_asymmetric_refuses_what_cannot_be():
             model.symmetric(noise_std)
     with pytest.raises(TypeError, match="uniform_weights"):
         model.symmetric(uniform_weights="x")
+    single = MFAClassifier.from_mixtures([MFA.from_parameters(*(a.astype(np.float32) for a in p)) for p in mixtures])
+    with pytest.raises(ValueError, match=r"^noise_std must have a square that float32 can hold, got 1e-25"):
+        single.symmetric(1e-25)
+
+
+def test_copies_are_described_by_their_parameters():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.arange(60) % 2
+    fitted = MFAClassifier(2, 1, noise_type="diag", random_state=0, tol=0.1).fit(X, y)
+    copy = fitted.asymmetric(X, component=1)
+    assert (copy.n_components, copy.noise_type, fitted.n_components, fitted.noise_type) == (3, "spherical", 2, "diag")
+    assert [len(m.weights_) for m in copy.partial_fit(X, y, classes=[0, 1]).mixtures_] == [3, 3]
 
 
 def test_a_symmetric_classifier_knows_its_own_samples():

@@ -265,6 +265,12 @@ def test_security_curve():
     assert curve == pytest.approx([np.mean(l2 > r) for r in radii])
 
 
+def test_no_radius_is_large_enough_for_an_attack_that_failed():
+    mixtures, priors, X, y = _problem(noise_std=1.0)
+    result = ld_grad(_classifier(mixtures, priors), X, y, steps=0)
+    assert result.security_curve([np.inf]) == result.summary()["adversarial_accuracy"]
+
+
 @pytest.mark.parametrize("radii", [None, "wide", [np.nan], [[1.0, 2.0]]])
 def test_radii_that_are_none(radii):
     result = _result()

@@ -19,7 +19,9 @@ class AttackResult:
     X_adv : array of shape (n, d)
         Where each attack ended; the sample itself where it was misclassified from the start.
     l2 : array of shape (n,)
-        Euclidean distance from the sample, in units of X; 0 where it was misclassified from the start.
+        Euclidean distance of `X_adv` from the sample, in units of X; 0 where it was misclassified from the start. Where
+        the attack failed it says how far that went (`ld_grad`), 0 (`cw_l2`, `ddn`, which give the sample back) or
+        infinity (`nearest`).
     success : array of shape (n,), bool
         Whether `X_adv` is classified as another class than y.
     n_steps : array of shape (n,), int64
@@ -122,9 +124,8 @@ class AttackResult:
             the radius.
         """
         l2, success = self._attacked()
-        distances = np.sort(np.where(success, l2, np.inf))
-        within = np.searchsorted(distances, _check_radii(radii), side="right")
-        return (len(distances) - within) / len(_host(self.l2))
+        within = np.searchsorted(np.sort(l2[success]), _check_radii(radii), side="right")
+        return (len(l2) - within) / len(_host(self.l2))
 
     def certified_curve(self, radii: Any) -> Any:
         """Return the accuracy that is certainly left when an adversary may move samples this far.

@@ -62,7 +62,7 @@ def ld_grad(
     y : array-like of shape (n_samples,), default=None
         The classes that the samples are to leave; None for those that the model predicts.
     steps : int, default=3
-        Number of steps at most. An RBF kernel needs more, some 50.
+        Number of steps at most. An RBF kernel needs more, some 50; with `clip`, which cuts steps short, some 10.
     overshoot : float, default=1e-6
         How far beyond the boundary a step ends, as a fraction of its length; never less than what rounding X_adv to
         its dtype may take back. A sample that lies on an MFAClassifier's boundary goes at least 1e-10 of its least

@@ -440,6 +440,25 @@ def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dt
         assert np.array_equal(model.predict(inside.astype(np.float64)), predicted)
 
 
+@pytest.mark.parametrize("scaling", SCALED)
+def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_over(scaling, dtype):
+    X, y = _blobs()
+    X = X.astype(dtype)
+    model = SCALED[scaling](SVC(gamma=50.0 if scaling == "minmax" else 3.0)).fit(X, y)
+    own = model.predict(X)
+    attack, result = ld_grad(model, X, own, steps=50), nearest(model, X, own)
+    assert not np.all(attack.success)
+    assert np.all(result.success)
+    assert np.all(model.predict(result.X_adv) != own)
+    assert result.l2 == pytest.approx(np.linalg.norm(result.X_adv.astype(float) - X, axis=1), rel=1e-6)
+    assert np.all(result.lower_bound <= result.l2)
+    assert np.array_equal(result.X_adv[attack.success], attack.X_adv[attack.success])
+    # A little before the crossing the class is still the sample's own.
+    lost = ~attack.success
+    before = (X + 0.99 * (result.X_adv - X))[lost]
+    assert np.array_equal(model.predict(before), own[lost])
+
+
 @pytest.mark.parametrize("svm", [LinearSVC(), SVC()], ids=["LinearSVC", "SVC"])
 @pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.uint8, np.bool_])
 def test_machines_take_any_real_dtype(svm, dtype):

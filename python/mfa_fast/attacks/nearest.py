@@ -41,8 +41,9 @@ def nearest(
     between the classes is searched along rays and downhill from their ends, which in up to three dimensions hardly ever
     leaves out a nearer point, and the gap between `l2` and `lower_bound` says how much is left open.
 
-    For a linear support vector machine the distance is that from a plane. For an RBF kernel `X_adv` is LD-Grad's, and
-    `lower_bound` comes from the Lipschitz constant of the decision function's gradient: true, but not tight.
+    For a linear support vector machine the distance is that from a plane. For an RBF kernel `X_adv` is LD-Grad's, or,
+    where that gets lost, lies on the way to the nearest support vector of the other class; `lower_bound` comes from the
+    Lipschitz constant of the decision function's gradient. Both are true, and not tight.
 
     Parameters
     ----------
@@ -117,6 +118,8 @@ def nearest(
         # The step to a plane is exact but for the overshoot; elsewhere it is to be LD-Grad as it is called.
         overshoot = 0.1 * float(rtol) if isinstance(machine, LinearMachine) else 1e-6
         start = ld_grad(model, samples.unwrapped(), labels, steps=steps, overshoot=overshoot, n_threads=n_threads)
+        if isinstance(machine, RbfMachine):
+            start = _without_failures(machine, samples, start)
         l2, lower_bound, certified = _of_machine(machine, samples, start, float(rtol))
     dtype = samples.dtype
     found = replace(start, l2=l2.astype(dtype), lower_bound=_round_down(lower_bound, dtype), certified=certified)
@@ -177,6 +180,17 @@ def _on_device(attack: MixtureAttack, y: Any, steps: int, rtol: float) -> Attack
     l2, lower_bound = arrays.cast(l2, samples.dtype), arrays.cast(lower_bound, samples.dtype)
     results = (X_adv, l2, success, n_steps, *pairs, lower_bound, certified)
     return AttackResult(*(samples.wrap(a) for a in results))
+
+
+def _without_failures(machine: RbfMachine, samples: Samples, start: AttackResult) -> AttackResult:
+    """Return LD-Grad's answer, with points on the ways to support vectors in place of its failures."""
+    lost = np.flatnonzero(~start.success)
+    X = samples.data[lost].astype(samples.dtype)
+    points, found = machine.crossings(X)
+    X_adv, l2, success = start.X_adv.copy(), start.l2.copy(), start.success.copy()
+    X_adv[lost], success[lost] = points, found
+    l2[lost] = np.linalg.norm(points.astype(np.float64) - X, axis=1)
+    return replace(start, X_adv=X_adv, l2=l2, success=success)
 
 
 def _of_machine(

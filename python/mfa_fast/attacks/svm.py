@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.spatial.distance import cdist
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -22,6 +24,8 @@ __all__ = ["LinearMachine", "Machine", "RbfMachine", "as_machine"]
 _ROUNDING = 1e-9
 # And what the sign of a sum is certain beyond, relative to the size of its terms, docs/theory.md (18a).
 _TERM_ROUNDING = 64 * np.finfo(np.float64).eps
+# Of the way to a support vector, until the crossing is known to a part in 10^9.
+_HALVINGS = 30
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,60 @@ class RbfMachine(Machine):
         (docs/theory.md (37), (38)). The root of that, or R if it is smaller, is a lower bound for any R; the best one
         is found by bisection, below the distances (n,) of adversarial examples that are known.
         """
-        # As many kernels at a time as take some ten megabytes.
-        height = max(1, 1_000_000 // max(1, len(self.coefficients)))
-        parts = [
-            self._distance_bound(np.asarray(X[i : i + height], np.float64), known[i : i + height])
-            for i in range(0, len(X), height)
-        ]
+        parts = [self._distance_bound(np.asarray(X[some], np.float64), known[some]) for some in self._parts(len(X))]
         return np.concatenate(parts)
+
+    def _parts(self, n_samples: int) -> list[slice]:
+        """Return as many samples at a time as have some ten megabytes of kernels."""
+        height = max(1, 1_000_000 // max(1, len(self.coefficients)))
+        return [slice(i, i + height) for i in range(0, n_samples, height)]
+
+    def crossings(self, X: Array) -> tuple[Array, NDArray[np.bool_]]:
+        """Return points of the other class for samples (n, d), and who has one (n,); the others come back as they are.
+
+        They lie where the way to the nearest support vector of the other class crosses over, and are surely of it in
+        the dtype of X.
+        """
+        points, found = X.copy(), np.zeros(len(X), np.bool_)
+        vectors = self.support_vectors / self.scale + self.shift
+        of_vectors, doubts = self._decide(vectors)
+        for some in self._parts(len(X)):
+            own, _ = self._decide(X[some])
+            for sign in (-1.0, 1.0):
+                rows = some.start + np.flatnonzero(sign * own > 0)
+                others = vectors[sign * of_vectors < -doubts]
+                if len(rows) and len(others):
+                    ends = others[pairwise_distances_argmin(X[rows].astype(np.float64), others)]
+                    points[rows], found[rows] = self._crossings(X[rows], ends, sign)
+        return points, found
+
+    def _crossings(self, X: Array, ends: FloatArray, sign: float) -> tuple[Array, NDArray[np.bool_]]:
+        """Do it on the ways to `ends` (n, d) for samples whose decision has that sign."""
+        points, found = X.copy(), np.zeros(len(X), np.bool_)
+        near, far = np.zeros((len(X), 1)), np.ones((len(X), 1))
+        at = far  # first of all the end itself
+        for _ in range(_HALVINGS):
+            reached = (X + at * (ends - X)).astype(X.dtype)
+            decision, doubt = self._decide(reached)
+            crossed = (sign * decision < -doubt)[:, None]
+            points, found = np.where(crossed, reached, points), found | crossed[:, 0]
+            near, far = np.where(crossed, near, at), np.where(crossed, at, far)
+            at = 0.5 * (near + far)
+        return points, found
+
+    def _decide(self, X: Array) -> tuple[FloatArray, FloatArray]:
+        """Return the decision at points (n, d), and what rounding may change it by.
+
+        That is docs/theory.md (19a), and what a scaler does that works in the dtype of X.
+        """
+        points = (np.asarray(X, np.float64) - self.shift) * self.scale
+        distances = cdist(points, self.support_vectors)
+        weights = self.coefficients * np.exp(-self.gamma * distances**2)
+        norms = np.sum(points**2, axis=1)[:, None] + np.sum(self.support_vectors**2, axis=1)
+        sizes = abs(self.intercept) + np.sum(np.abs(weights) * (1 + self.gamma * norms), axis=1)
+        steepness = 2 * self.gamma * np.sum(np.abs(weights) * distances, axis=1)
+        moved = 4 * np.finfo(X.dtype).eps * np.linalg.norm(points, axis=1)
+        return weights.sum(axis=1) + self.intercept, _TERM_ROUNDING * sizes + steepness * moved
 
     def _distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
         points = (X - self.shift) * self.scale

@@ -19,7 +19,8 @@ constexpr std::size_t most_pair_bytes = std::size_t{256} << 20;
 Gram::Gram(const Model& model, std::size_t n_threads)
     : model_(model),
       pairs_(model.n_components() * model.n_components()),
-      room_(most_pair_bytes) {
+      room_(most_pair_bytes),
+      column_error_(model.column_error()) {
   const std::size_t K = model.n_components();
   const std::size_t d = model.n_features();
   const double* inverse = model.inverse_noise_scalars();
@@ -34,7 +35,7 @@ Gram::Gram(const Model& model, std::size_t n_threads)
   view_.n_factors = model.n_factors();
   view_.n_features = d;
   view_.kappa = 1.0 / largest;
-  view_.unit = std::numeric_limits<double>::epsilon() + model.column_error();
+  view_.unit = std::numeric_limits<double>::epsilon() + column_error_;
   view_.equal_noise = std::all_of(inverse, inverse + K, [&](double v) { return v == largest; });
   view_.weights = weights_.data();
   view_.log_normalizers = model.log_normalizers();
@@ -132,7 +133,7 @@ void Gram::make_pair(std::size_t s, std::size_t t, PairEigen& out) const {
   const double least = r[(rank - 1) * n + pivots[rank - 1]];
   const double largest = *std::max_element(norms.begin(), norms.end());
   out.error = largest * largest *
-              (1e-15 * static_cast<double>(n) / least + 4.0 * model_.column_error() +
+              (1e-15 * static_cast<double>(n) / least + 4.0 * column_error_ +
                (rank < n ? std::sqrt(core::smallest_pivot) : 0.0));
 }
 

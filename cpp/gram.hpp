@@ -47,6 +47,7 @@ class Gram {
   std::vector<double> probe_;     // (d)
   mutable std::vector<std::atomic<const PairEigen*>> pairs_;  // (K, K), above the diagonal
   mutable std::atomic<std::size_t> room_;                     // bytes left for pairs
+  double column_error_;
 };
 
 }  // namespace mfa

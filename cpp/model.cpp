@@ -131,7 +131,8 @@ double Model::inverse_noise(std::size_t k, std::size_t j) const {
 
 double Model::column_error() const {
   double largest = 0.0;
-  for (const double error : model_errors_) largest = std::max(largest, core::column_error(error));
+  for (std::size_t k = 0; k < n_components_; ++k)
+    if (std::isfinite(log_weights_[k])) largest = std::max(largest, core::column_error(model_errors_[k], n_factors_));
   return largest;
 }
 
@@ -175,14 +176,15 @@ void Model::factorize() {
         for (std::size_t m = 0; m < l; ++m) cholesky[l * n + m] = cholesky[m * n + l] = product(l, m);
         diagonal[l] = cholesky[l * n + l] = product(l, l) + 1.0;
       }
-      // I and a product: positive definite, unless it is not finite.
-      if (!core::cholesky(n, cholesky)) std::fill_n(cholesky, n * n, std::numeric_limits<double>::quiet_NaN());
+      const bool is_definite = core::cholesky(n, cholesky);  // as far as rounding has left it so
       for (std::size_t l = 0; l < n; ++l) std::fill(cholesky + l * n + l + 1, cholesky + (l + 1) * n, 0.0);
       double* covariance = posterior_covariances_.data() + k * n * n;
-      model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
-      if (model_errors_[k] > core::most_cholesky_error) {
+      if (is_definite) model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
+      if (!is_definite || core::is_ill_conditioned(model_errors_[k], n)) {
         factorize_stacked(c, cholesky);
         model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
+        if (!(core::column_error(model_errors_[k], n) <= core::most_column_error))
+          model_errors_[k] = std::numeric_limits<double>::infinity();  // which is_finite tells
       }
       double log_det_m = 0.0;
       for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);

@@ -34,24 +34,26 @@ std::size_t resident_blocks() {
   return static_cast<std::size_t>(processors) * blocks_per_processor;
 }
 
-std::size_t room_in_block() {
-  constexpr int declared = 21 << 10;  // the most that a kernel declares which is launched with what this returns
+// Of a block, what its kernel declares included.
+static int most_shared_memory() {
   int device = 0, bytes = 0;
   check(cudaGetDevice(&device), "asking for the device");
   check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
-  return static_cast<std::size_t>(bytes - declared);
+  return bytes;
+}
+
+std::size_t room_in_block() {
+  constexpr int declared = 21 << 10;  // the most that a kernel declares which is launched with what this returns
+  return static_cast<std::size_t>(most_shared_memory() - declared);
 }
 
 // What is allowed without asking is less than what a kernel and its launch take together. Always as much as there is: another
 // thread may be about to launch the same kernel with more than this one needs.
 void allow_block_memory(const void* kernel) {
-  int device = 0, most = 0;
   cudaFuncAttributes declared{};
-  check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
   check(cudaFuncGetAttributes(&declared, kernel), "asking for a kernel's memory");
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             most - static_cast<int>(declared.sharedSizeBytes)),
+                             most_shared_memory() - static_cast<int>(declared.sharedSizeBytes)),
         "asking for shared memory");
 }
 

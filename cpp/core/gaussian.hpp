@@ -61,7 +61,8 @@ MFA_HD inline double difference_form_error(double norms, double epsilon, double 
   return 8.0 * (epsilon + model_error) * norms;
 }
 
-// Computes  an error bound, or not a number, which no tolerance admits, where a term that it says nothing of has overflowed.
+// Computes  an error bound, or not a number where a term that it says nothing of has overflowed: no tolerance admits that,
+//           while an infinite value's would admit an infinite error.
 MFA_HD inline double error_if_finite(double error, double term) { return error + 0.0 * term; }
 
 // Computes  how far a log-density is off when it is taken about a mean that is off by `mean_rounding`, in units of D^1/2:
@@ -75,14 +76,21 @@ MFA_HD inline double mean_rounding_error(double square, double mean_rounding) {
 //           a factor does not matter: Cholesky's rounding goes with it.
 MFA_HD inline double model_error(double condition) { return 2.220446049250313e-16 * condition; }
 
-// From here on, theory.md (6), the Cholesky factor of M is made of the QR factorization of [D^-1/2 A; I] instead.
-inline constexpr double most_cholesky_error = 1e4 * 2.220446049250313e-16;
-
-// Computes  the relative error of the columns where C has been made so: epsilon times the condition of what was factorized, the
-//           square root of M's, with room; below that it is model_error.
-MFA_HD inline double column_error(double model_error) {
-  return model_error <= most_cholesky_error ? model_error : 4.0 * std::sqrt(2.220446049250313e-16 * model_error);
+// Computes  whether C is made of the QR factorization of [D^-1/2 A; I] instead: where the bound on the condition of M, for
+//           n factors, is more than a thousand times its least, theory.md section 1, or not a number.
+MFA_HD inline bool is_ill_conditioned(double model_error, std::size_t n) {
+  const double least = static_cast<double>(n * n);
+  return !(model_error <= 1e3 * core::model_error(least));
 }
+
+// Computes  the relative error of the columns: with a C that has been made so, epsilon times the condition of what was
+//           factorized, the square root of M's, with room; else model_error.
+MFA_HD inline double column_error(double model_error, std::size_t n) {
+  return is_ill_conditioned(model_error, n) ? 4.0 * std::sqrt(core::model_error(1.0) * model_error) : model_error;
+}
+
+// More than that is refused: of such a component rounding leaves too little.
+inline constexpr double most_column_error = 1e-6;
 
 // Computes  b <- C^-1 b for a lower triangular C (n x n, row-major).
 MFA_HD inline void solve_lower(std::size_t n, const double* c, double* b) {

@@ -331,7 +331,8 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> c
   for_each([&](std::size_t k) {
     if (!may_matter(k)) return;
     top = std::max(top, values[k]);
-    largest_error = std::max(largest_error, errors[k]);
+    // Not a number where a product has overflowed.
+    largest_error = std::max(largest_error, errors[k] >= 0.0 ? errors[k] : std::numeric_limits<double>::infinity());
     n_terms += 1.0;
     if (may_be_best(k)) ++n_best;
   });

@@ -19,7 +19,7 @@ bool holds(double decision, std::int64_t label) { return label == 1 ? decision >
 double lead(double decision, std::int64_t label) { return label == 1 ? decision : -decision; }
 
 // Two programs sum the same terms in different orders. Of a decision that is smaller than so many roundings of all its
-// terms, the model's own predict may see another sign.
+// terms, theory.md (18a) and (19a), the model's own predict may see another sign. attacks/svm.py counts as many.
 constexpr double rounding_margin = 64.0 * std::numeric_limits<double>::epsilon();
 
 template <class T>
@@ -68,12 +68,13 @@ class LinearAttack {
  private:
   // What rounding may change the decision by, in this sum and in the machine's own.
   double doubt(const T* x) const {
-    const auto norm = [&](const auto& entry) {
-      return std::sqrt(sum_in_lanes(d_, [&](std::size_t j) { return entry(j) * entry(j); }));
-    };
-    const auto own = [&](std::size_t j) { return static_cast<double>(x[j]); };
-    const auto scaled = [&](std::size_t j) { return (own(j) - scaling_.shift[j]) * scaling_.scale[j]; };
-    return rounding_margin * (std::abs(machine_.intercept) + machine_.reach * norm(scaled) + norm_ * norm(own));
+    // In one sum: a + b is at most the root of 2 (a^2 + b^2).
+    const double squares = sum_in_lanes(d_, [&](std::size_t j) {
+      const double own = norm_ * static_cast<double>(x[j]);
+      const double scaled = machine_.reach * (static_cast<double>(x[j]) - scaling_.shift[j]) * scaling_.scale[j];
+      return own * own + scaled * scaled;
+    });
+    return rounding_margin * (std::abs(machine_.intercept) + std::sqrt(2.0 * squares));
   }
 
   LinearMachine machine_;

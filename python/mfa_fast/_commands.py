@@ -42,6 +42,7 @@ from mfa_fast._options import (
 )
 from mfa_fast._persistence import kind_of
 from mfa_fast._reproduce import reproduce
+from mfa_fast._validation import check_real
 from mfa_fast.attacks import ld_grad, nearest
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report
 from mfa_fast.experiments import run as run_main_job
@@ -105,7 +106,7 @@ def run(
     components: Components = DEFAULTS.components,
     factors: Factors = DEFAULTS.factors,
     noise_std: Annotated[
-        float, typer.Option(help="Noise standard deviation of the symmetric data set.")
+        float, typer.Option(metavar="STD", help="Noise standard deviation of the symmetric data set.")
     ] = DEFAULTS.noise_std,
     asymmetric_noise_std: AsymmetricNoiseStd = DEFAULTS.asymmetric_noise_std,
     max_iter: MaxIter = DEFAULTS.max_iter,
@@ -119,7 +120,7 @@ def run(
     svm_steps: Annotated[int, typer.Option(min=1, metavar="N", help="The same, on the SVMs.")] = DEFAULTS.svm_steps,
     gamma: Annotated[
         float | None,
-        typer.Option(help="Of the RBF SVM. Left out: the highest that keeps the accuracy."),
+        typer.Option(metavar="GAMMA", help="Of the RBF SVM. Left out: the highest that keeps the accuracy."),
     ] = DEFAULTS.gamma,
     seed: Seed = DEFAULTS.seed,
     threads: Threads = DEFAULTS.n_threads,
@@ -182,10 +183,10 @@ def fit(
     """Fit one mixture per class, or a single mixture where there are no labels, and save it."""
     _check_file(out)
     if out.suffix in (".npy", ".npz"):
-        msg = (
-            f"out is the model file to write, {out.name} is one of arrays: name a .safetensors file; data go to --data"
-        )
+        msg = f"out is the model file to write, and {out.name} is one of arrays; name a .safetensors file"
         raise ValueError(msg)
+    if symmetric is not None:
+        check_real("--symmetric", symmetric, min_val=0.0, include_boundaries="neither")
     X, y = _read(data, pair, attribute, size, part="train")
     if y is None or _is_array_file(data, pair, attribute):
         if components is None or factors is None:
@@ -282,10 +283,10 @@ def attack(
     if out is not None:
         _check_file(out)
     loaded = _threaded(_load_model(model), threads)
-    X, y = _read(data, pair, attribute, size, part="test")
     if not isinstance(loaded, MFAClassifier):
         msg = f"{model.name} holds a single mixture, which has no classes to attack; fit data with labels"
         raise ValueError(msg)
+    X, y = _read(data, pair, attribute, size, part="test")
     rows = slice(samples)
     exact = method == "nearest"
     result = (nearest if exact else ld_grad)(loaded, X[rows], None if y is None else y[rows], steps=steps)

@@ -160,7 +160,8 @@ def _guess_factors(
         wide = order[variances[order] > 1e-12 * max(variances[order[0]], 1e-300)] if n_factors else order
         wide = wide[: max(len(members) - 1, 0)]
         reach = np.sqrt(max(float(variances.sum()), 1e-300))
-        z[members] = np.sqrt(2.0) * np.cos(centered / reach @ frequencies + phases)
+        rest = slice(len(wide), None)
+        z[members, rest] = np.sqrt(2.0) * np.cos(centered / reach @ frequencies[:, rest] + phases[rest])
         z[members, : len(wide)] = centered @ directions[:, wide] / np.sqrt(variances[wide])
     return z
 

@@ -63,9 +63,9 @@ def whole(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def kind_of(path: str | os.PathLike[str]) -> str:
     """Return which estimator a file holds; a ValueError or FileNotFoundError names a file that holds none."""
-    source = os.fspath(_check_path(path))
+    source = os.fsdecode(_check_path(path))
     if os.path.isdir(source):
-        msg = f"{source!r} is a folder, expected a model file in it."
+        msg = f"{source!r} is a folder; give the path of a model file."
         raise ValueError(msg)
     if not os.path.isfile(source):
         msg = f"there is no model file {source!r}."
@@ -87,11 +87,11 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Array], dic
     """Read what `write` wrote; anything else is a ValueError that names the file."""
     found = kind_of(path)
     if found != kind:
-        msg = f"{os.fspath(path)!r} holds {found}, expected {kind}; use the load of what it holds."
+        msg = f"{os.fspath(path)!r} holds {found}, expected {kind}; use {found.rpartition('.')[2]}.load."
         raise ValueError(msg)
     with whole(path):
         try:
-            with safe_open(os.fspath(path), framework="numpy") as file:
+            with safe_open(os.fsdecode(path), framework="numpy") as file:
                 header = json.loads(file.metadata()["header"])
                 return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
         except SafetensorError as error:

@@ -726,7 +726,10 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         pca = PCA(int(component), svd_solver=_exact_solver(rows.shape, component), random_state=0).fit(rows)
         spread = float(np.sqrt(pca.explained_variance_[-1]))
         if not spread > _NO_SPREAD * np.sqrt(pca.explained_variance_[0]):
-            msg = f"component={component} is a direction in which X does not vary; use a smaller one."
+            msg = (
+                f"component={component} is a direction in which X varies by less than {_NO_SPREAD:g} of what it does "
+                "in its first, which is rounding; use a smaller one, or scale the features."
+            )
             raise ValueError(msg)
         step = float(offset) * spread * pca.components_[-1]
         if not np.abs(step).max() < np.finfo(dtype).max:

@@ -128,7 +128,7 @@ def test_files_that_cannot_be_read(kind, tmp_path):
 
 def test_the_other_kind_of_model_is_refused(tmp_path):
     _mixture().save(tmp_path / "mixture")
-    with pytest.raises(ValueError, match=r"holds mfa_fast\.MFA, expected .*; use the load of what it holds"):
+    with pytest.raises(ValueError, match=r"holds mfa_fast\.MFA, expected .*; use MFA\.load"):
         MFAClassifier.load(tmp_path / "mixture")
     _classifier().save(tmp_path / "classifier")
     with pytest.raises(ValueError, match="classifier"):

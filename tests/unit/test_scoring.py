@@ -157,7 +157,7 @@ def test_class_log_likelihood(shape, noise, noise_std, rule, dtype):
     assert relative_error(value, expected) <= LOG_DENSITY[dtype]
 
 
-@pytest.mark.parametrize(("variance", "apart"), [(1e-8, 1e-3), (1e-12, 1e-5), (1e-15, 1e-8)])
+@pytest.mark.parametrize(("variance", "apart"), [(1e-8, 1e-3), (1e-12, 1e-5), (1e-15, 1e-8), (1e-16, 0)])
 def test_loadings_that_are_nearly_parallel(variance, apart):
     # At the mean only determinants matter, and of two loadings e and e + apart f theirs is known without cancellation.
     d = 7
@@ -211,6 +211,20 @@ def test_columns_that_overflow_in_float32():
         scores = model.set_params(screening=screening).score_samples(X * np.float32(1e-37))
         expected = model.score_samples((X * np.float32(1e-37)).astype(np.float64))
         assert relative_error(scores, expected) <= LOG_DENSITY[np.dtype(np.float32)]
+
+
+@pytest.mark.parametrize("scale", [1e-36, 10**-37.6])
+def test_columns_of_single_components_that_overflow_in_float32(scale):
+    parts = [ref.random_parameters(1, 64, 3, noise_std=std, seed=i) for i, std in enumerate((0.1, 0.2, 0.05))]
+    X = (np.concatenate([ref.random_samples(p, 20) for p in parts]) * scale).astype(np.float32)
+    small = [
+        p._replace(means=p.means * scale, loadings=p.loadings * scale, noise_variance=p.noise_variance * scale**2)
+        for p in parts
+    ]
+    model = MFAClassifier.from_mixtures([MFA.from_parameters(*p) for p in small])
+    expected = model.class_log_likelihood(X.astype(np.float64))
+    assert relative_error(model.class_log_likelihood(X), expected) <= LOG_DENSITY[np.dtype(np.float32)]
+    assert np.array_equal(model.predict(X), model.predict(X.astype(np.float64)))
 
 
 def test_noise_of_very_different_sizes(dtype):

@@ -207,16 +207,11 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     steps, machine = (
         ([s for _, s in model.steps[:-1]], model.steps[-1][1]) if isinstance(model, Pipeline) else ([], model)
     )
-    if isinstance(model, Pipeline) and not isinstance(machine, (SVC, LinearSVC)):
-        msg = (
-            "model must be a Pipeline that ends in an SVC or a LinearSVC, got one that ends in "
-            f"{type(machine).__name__}; attack that itself, on samples that the other steps have transformed."
-        )
-        raise TypeError(msg)
     if not isinstance(machine, (SVC, LinearSVC)):
+        place = "a Pipeline that ends in " if isinstance(model, Pipeline) else ""
         msg = (
             "model must be an MFAClassifier, a LinearSVC, an SVC, or a Pipeline that ends in one of these SVMs; got "
-            f"{type(machine).__name__}. attacks.cw_l2 and attacks.ddn take any torch module as well."
+            f"{place}{type(machine).__name__}. attacks.cw_l2 and attacks.ddn take any torch module as well."
         )
         raise TypeError(msg)
     check_is_fitted(machine)

@@ -179,10 +179,10 @@ def _learned_table(rows: Sequence[Row]) -> DataTable:
                 "-" if math.isnan(share) else f"{100 * share:.0f} %",
             )
         )
-    header = ("Data set", "Classifier", "Attack", "Its exact minimum", "Bayes-optimal, exact", "Attack over that")
+    header = ("Data set", "Classifier", "Attack", "Its exact minimum", "Bayes-optimal, exact", "Attack / Bayes-optimal")
     note = (
         "Bayes-optimal, exact: the mean exact minimum of the Bayes-optimal classifier of the same data. It is a "
-        "measure and no limit: that classifier makes the fewest errors, and another that makes hardly more may keep "
+        "yardstick, not a limit: that classifier makes the fewest errors, and another that makes hardly more may keep "
         "further away from its samples. An attack, moreover, gives only an upper bound on a classifier's robustness."
     )
     return DataTable("learned", header, tuple(cells), note)

@@ -459,6 +459,18 @@ def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_ove
     assert np.array_equal(model.predict(before), own[lost])
 
 
+def test_what_is_found_where_a_gradient_vanishes_was_not_misclassified_from_the_start():
+    X, y = (a[:60] for a in _blobs())
+    few = (y == 0) | (np.arange(60) % 4 == 1)  # so that one class wins where there is nothing
+    model = SVC(gamma=2e3).fit(X[few], y[few])
+    X = X + 1.0  # off the support vectors, where all kernels are 0
+    attack, result = ld_grad(model, X, steps=50), nearest(model, X)
+    assert np.any(~attack.success & (attack.n_steps == 0))
+    assert np.all(model.predict(result.X_adv)[result.success] != model.predict(X)[result.success])
+    assert np.any(result.success & ~attack.success)
+    assert result.summary()["accuracy"] == 1
+
+
 @pytest.mark.parametrize("svm", [LinearSVC(), SVC()], ids=["LinearSVC", "SVC"])
 @pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.uint8, np.bool_])
 def test_machines_take_any_real_dtype(svm, dtype):

@@ -187,10 +187,11 @@ def _without_failures(machine: RbfMachine, samples: Samples, start: AttackResult
     lost = np.flatnonzero(~start.success)
     X = samples.data[lost].astype(samples.dtype)
     points, found = machine.crossings(X)
-    X_adv, l2, success = start.X_adv.copy(), start.l2.copy(), start.success.copy()
+    X_adv, l2, success, n_steps = (a.copy() for a in (start.X_adv, start.l2, start.success, start.n_steps))
     X_adv[lost], success[lost] = points, found
     l2[lost] = np.linalg.norm(points.astype(np.float64) - X, axis=1)
-    return replace(start, X_adv=X_adv, l2=l2, success=success)
+    n_steps[lost] += found  # 0 is for those that were misclassified from the start
+    return replace(start, X_adv=X_adv, l2=l2, success=success, n_steps=n_steps)
 
 
 def _of_machine(

@@ -119,7 +119,7 @@ def nearest(
         overshoot = 0.1 * float(rtol) if isinstance(machine, LinearMachine) else 1e-6
         start = ld_grad(model, samples.unwrapped(), labels, steps=steps, overshoot=overshoot, n_threads=n_threads)
         if isinstance(machine, RbfMachine):
-            start = _without_failures(machine, samples, start)
+            start = _without_failures(machine, samples, class_indices(machine.classes, labels, len(samples)), start)
         l2, lower_bound, certified = _of_machine(machine, samples, start, float(rtol))
     dtype = samples.dtype
     found = replace(start, l2=l2.astype(dtype), lower_bound=_round_down(lower_bound, dtype), certified=certified)
@@ -182,11 +182,13 @@ def _on_device(attack: MixtureAttack, y: Any, steps: int, rtol: float) -> Attack
     return AttackResult(*(samples.wrap(a) for a in results))
 
 
-def _without_failures(machine: RbfMachine, samples: Samples, start: AttackResult) -> AttackResult:
+def _without_failures(
+    machine: RbfMachine, samples: Samples, own: NDArray[np.int64], start: AttackResult
+) -> AttackResult:
     """Return LD-Grad's answer, with points on the ways to support vectors in place of its failures."""
     lost = np.flatnonzero(~start.success)
     X = samples.data[lost].astype(samples.dtype)
-    points, found = machine.crossings(X)
+    points, found = machine.crossings(X, own[lost])
     X_adv, l2, success, n_steps = (a.copy() for a in (start.X_adv, start.l2, start.success, start.n_steps))
     X_adv[lost], success[lost] = points, found
     l2[lost] = np.linalg.norm(points.astype(np.float64) - X, axis=1)

@@ -89,35 +89,34 @@ class RbfMachine(Machine):
         (docs/theory.md (37), (38)). The root of that, or R if it is smaller, is a lower bound for any R; the best one
         is found by bisection, below the distances (n,) of adversarial examples that are known.
         """
-        parts = [self._distance_bound(np.asarray(X[some], np.float64), known[some]) for some in self._parts(len(X))]
-        return np.concatenate(parts)
+        return np.concatenate([self._distance_bound(X[some], known[some]) for some in self._parts(len(X))])
 
     def _parts(self, n_samples: int) -> list[slice]:
         """Return as many samples at a time as have some ten megabytes of kernels."""
         height = max(1, 1_000_000 // max(1, len(self.coefficients)))
         return [slice(i, i + height) for i in range(0, n_samples, height)]
 
-    def crossings(self, X: Array) -> tuple[Array, NDArray[np.bool_]]:
+    def crossings(self, X: Array, own: NDArray[np.int64]) -> tuple[Array, NDArray[np.bool_]]:
         """Return points of the other class for samples (n, d), and who has one (n,); the others come back as they are.
 
-        They lie where the way to the nearest support vector of the other class crosses over, and are surely of it in
-        the dtype of X.
+        `own` are the places of the samples' classes (n,). The points lie where the way to the nearest support vector of
+        the other class crosses over, and are surely of it in the dtype of X.
         """
         points, found = X.copy(), np.zeros(len(X), np.bool_)
         vectors = self.support_vectors / self.scale + self.shift
         of_vectors, doubts = self._decide(vectors)
-        for some in self._parts(len(X)):
-            own, _ = self._decide(X[some])
-            for sign in (-1.0, 1.0):
-                rows = some.start + np.flatnonzero(sign * own > 0)
-                others = vectors[sign * of_vectors < -doubts]
-                if len(rows) and len(others):
-                    ends = others[pairwise_distances_argmin(X[rows].astype(np.float64), others)]
-                    points[rows], found[rows] = self._crossings(X[rows], ends, sign)
+        for place, sign in enumerate((-1.0, 1.0)):
+            members, others = np.flatnonzero(own == place), vectors[sign * of_vectors < -doubts]
+            if not len(others):
+                continue
+            for some in self._parts(len(members)):
+                rows = members[some]
+                ends = others[pairwise_distances_argmin(X[rows].astype(np.float64), others)]
+                points[rows], found[rows] = self._crossings(X[rows], ends, sign)
         return points, found
 
     def _crossings(self, X: Array, ends: FloatArray, sign: float) -> tuple[Array, NDArray[np.bool_]]:
-        """Do it on the ways to `ends` (n, d) for samples whose decision has that sign."""
+        """Do it on the ways to `ends` (n, d) for samples of the class whose decisions have that sign."""
         points, found = X.copy(), np.zeros(len(X), np.bool_)
         near, far = np.zeros((len(X), 1)), np.ones((len(X), 1))
         at = far  # first of all the end itself
@@ -135,19 +134,21 @@ class RbfMachine(Machine):
 
         That is docs/theory.md (19a), and what a scaler does that works in the dtype of X.
         """
-        points = (np.asarray(X, np.float64) - self.shift) * self.scale
-        distances = cdist(points, self.support_vectors)
-        weights = self.coefficients * np.exp(-self.gamma * distances**2)
+        points, distances, weights = self._kernels(X)
         norms = np.sum(points**2, axis=1)[:, None] + np.sum(self.support_vectors**2, axis=1)
         sizes = abs(self.intercept) + np.sum(np.abs(weights) * (1 + self.gamma * norms), axis=1)
         steepness = 2 * self.gamma * np.sum(np.abs(weights) * distances, axis=1)
         moved = 4 * np.finfo(X.dtype).eps * np.linalg.norm(points, axis=1)
         return weights.sum(axis=1) + self.intercept, _TERM_ROUNDING * sizes + steepness * moved
 
-    def _distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
-        points = (X - self.shift) * self.scale
+    def _kernels(self, X: Array) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return scaled points (n, d), their distances from the support vectors, and what these add to the decision."""
+        points = (np.asarray(X, np.float64) - self.shift) * self.scale
         distances = cdist(points, self.support_vectors)
-        weights = self.coefficients * np.exp(-self.gamma * distances**2)
+        return points, distances, self.coefficients * np.exp(-self.gamma * distances**2)
+
+    def _distance_bound(self, X: Array, known: FloatArray) -> FloatArray:
+        points, distances, weights = self._kernels(X)
         decision = weights.sum(axis=1) + self.intercept
         sign = np.where(decision > 0, 1.0, -1.0)
         gradient = (

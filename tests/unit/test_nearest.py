@@ -7,13 +7,13 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
 from mfa_fast.attacks import ld_grad, nearest
-from tolerances import ATTACK, NEAREST_ROUNDING, scaled_error
+from tolerances import ATTACK, scaled_error
 
 rules = pytest.mark.parametrize("rule", ["max", "sum"])
 classes = pytest.mark.parametrize("n_classes", [2, 3])
@@ -373,122 +373,6 @@ def test_bad_arguments(arguments, name):
 def test_unfitted_models(model):
     with pytest.raises(NotFittedError):
         nearest(model, np.ones((2, 3)))
-
-
-# Support vector machines.
-
-
-def _blobs(n=80, d=6):
-    rng = np.random.default_rng(0)
-    y = np.arange(n) % 2
-    X = rng.normal(size=(n, d)) * np.linspace(0.5, 3, d) + 2.0 * y[:, None] * np.linspace(1, 2, d)
-    return X, y
-
-
-SCALED = {
-    "plain": lambda svm: svm,
-    "standard": lambda svm: make_pipeline(StandardScaler(), svm),
-    "minmax": lambda svm: make_pipeline(MinMaxScaler(), svm),
-}
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e3])
-def test_sums_of_large_terms_are_not_trusted_to_the_last_digit(offset):
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        X = rng.normal(size=(120, 2)) + np.repeat([[offset], [offset + 1.5]], 60, axis=0)
-        machine = SVC(kernel="linear").fit(X, np.repeat([0, 1], 60))
-        own = machine.predict(X)
-        result = nearest(machine, X, own)
-        assert np.all(machine.predict(result.X_adv)[result.success] != own[result.success])
-        unit = (result.X_adv - X) / np.maximum(result.l2, 1e-300)[:, None]
-        assert np.array_equal(machine.predict(X + unit * (result.lower_bound * (1 - 1e-7))[:, None]), own)
-
-
-@pytest.mark.parametrize("scaling", SCALED)
-@pytest.mark.parametrize("svm", [LinearSVC(random_state=0, max_iter=100_000), SVC(kernel="linear")])
-def test_linear_machines_are_exact(svm, scaling, dtype):
-    X, y = _blobs()
-    X = X.astype(dtype)
-    model = SCALED[scaling](svm).fit(X, y)
-    predicted = model.predict(X)
-    normal = model.decision_function(np.eye(6)) - model.decision_function(np.zeros((1, 6)))
-    result = nearest(model, X)
-    assert result.certified.all()
-    assert np.all(model.predict(result.X_adv) != predicted)
-    distance = np.abs(model.decision_function(X.astype(np.float64))) / np.linalg.norm(normal)
-    assert result.lower_bound == pytest.approx(distance, rel=1e-6)
-
-
-@pytest.mark.parametrize("scaling", SCALED)
-@pytest.mark.parametrize("gamma", [0.003, 0.03, 0.3])
-def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dtype):
-    X, y = _blobs()
-    X = X.astype(dtype)
-    model = SCALED[scaling](SVC(kernel="rbf", gamma=gamma)).fit(X, y)
-    predicted = model.predict(X)
-    result, attack = nearest(model, X), ld_grad(model, X, steps=50)
-    found = result.success
-    assert np.all(result.lower_bound <= result.l2)
-    assert np.all(result.lower_bound > 0)
-    assert np.all(result.l2[found] <= attack.l2[found] * (1 + ATTACK[X.dtype]))
-    rng = np.random.default_rng(1)
-    toward = np.where(found[:, None], result.X_adv - X, rng.normal(size=X.shape))
-    for direction in (toward, *rng.normal(size=(50, *X.shape))):
-        unit = direction / np.linalg.norm(direction, axis=1, keepdims=True)
-        inside = X + (1 - NEAREST_ROUNDING) * np.minimum(result.lower_bound, 1e6)[:, None] * unit
-        assert np.array_equal(model.predict(inside.astype(np.float64)), predicted)
-
-
-@pytest.mark.parametrize("scaling", SCALED)
-def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_over(scaling, dtype):
-    X, y = _blobs()
-    X = X.astype(dtype)
-    model = SCALED[scaling](SVC(gamma=50.0 if scaling == "minmax" else 3.0)).fit(X, y)
-    own = model.predict(X)
-    attack, result = ld_grad(model, X, own, steps=50), nearest(model, X, own)
-    assert not np.all(attack.success)
-    assert np.all(result.success)
-    assert np.all(model.predict(result.X_adv) != own)
-    assert result.l2 == pytest.approx(np.linalg.norm(result.X_adv.astype(float) - X, axis=1), rel=1e-6)
-    assert np.all(result.lower_bound <= result.l2)
-    assert np.array_equal(result.X_adv[attack.success], attack.X_adv[attack.success])
-    # A little before the crossing the class is still the sample's own.
-    lost = ~attack.success
-    before = (X + 0.99 * (result.X_adv - X))[lost]
-    assert np.array_equal(model.predict(before), own[lost])
-
-
-def test_what_is_found_where_a_gradient_vanishes_was_not_misclassified_from_the_start():
-    X, y = (a[:60] for a in _blobs())
-    few = (y == 0) | (np.arange(60) % 4 == 1)  # so that one class wins where there is nothing
-    model = SVC(gamma=2e3).fit(X[few], y[few])
-    X = X + 1.0  # off the support vectors, where all kernels are 0
-    attack, result = ld_grad(model, X, steps=50), nearest(model, X)
-    assert np.any(~attack.success & (attack.n_steps == 0))
-    assert np.all(model.predict(result.X_adv)[result.success] != model.predict(X)[result.success])
-    assert np.any(result.success & ~attack.success)
-    assert result.summary()["accuracy"] == 1
-
-
-@pytest.mark.parametrize("svm", [LinearSVC(), SVC()], ids=["LinearSVC", "SVC"])
-@pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.uint8, np.bool_])
-def test_machines_take_any_real_dtype(svm, dtype):
-    X, y = _blobs()
-    rows = np.abs(X[:10]).astype(dtype)
-    svm.fit(X, y)
-    result, plain = nearest(svm, rows), nearest(svm, rows.astype(np.float64))
-    assert np.array_equal(result.l2, plain.l2)
-    assert np.array_equal(result.lower_bound, plain.lower_bound)
-
-
-def test_what_a_machine_gets_wrong_is_left_alone():
-    X, y = _blobs()
-    for model in (SVC(kernel="linear").fit(X, y), SVC(kernel="rbf", gamma=0.1).fit(X, y)):
-        result = nearest(model, X, 1 - model.predict(X))
-        assert result.certified.all()
-        assert not result.lower_bound.any()
-        assert not result.l2.any()
 
 
 # Real images.

@@ -187,6 +187,8 @@ def _without_failures(
 ) -> AttackResult:
     """Return LD-Grad's answer, with points on the ways to support vectors in place of its failures."""
     lost = np.flatnonzero(~start.success)
+    if not len(lost):
+        return start
     X = samples.data[lost].astype(samples.dtype)
     points, found = machine.crossings(X, own[lost])
     X_adv, l2, success, n_steps = (a.copy() for a in (start.X_adv, start.l2, start.success, start.n_steps))

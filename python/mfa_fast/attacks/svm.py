@@ -104,7 +104,7 @@ class RbfMachine(Machine):
         """
         points, found = X.copy(), np.zeros(len(X), np.bool_)
         vectors = self.support_vectors / self.scale + self.shift
-        of_vectors, doubts = self._decide(vectors)
+        of_vectors, doubts = np.hstack([self._decide(vectors[some]) for some in self._parts(len(vectors))])
         for place, sign in enumerate((-1.0, 1.0)):
             members, others = np.flatnonzero(own == place), vectors[sign * of_vectors < -doubts]
             if not len(others):

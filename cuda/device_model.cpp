@@ -42,16 +42,46 @@ std::vector<double> by_component(const double* from, std::size_t L, std::size_t 
   return to;
 }
 
-// A number in two of eight bits, and what they leave of it.
-struct Eights {
-  float high, low;
-  double rest;
+// The directions U as tensor cores take them, and the part of a coordinate's error that is theirs, as a factor of |x|.
+struct Basis {
+  std::vector<BasisPart> parts;
+  double error;
 };
-Eights in_eights(double value) {
-  const auto nearest = [](double v) { return lower(round_to_eight(static_cast<float>(v), 0.0f)); };
-  const float high = nearest(value);
-  const float low = nearest(value - static_cast<double>(high));
-  return {high, low, value - static_cast<double>(high) - static_cast<double>(low)};
+
+// Computes  U (R, d) = U_1 + U_2 + E, the first two of eight bits, and the error |E| + 2^-9 |U_2|.
+// Cost      a few operations for every number, and two products (R, d) x (d, R).
+// Source    docs/theory.md, (D1).
+Basis make_basis(const Model& model, const Subspace& subspace) {
+  const std::size_t R = subspace.n_directions();
+  const std::size_t d = model.n_features();
+  std::vector<double> low(R * d), left(R * d);
+  std::vector<Halves> in_eights(R * d);  // high and low
+  for (std::size_t r = 0; r < R; ++r)  // along memory, number after number, which compilers make vectors of
+    for (std::size_t j = 0; j < d; ++j) {
+      const double exact = subspace.direction(r)[j];
+      const Halves high = round_to_eight(static_cast<float>(exact), 0.0f);
+      const double rest = exact - static_cast<double>(lower(high));
+      in_eights[r * d + j] = high | round_to_eight(0.0f, static_cast<float>(rest));
+      low[r * d + j] = static_cast<double>(upper(in_eights[r * d + j]));
+      left[r * d + j] = rest - low[r * d + j];
+    }
+
+  const std::size_t direction_tiles = R / tile_directions;
+  Basis basis;
+  basis.parts.resize(ceil_div(d, basis_features) * direction_tiles * warp_size);
+  const auto number = [&](std::size_t r, std::size_t j) { return j < d ? in_eights[r * d + j] : Halves{0}; };
+  for (std::size_t part = 0; part < basis.parts.size(); ++part) {
+    const std::size_t lane = part % warp_size;
+    const std::size_t r = part / warp_size % direction_tiles * tile_directions + lane / 4;
+    const std::size_t j = part / warp_size / direction_tiles * basis_features + lane % 4 * 4;
+    for (std::size_t pair = 0; pair < 2; ++pair) {
+      const Halves first = number(r, j + 2 * pair), second = number(r, j + 2 * pair + 1);
+      basis.parts[part].high[pair] = (first & 0xffffu) | second << 16;
+      basis.parts[part].low[pair] = first >> 16 | (second & 0xffff0000u);
+    }
+  }
+  basis.error = norm_bound(model, left, R, d) + 0x1p-9 * norm_bound(model, low, R, d);
+  return basis;
 }
 
 }  // namespace
@@ -151,26 +181,6 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   const std::size_t tiles = ceil_div(L + 1, tile_columns);
   const std::size_t direction_tiles = R / tile_directions;
 
-  std::vector<double> smaller(R * d), errors(R * d);
-  std::vector<BasisPart> basis(ceil_div(d, basis_features) * direction_tiles * warp_size);
-  const auto basis_number = [&](std::size_t r, std::size_t j) {
-    if (j >= d) return Eights{};
-    const Eights number = in_eights(subspace.direction(r)[j]);
-    smaller[r * d + j] = number.low;
-    errors[r * d + j] = number.rest;
-    return number;
-  };
-  for (std::size_t part = 0; part < basis.size(); ++part) {
-    const std::size_t lane = part % warp_size;
-    const std::size_t r = part / warp_size % direction_tiles * tile_directions + lane / 4;
-    const std::size_t j = part / warp_size / direction_tiles * basis_features + lane % 4 * 4;
-    for (std::size_t pair = 0; pair < 2; ++pair) {
-      const Eights first = basis_number(r, j + 2 * pair), second = basis_number(r, j + 2 * pair + 1);
-      basis[part].high[pair] = round_to_eight(first.high, second.high);
-      basis[part].low[pair] = round_to_eight(first.low, second.low);
-    }
-  }
-
   std::vector<ColumnPart> columns(K * tiles * direction_tiles * warp_size);
   std::vector<ColumnTerms> column_terms(K * tiles * tile_columns);
   // Products of R terms are summed eight at a time, each of them in three parts.
@@ -201,11 +211,12 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   view.n_directions = R;
   view.n_features = d;
   view.component_tiles = tiles;
-  view.basis_error = norm_bound(model, errors, R, d) + 0x1p-9 * norm_bound(model, smaller, R, d);
   view.epsilon = terms.epsilon;
+  Basis basis = make_basis(model, subspace);
+  view.basis_error = basis.error;
   upload(view.center, model.center<float>(), d);
   if (model.scale<float>() != nullptr) upload(view.scale, model.scale<float>(), d);
-  upload(view.basis, std::move(basis));
+  upload(view.basis, std::move(basis.parts));
   upload(view.columns, std::move(columns));
   upload(view.column_terms, std::move(column_terms));
   std::vector<ComponentTerms> component_terms(K);

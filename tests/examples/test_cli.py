@@ -386,6 +386,14 @@ def test_magnification_is_round_and_fits_the_scale(largest, factor):
     assert pictures.magnification(np.array([0, -largest])) == factor
 
 
+def test_classes_are_drawn_equally_often_however_rare_one_is():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.repeat([0, 1], [55, 5])
+    fitted = models.fit_mixtures(X + 9 * y[:, None], y, 1, 0, max_iter=5, seed=0, n_threads=1)
+    np.testing.assert_array_equal(fitted.priors_, [0.5, 0.5])
+    np.testing.assert_array_equal(fitted.symmetric(0.01).priors_, [0.5, 0.5])
+
+
 def test_small_images_get_a_principal_direction_that_exists():
     assert models.principal_component(np.zeros((12000, 784))) == 50
     assert models.principal_component(np.zeros((360, 64))) == 16

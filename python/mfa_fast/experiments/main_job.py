@@ -146,13 +146,15 @@ def run(config: RunConfig, progress: Progress = lambda stage, done, total: None)
         components, factors = config.mixture_size(real.y_train)
         config = replace(config, components=components, factors=factors)
     with clock("fit one mixture per class"):
-        fitted = MFAClassifier(
+        fitted = models.fit_mixtures(
+            real.X_train,
+            real.y_train,
             components,
             factors,
             max_iter=config.max_iter,
-            random_state=config.seed,
+            seed=config.seed,
             n_threads=config.n_threads,
-        ).fit(real.X_train, real.y_train)
+        )
     with clock("draw the data sets"):
         symmetric = fitted.symmetric(config.noise_std)
         asymmetric = models.asymmetric_classifier(fitted, real.X_train, config.asymmetric_noise_std)

@@ -42,13 +42,15 @@ class Fitted(Cell):
         """Fit."""
         real = self.images.load()
         components, factors = self._size(real.y_train)
-        fitted = MFAClassifier(
+        fitted = models.fit_mixtures(
+            real.X_train,
+            real.y_train,
             components,
             factors,
             max_iter=self.max_iter,
-            random_state=self.seed(self.root_seed, "fit"),
+            seed=self.seed(self.root_seed, "fit"),
             n_threads=context.n_threads,
-        ).fit(real.X_train, real.y_train)
+        )
         return fitted.set_params(n_threads=None)
 
     def _size(self, y_train: Array) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from mfa_fast.experiments.reproduce.distributions import Real
 from mfa_fast.experiments.reproduce.images import ImageSet, find_image_sets
 from mfa_fast.experiments.reproduce.robustness import _order, symmetric
 from mfa_fast.experiments.reproduce.settings import Settings, read_settings
+from mfa_fast.experiments.reproduce.sweeps import _compare_sweep
 
 NAMES = (
     *("fig2", "obs1", "obs3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "fig11", "fig12"),
@@ -127,6 +128,19 @@ def test_an_order_is_credited_to_the_figure_that_shows_it():
         shown.append({key: figure.mean_l2 for key, figure in paper.real_figures(f"CIFAR-10 {'-'.join(pair)}").items()})
     for heights in shown:
         assert sorted(heights, key=heights.get, reverse=True) == ["rbf_svm", "cnn", "linear_svm"]
+
+
+@pytest.mark.parametrize(
+    ("means", "verdicts"),
+    [
+        ([0.8, 0.9, 0.7], (True, True)),
+        ([0.75, 0.98, 1.23, 1.44], (True, False)),  # twice as robust as the first, and still brittle
+        ([2.9, 3.0], (False, True)),
+        ([0.8, math.nan], (False, False)),
+    ],
+)
+def test_a_gain_is_told_from_robustness(means, verdicts):
+    assert tuple(line.agrees for line in _compare_sweep("x", means, 3.34)) == verdicts
 
 
 @pytest.mark.parametrize(("highest", "inside"), [(0.7, True), (5.0, False), (50.0, False)])

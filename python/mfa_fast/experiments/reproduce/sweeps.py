@@ -35,6 +35,7 @@ from mfa_fast.experiments.tables import distance, percent
 ATTRIBUTES = ("Male", "Smiling", "Bangs", "Heavy_Makeup", "Eyeglasses")
 ROBUST = 0.8  # a network whose mean L2 is this share of the Bayes-optimal classifier's would count as robust
 STEADY = 0.03  # by how much the Bayes-optimal classifier may change with the noise
+LITTLE = 0.5  # by how much a network may change where the paper says that it hardly does
 CYCLE = ("#CC79A7", "#0072B2", "#E69F00", "#009E73", "#56B4E9")
 
 
@@ -118,15 +119,7 @@ def _report_9(settings: Settings, images: ImageSets, results: Results) -> Report
                     )
                 )
             means = [_mean(results[_variant_label(data_set, variant)]) for variant in variants]
-            comparisons.append(
-                claim(
-                    f"{data_set.images.name}: the most robust network of the sweep over {sweep}",
-                    "no gain: 0.6 to 0.9 on faces, Bayes-optimal 2.8 to 3.9",
-                    "ICLR 2020 submission, figure 9",
-                    f"mean L2 {distance(min(means))} to {distance(max(means))}, Bayes-optimal {distance(bayes)}",
-                    max(means) < ROBUST * bayes,
-                )
-            )
+            comparisons += _compare_sweep(f"{data_set.images.name}, sweep over {sweep}", means, bayes)
     n_most = max(settings.fig9.images)
     return Report(
         name="fig9",
@@ -158,6 +151,28 @@ def _report_9(settings: Settings, images: ImageSets, results: Results) -> Report
         ),
         comparisons=tuple(comparisons),
     )
+
+
+def _compare_sweep(name: str, means: Sequence[float], bayes: float) -> list[Comparison]:
+    """Ask two things: whether a network comes near the best classifier, and whether any gains over the first."""
+    source = "ICLR 2020 submission, figure 9"
+    best = float(np.max(means))  # nan, with which nothing holds, where no attack on one of them succeeded
+    return [
+        claim(
+            f"{name}: the most robust network",
+            "far from Bayes-optimal (on faces 0.6 to 0.9 against 2.8 to 3.9)",
+            source,
+            f"mean L2 {distance(best)}, Bayes-optimal {distance(bayes)}",
+            best < ROBUST * bayes,
+        ),
+        claim(
+            f"{name}: gain over the first network",
+            "none that is significant",
+            source,
+            f"mean L2 {' → '.join(distance(mean) for mean in means)}",
+            best < (1 + LITTLE) * means[0],
+        ),
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------- figure 10
@@ -211,7 +226,7 @@ def _report_10(settings: Settings, images: ImageSets, results: Results) -> Repor
                     "unchanged" if key == "bayes" else "little",
                     "ICLR 2020 submission, figure 10",
                     f"{percent(change)}, from {distance(min(means))} to {distance(max(means))}",
-                    change < (STEADY if key == "bayes" else 0.5),
+                    change < (STEADY if key == "bayes" else LITTLE),
                 )
             )
     draw_lines(

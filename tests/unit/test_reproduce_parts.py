@@ -13,11 +13,11 @@ from mfa_fast.experiments.reproduce import observations, plane
 from mfa_fast.experiments.reproduce.bounds import distances_to_subspaces
 from mfa_fast.experiments.reproduce.catalogue import EXPERIMENTS, find_experiments
 from mfa_fast.experiments.reproduce.cells import Context, Store, closure
-from mfa_fast.experiments.reproduce.charts import _draw_bar, _ink
+from mfa_fast.experiments.reproduce.charts import Line, _draw_bar, _ink, draw_bars, draw_lines, legend_below
 from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_order, compare_share
 from mfa_fast.experiments.reproduce.distributions import Real
 from mfa_fast.experiments.reproduce.images import ImageSet, find_image_sets
-from mfa_fast.experiments.reproduce.robustness import _order, symmetric
+from mfa_fast.experiments.reproduce.robustness import Row, _order, asymmetric, symmetric
 from mfa_fast.experiments.reproduce.settings import Settings, read_settings
 from mfa_fast.experiments.reproduce.sweeps import _compare_sweep
 
@@ -152,6 +152,45 @@ def test_labels_of_similar_bars_are_in_similar_places(highest, inside):
     assert [text.xy[1] == 0 for text in axes.texts] == [inside] * 3
     assert {text.get_color() for text in axes.texts} == {"black"}  # on orange, or on the page
     assert (_ink("#0072B2"), _ink("#000000"), _ink("#ffffff")) == ("white", "white", "black")
+
+
+def _width_and_names(monkeypatch, rows):
+    """Return the width of a chart of bars in inches, and what its legend says."""
+    figures = []
+    monkeypatch.setattr("mfa_fast.experiments.reproduce.charts.png", lambda figure: figures.append(figure) or b"")
+    draw_bars(rows)
+    legend = figures[0].axes[0].get_legend()
+    return figures[0].get_figwidth(), [text.get_text() for text in legend.get_texts()]
+
+
+def _row(distribution):
+    return Row(distribution, "bayes", SimpleNamespace(summary={"mean_l2": 1.0}), None, 1.0)
+
+
+def test_bars_of_many_data_sets_stand_in_several_lines(monkeypatch):
+    pairs = [ImageSet("digits", (str(k), str(k + 1)), None, "none") for k in range(9)]
+    rows = [_row(make(pair, Settings())) for pair in pairs for make in (asymmetric, symmetric)]
+    few, _ = _width_and_names(monkeypatch, rows[:10:2])
+    many, names = _width_and_names(monkeypatch, rows)
+    assert many == few
+    assert names == ["Bayes-optimal, asymmetric", "Bayes-optimal, symmetric"]
+    assert _width_and_names(monkeypatch, rows[:2:2])[1] == ["Bayes-optimal"]
+
+
+@pytest.mark.parametrize("n_sets", [1, 5])
+def test_a_legend_stands_below_the_curves(n_sets):
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    names = [f"classifier {k}" for k in range(n_sets)]
+    lines = [Line(name, "black", [1, 2], [1, 3], dashed) for name in names for dashed in (False, True)]
+    draw_lines(axes, lines, x_label="x", y_label="y")
+    legend_below(figure, axes)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    below = legend.get_window_extent()
+    assert len(legend.get_texts()) == 2 * n_sets
+    assert below.y1 <= axes.get_window_extent().y0
+    assert below.y0 >= 0 and below.x0 >= 0 and below.x1 <= figure.bbox.x1
 
 
 # Closed forms of the observations against numerical integration.

@@ -33,6 +33,8 @@ from mfa_fast.experiments.tables import distance, percent
 
 IMAGES_PER_CLASS = 4
 LAST_CHANGE = 128  # of 255: where histograms of pixels end
+LAST_BIN = "last bin: all beyond"
+GROUPS_PER_LINE = 5  # of bars
 BAR = 0.8  # of the room between two groups
 LABEL = 0.1  # of the highest mark of a chart: what a bar's label takes
 PAPER_BLACK = "#1d1d1f"
@@ -51,28 +53,41 @@ def draw_bars(rows: Sequence[Row]) -> bytes:
     width = BAR / max(sum(data_set_name(row.distribution) == group for row in rows) for group in groups)
     heights = [h for row in rows for h in (row.mean_l2, row.exact_mean, row.paper.mean_l2 if row.paper else 0.0)]
     highest = max((height for height in heights if math.isfinite(height)), default=0.0)
-    figure = Figure(figsize=(max(7.0, 2.4 + 2.6 * len(groups)), 4.2), layout="constrained")
-    axes = figure.subplots()
-    for place, group in enumerate(groups):
-        members = [row for row in rows if data_set_name(row.distribution) == group]
-        for number, row in enumerate(members):
-            x = place + (number - (len(members) - 1) / 2) * width
-            _draw_bar(axes, row, x, width, highest)
-    axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n") for group in groups], fontsize=11)
-    axes.set(ylabel="Mean L2 of the attack", title="How far the attack moves an image")
-    axes.margins(y=0.12)
-    handles: list[Patch | Line2D] = [
-        Patch(color=colour, label=name) for name, colour in {row.name: colour_of(row) for row in rows}.items()
-    ]
+    # Under each other where they are many: on a page, a wider figure would shrink until its numbers cannot be read.
+    lines = [groups[start : start + GROUPS_PER_LINE] for start in range(0, len(groups), GROUPS_PER_LINE)]
+    longest = len(lines[0])
+    figure = Figure(figsize=(max(7.0, 2.4 + 2.6 * longest), 4.2 * len(lines)), layout="constrained")
+    grid = np.ravel(figure.subplots(len(lines), 1, sharey=True, squeeze=False))
+    for axes, line in zip(grid, lines, strict=True):
+        for place, group in enumerate(line):
+            members = [row for row in rows if data_set_name(row.distribution) == group]
+            for number, row in enumerate(members):
+                x = place + (number - (len(members) - 1) / 2) * width
+                _draw_bar(axes, row, x, width, highest)
+        axes.set_xticks(range(len(line)), [group.replace(", ", ",\n") for group in line], fontsize=11)
+        axes.set(ylabel="Mean L2 of the attack", xlim=(-0.6, longest - 0.4))
+        axes.margins(y=0.12)
+        plain_axes(axes)
+    grid[0].set_title("How far the attack moves an image", fontsize=13, fontweight="bold")
+    handles: list[Patch | Line2D] = [Patch(color=colour, label=name) for name, colour in _colours_by_name(rows).items()]
     if any(row.paper for row in rows):
         handles.append(Line2D([], [], color=PAPER_BLACK, linewidth=2.5, label="the paper"))
     if any(math.isfinite(row.exact_mean) for row in rows):
         handles.append(
             Line2D([], [], color=PAPER_BLACK, marker="D", markerfacecolor="white", linestyle="", label="exact minimum")
         )
-    axes.legend(handles=handles, frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    plain_axes(axes)
+    grid[0].legend(handles=handles, frameon=False, fontsize=10, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return png(figure)
+
+
+def _colours_by_name(rows: Sequence[Row]) -> dict[str, str]:
+    """Return what a legend says of each colour: the classifier, and its data where that has two."""
+    names = {}
+    for row in rows:
+        several = len({colour_of(other) for other in rows if other.key == row.key}) > 1
+        kind = data_set_name(row.distribution).rpartition(", ")[2]
+        names[f"{row.name}, {kind}" if several else row.name] = colour_of(row)
+    return names
 
 
 def _draw_bar(axes: Axes, row: Row, x: float, width: float, highest: float) -> None:
@@ -200,7 +215,7 @@ def _draw_pixels(axes: Axes, block: Block) -> None:
     axes.set(yscale="log", xlim=(0, LAST_CHANGE), ylim=(1e-3, 120), xticks=[0, 32, 64, 96, 128])
     axes.set_yticks([0.01, 1, 100], ["0.01 %", "1 %", "100 %"], fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel("change of a pixel, in 255ths", fontsize=8)
+    axes.set_xlabel(f"change of a pixel, in 255ths ({LAST_BIN})", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -216,7 +231,7 @@ class Line:
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line], *, x_label: str, y_label: str, logarithmic: bool = False) -> None:
-    """Draw curves with a point for each value."""
+    """Draw curves with a point for each value; `legend_below` names them."""
     for line in lines:
         style = "--" if line.dashed else "-o"
         axes.plot(line.x, line.y, style, color=line.colour, label=line.name, linewidth=2)
@@ -224,10 +239,15 @@ def draw_lines(axes: Axes, lines: Sequence[Line], *, x_label: str, y_label: str,
         axes.set_xscale("log")
     axes.set(xlabel=x_label, ylabel=y_label)
     heights = [height for line in lines for height in line.y if math.isfinite(height)]
-    # Room above for the legend, which no curve is to cross.
-    axes.set_ylim(0, 1.4 * max(heights, default=1.0))
-    axes.legend(frameon=False, fontsize=10, loc="upper left")
+    axes.set_ylim(0, 1.1 * max(heights, default=1.0))
     plain_axes(axes)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """Name the curves of all axes of a figure, which are those of `axes`, below them: there none is crossed."""
+    lines = sorted(axes.get_lines(), key=lambda line: line.get_linestyle() == "--")  # these in a column of their own
+    figure.set_figheight(figure.get_figheight() + 0.11 * len(lines))
+    figure.legend(handles=lines, frameon=False, fontsize=10, loc="outside lower center", ncols=2)
 
 
 def draw_distance_histogram(
@@ -240,8 +260,9 @@ def draw_distance_histogram(
         counts, _ = np.histogram(np.minimum(values, bins[-1]), bins)
         label = f"{name}: mean {np.mean(values):.2f}" if values.size else name
         shares = 100 * counts / max(values.size, 1)
-        axes.stairs(shares, bins, fill=True, alpha=0.5, color=colours.get(name, GREY), label=label)
-    axes.set(xlabel=x_label, ylabel="Samples, %", xlim=(0, bins[-1]))
+        # Outlines: four filled ones over each other cannot be told apart.
+        axes.stairs(shares, bins, linewidth=2, color=colours.get(name, GREY), label=label)
+    axes.set(xlabel=f"{x_label} ({LAST_BIN})", ylabel="Samples, %", xlim=(0, bins[-1]))
     axes.legend(frameon=False, fontsize=10)
     plain_axes(axes)
 

@@ -13,7 +13,7 @@ from mfa_fast.experiments import paper
 from mfa_fast.experiments.pictures import COLOURS, GREY, png
 from mfa_fast.experiments.reproduce.attacked import NAMES, AttackedModel, Bayes, Nearest
 from mfa_fast.experiments.reproduce.cells import Cell
-from mfa_fast.experiments.reproduce.charts import Line, draw_lines
+from mfa_fast.experiments.reproduce.charts import Line, draw_lines, legend_below
 from mfa_fast.experiments.reproduce.comparison import Comparison, claim, compare_distance
 from mfa_fast.experiments.reproduce.distributions import Fitted, Symmetric
 from mfa_fast.experiments.reproduce.experiment import Experiment, Plan, Results
@@ -92,13 +92,14 @@ def _report_9(settings: Settings, images: ImageSets, results: Results) -> Report
             bayes = _mean(results[label(data_set, "bayes")])
             lines.append(Line(f"CNN, {data_set.images.name}", colour, x, networks))
             best = colour if len(sets) > 1 else COLOURS["bayes_symmetric"]
-            lines.append(Line("Bayes-optimal", best, x, [bayes] * len(x), dashed=True))
-        draw_lines(axes, lines, x_label=places[sweep], y_label="Mean L2 of CW-L2", logarithmic=sweep != "depth")
+            lines.append(Line(f"Bayes-optimal, {data_set.images.name}", best, x, [bayes] * len(x), dashed=True))
+        draw_lines(axes, lines, x_label=places[sweep], y_label="Mean L2 of the attack", logarithmic=sweep != "depth")
         if sweep != "depth":
             axes.set_xticks(x, [f"{value:,}" for value in x])
             axes.minorticks_off()
         else:
             axes.set_xticks(x)
+    legend_below(figure, axes)
     rows, comparisons = [], list[Comparison]()
     for data_set in sets:
         bayes = _mean(results[label(data_set, "bayes")])
@@ -146,7 +147,7 @@ def _report_9(settings: Settings, images: ImageSets, results: Results) -> Report
             Picture(
                 "sweeps",
                 png(figure),
-                "Mean L2 of the CW-L2 attack on the networks; dashed: the Bayes-optimal classifier.",
+                "Mean L2 of the CW-L2 attack on the networks; dashed: of LD-Grad on the Bayes-optimal classifier.",
             ),
         ),
         comparisons=tuple(comparisons),
@@ -238,6 +239,7 @@ def _report_10(settings: Settings, images: ImageSets, results: Results) -> Repor
     )
     axes.set_xticks(settings.fig10.noise_stds, [f"{value:g}" for value in settings.fig10.noise_stds])
     axes.minorticks_off()
+    legend_below(figure, axes)
     return Report(
         name="fig10",
         title="More noise",

@@ -17,9 +17,9 @@ pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
 
 from mfa_fast import MFAClassifier, _commands
-from mfa_fast.attacks import ld_grad
+from mfa_fast.attacks import AttackResult, ld_grad
 from mfa_fast.cli import main
-from mfa_fast.experiments import RunConfig, main_job, models, pictures
+from mfa_fast.experiments import RunConfig, main_job, models, pictures, tables
 
 MODELS = ["bayes_symmetric", "bayes_asymmetric", "linear_svm", "rbf_svm"]
 # The tables have one row more, the pictures have not.
@@ -384,6 +384,17 @@ def test_highest_gamma_that_keeps_accuracy_and_gradient():
 @pytest.mark.parametrize(("largest", "factor"), [(0, 1), (3, 1), (0.9, 1), (0.3, 2), (0.1, 10), (0.004, 200)])
 def test_magnification_is_round_and_fits_the_scale(largest, factor):
     assert pictures.magnification(np.array([0, -largest])) == factor
+
+
+def test_a_failure_far_away_does_not_let_an_attack_seem_nearer_than_the_nearest():
+    def found(l2, success, bound):
+        zeros = np.zeros(len(l2), np.int64)
+        return AttackResult(np.zeros((3, 1)), np.array(l2), np.array(success), zeros + 1, zeros, zeros, bound, zeros)
+
+    attack = found([1.1, 2.2, 50.0], [True, True, False], np.full(3, np.nan))
+    nearest = found([1.0, 2.0, 9.0], [True, True, True], np.array([1.0, 2.0, 3.0]))
+    assert tables._excess(attack, nearest, np.array([True, True, True])) == "10.0 %"
+    assert tables._excess(attack, nearest, np.array([False, False, True])) == "-"
 
 
 def test_classes_are_drawn_equally_often_however_rare_one_is():

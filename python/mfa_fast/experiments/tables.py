@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from mfa_fast._backend import Array
 from mfa_fast.attacks import AttackResult
 from mfa_fast.experiments.main_job import ModelResult, RunResult
 
@@ -98,19 +99,30 @@ def radius_rows(result: RunResult) -> list[list[str]]:
         low, high = nearest["mean_lower_bound"], nearest["mean_l2"]
         best = optimum[model.data_set, model.noise_std]
         for name, attack in model.attacks.items():
-            found = attack.summary()["mean_l2"]
             rows.append(
                 [
                     model.row_title,
                     _between(low, high, "{:.2f}"),
                     percent(nearest["certified_rate"]),
                     name,
-                    distance(found),
-                    _between(100 * (found / high - 1), 100 * (found / low - 1) if low > 0 else np.inf, "{:.1f}", " %"),
+                    distance(attack.summary()["mean_l2"]),
+                    _excess(attack, model.nearest, model.predicted == model.y),
                     _between(100 * low / best, 100 * high / best, "{:.0f}", " %"),
                 ]
             )
     return rows
+
+
+def _excess(attack: AttackResult, nearest: AttackResult, was_right: Array) -> str:
+    """Format by how much an attack exceeds the nearest distance, over the samples that both have flipped.
+
+    Over those that either has, an attack that fails where it is far would seem to come nearer than anything can.
+    """
+    both = was_right & attack.success & nearest.success
+    if not both.any():
+        return "-"
+    found, high, low = (float(np.mean(l2[both])) for l2 in (attack.l2, nearest.l2, nearest.lower_bound))
+    return _between(100 * (found / high - 1), 100 * (found / low - 1) if low > 0 else np.inf, "{:.1f}", " %")
 
 
 def _between(low: float, high: float, form: str, unit: str = "") -> str:

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from mfa_fast.datasets.cifar import CLASSES
 from mfa_fast.experiments.config import FACE_SIZE, PAPER_ASYMMETRIC_NOISE_STD, check_pair
 
 SMOKE = "smoke.toml"
@@ -211,6 +212,10 @@ class Settings:
         for pair in self.pairs:
             check_pair("pairs", pair)
         for first, second in self.cifar_pairs:
+            for name in (first, second):
+                if name not in CLASSES:
+                    msg = f"cifar_pairs must name some of {', '.join(CLASSES)}; got {name!r}"
+                    raise ValueError(msg)
             if first == second:
                 msg = f"cifar_pairs must name two different classes, got {first} twice"
                 raise ValueError(msg)
@@ -222,6 +227,26 @@ class Settings:
         if not self.pairs:
             msg = "pairs must hold at least one pair of digits, got none"
             raise ValueError(msg)
+        _check_sweeps(self)
+
+
+def _check_sweeps(settings: Settings) -> None:
+    """Refuse sweeps over nothing, and networks that cannot be built."""
+    nine = settings.fig9
+    sweeps = {
+        **{f"fig9.{name}": getattr(nine, name) for name in ("images", "widths", "depths")},
+        "fig10.noise_stds": settings.fig10.noise_stds,
+        "fig11.betas": settings.fig11.betas,
+    }
+    for name, values in sweeps.items():
+        if not values:
+            msg = f"{name} must hold at least one number, got none"
+            raise ValueError(msg)
+    for name, depths in {"fig9.depth": (nine.depth,), "fig9.depths": nine.depths}.items():
+        for depth in depths:
+            if depth < 8 or depth % 4:
+                msg = f"{name} must be 8 or a larger multiple of 4, so that 4 layers of stride 2 fit in; got {depth}"
+                raise ValueError(msg)
 
 
 def _numbers(settings: Any, prefix: str = "") -> list[tuple[str, float]]:

@@ -135,6 +135,7 @@ def _draw(fit: HelixFit) -> bytes:
         axes.set_title(title, fontsize=12, fontweight="bold", y=0.97)
         axes.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), zlim=(-0.2, 2.2), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
         axes.set_zticks([0, 1, 2])
-        axes.view_init(elev=18, azim=-60)
-        axes.set_box_aspect((1, 1, 1.1))
+        # From nearly the side: from further up, the back of a turn would be as high as its front.
+        axes.view_init(elev=6, azim=-60)
+        axes.set_box_aspect((1, 1, 1.3))
     return png(figure)

@@ -34,6 +34,7 @@ KINDS: dict[Kind, str] = {
     "discrete": "Discrete",
     "mixture": "Mixtures",
 }
+TICKS = (-10, -5, 0, 5, 10)  # the paper's, in the units of the distances
 CLASS_COLOURS = ("#0072B2", "#D55E00")
 GRID = 801  # points per side on which boundaries are found
 MARGIN = 1.3
@@ -212,7 +213,7 @@ def report_figure_2(settings: Settings, images: ImageSets, results: Results) -> 
                 "distributions",
                 png(figure),
                 "Samples, and the regions in which the best classifier decides for either class. In the lower row the "
-                "blue class's region is a narrow band around its samples.",
+                "boundary hugs the samples of the blue class, of mixtures those of both.",
             ),
             Picture("distances", histograms, "How far the samples are from the boundary, on a logarithmic scale."),
         ),
@@ -245,7 +246,7 @@ def report_figure_5(settings: Settings, images: ImageSets, results: Results) -> 
     """Return what figure 5 shows."""
     asymmetric, symmetric, learned = (results[name] for name in ("asymmetric", "symmetric", "bad learner"))
     titles = ("Asymmetric distributions", "Non-optimal learning")
-    figure = Figure(figsize=(9, 4.9), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     for axes, title, plane in zip(figure.subplots(1, 2), titles, (asymmetric, learned), strict=True):
         _draw_plane(axes, plane, title)
     axes = figure.axes[1]
@@ -316,7 +317,8 @@ def _draw_plane(axes: Axes, plane: PlaneSamples, title: str) -> None:
     if not plane.boundary:
         side = np.linspace(-EXTENT, EXTENT, len(plane.regions))
         axes.contour(side, side, plane.regions, [0.5], colors="black", linewidths=1)
-    axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-EXTENT, EXTENT), ylim=(-EXTENT, EXTENT), aspect="equal", xticks=TICKS, yticks=TICKS)
+    axes.tick_params(labelsize=9)
     axes.set_title(title, fontsize=13, fontweight="bold")
 
 

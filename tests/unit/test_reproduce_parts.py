@@ -16,7 +16,7 @@ from mfa_fast.experiments.reproduce.cells import Context, Store, closure
 from mfa_fast.experiments.reproduce.charts import Line, _draw_bar, _ink, draw_bars, draw_lines, legend_below
 from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_order, compare_share
 from mfa_fast.experiments.reproduce.distributions import Real
-from mfa_fast.experiments.reproduce.images import ImageSet, find_image_sets
+from mfa_fast.experiments.reproduce.images import ImageSet, ImageSets, find_image_sets
 from mfa_fast.experiments.reproduce.robustness import Row, _order, asymmetric, symmetric
 from mfa_fast.experiments.reproduce.settings import Settings, read_settings
 from mfa_fast.experiments.reproduce.sweeps import _compare_sweep
@@ -253,6 +253,15 @@ def test_every_figure_and_table_has_a_driver():
     assert len(find_experiments("all")) == len(NAMES)
     with pytest.raises(ValueError, match="fig2"):
         find_experiments("fig1")
+
+
+def test_what_the_paper_shows_is_said_where_something_else_takes_its_place():
+    digits = ImageSet("mnist", ("0", "6"), None, "none")
+    images = ImageSets((digits,), (), ())
+    assert images.instead_of("MNIST 0-6") == images.instead_of("CelebA Male", "MNIST 0-6") == ()
+    assert images.instead_of("CelebA Male") == ("The paper shows CelebA Male, which was not given (see --data).",)
+    several = images.instead_of("CelebA Male", "CelebA Smiling", "CelebA Bangs")
+    assert several[0].startswith("The paper shows CelebA Male, CelebA Smiling and CelebA Bangs, which were not given")
 
 
 def test_plans_share_their_cells(tmp_path):

@@ -120,6 +120,7 @@ def _report_subspace(settings: Settings, images: ImageSets, results: Results) ->
             "As sigma goes to 0, an image is classified by which component's subspace it is nearest to. A sample lies "
             "on one of its own class; to be nearer to one of the other class it has to go at least half the distance "
             "to it.",
+            *images.instead_of("CelebA Male"),
         ),
         tables=(DataTable("distances", ("Data set", *(f"Mean, {c}" for c in _SUBSPACE_COLUMNS)), tuple(rows)),),
         pictures=(

@@ -103,6 +103,14 @@ class ImageSets:
         pool = self.digits or self.modelled
         return found or (pool[stand_in % len(pool)],)
 
+    def instead_of(self, *names: str) -> tuple[str, ...]:
+        """Return the sentence that says what the paper shows, where none of it was given, and no sentence otherwise."""
+        there = {images.name for images in self.modelled}
+        if there.intersection(names):
+            return ()
+        shown = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return (f"The paper shows {shown}, which {'was' if len(names) == 1 else 'were'} not given (see --data).",)
+
 
 def find_image_sets(settings: Settings, data: Sequence[Path]) -> ImageSets:
     """Return the image sets of the data given.

@@ -27,7 +27,7 @@ from mfa_fast.experiments.reproduce.robustness import (
     table_of,
 )
 from mfa_fast.experiments.reproduce.settings import Settings
-from mfa_fast.experiments.reproduce.sweeps import ATTRIBUTES
+from mfa_fast.experiments.reproduce.sweeps import ATTRIBUTES, FACES
 from mfa_fast.experiments.tables import distance, percent
 
 Choose = Callable[[ImageSets], tuple[ImageSet, ...]]
@@ -144,7 +144,9 @@ def _report_table_2(settings: Settings, images: ImageSets, results: Results) -> 
         summary=f"{rows[0][0]}: {rows[0][1]} after real images, {rows[0][2]} after symmetric ones.",
         paragraphs=(
             "How close are the symmetric data sets to the real ones? A network that learned from samples of the model "
-            "is tested on real test images, beside one that learned from real training images.",
+            "is tested on real test images, beside one that learned from real training images. The paper's networks "
+            "were trained against an adversary here; these were not.",
+            *images.instead_of(*FACES),
         ),
         tables=(DataTable("accuracies", header, tuple(rows), "Accuracy on real test images."),),
         pictures=(Picture("accuracies", _draw_accuracies(names, results), "Accuracy on real test images."),),

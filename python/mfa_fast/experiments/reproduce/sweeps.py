@@ -33,6 +33,7 @@ from mfa_fast.experiments.tables import distance, percent
 
 # The five attributes of the paper's figures 9 to 11.
 ATTRIBUTES = ("Male", "Smiling", "Bangs", "Heavy_Makeup", "Eyeglasses")
+FACES = tuple(f"CelebA {name}" for name in ATTRIBUTES)
 ROBUST = 0.8  # a network whose mean L2 is this share of the Bayes-optimal classifier's would count as robust
 STEADY = 0.03  # by how much the Bayes-optimal classifier may change with the noise
 LITTLE = 0.5  # by how much a network may change where the paper says that it hardly does
@@ -135,6 +136,7 @@ def _report_9(settings: Settings, images: ImageSets, results: Results) -> Report
             f"of fresh samples of the symmetric distribution in batches of {settings.fig9.batch_size}. The sweep over "
             f"the number of images has width {settings.fig9.width} and depth {settings.fig9.depth}; those over width "
             f"and depth see {settings.fig9.sweep_images:,} images.",
+            *images.instead_of(*FACES),
         ),
         tables=(
             DataTable(
@@ -247,6 +249,7 @@ def _report_10(settings: Settings, images: ImageSets, results: Results) -> Repor
         paragraphs=(
             "Symmetric data sets that differ in their noise only; components and factors of their samples are the "
             "same. Networks are trained anew on each.",
+            *images.instead_of(*FACES),
         ),
         tables=(
             DataTable(
@@ -317,6 +320,10 @@ def _report_11(settings: Settings, images: ImageSets, results: Results) -> Repor
             "TRADES (Zhang et al. 2019) adds to the loss beta times the divergence between a network's answer to an "
             f"image and to the worst image within an L2 distance of {settings.fig11.radius:g}. The larger beta, the "
             "more accuracy is traded for robustness. The best classifier has both.",
+            "The paper's two versions differ here: in the first (ICLR 2020 submission, figure 11) a network of beta 10 "
+            "is only slightly more robust, and far from the best classifier; the figures below are those of the second "
+            "(JMLR, figure 10), in which it is more robust than the best one.",
+            *images.instead_of(*FACES),
         ),
         tables=(
             DataTable(

@@ -118,11 +118,12 @@ def samples_figure(name: str, wanted: str, stand_in: int) -> Experiment:
         chosen = choose(images)
         rows = rows_of([symmetric(chosen, settings)], settings, results)
         given = chosen.name.endswith(wanted)
+        shown = f"{'MNIST' if wanted[0].isdigit() else 'CelebA'} {wanted}"
         return Report(
             name=name,
             title=title if given else f"{title}, of which {chosen.name} takes the place",
             summary=f"{chosen.name}, symmetric: {_means(rows)}.",
-            paragraphs=() if given else (f"The paper shows {wanted}, which was not given (see --data).",),
+            paragraphs=images.instead_of(shown),
             tables=(table_of(rows),),
             pictures=(Picture("sheet", _sheet(rows), _sheet_caption(rows[0])),),
             comparisons=tuple(compare_rows(rows)),

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,7 +43,7 @@ def render(result: RunResult) -> dict[str, bytes]:
     """
     pictures = {
         "mean-l2.png": png(_mean_l2_bars(result)),
-        "samples.png": png(_galleries(result)),
+        "samples.png": png(gallery({name: X for name, (X, _) in result.galleries.items()}, result.image_shape)),
     }
     for model in result.models:
         pictures[adversarial_name(model)] = png(adversarial_figure(model, result.image_shape))
@@ -92,16 +92,17 @@ def row_label(axes: Axes, text: str) -> None:
     axes.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=11, labelpad=10)
 
 
-def _galleries(result: RunResult) -> Figure:
-    columns = max(len(images) for images, _ in result.galleries.values())
-    figure = Figure(figsize=(2.2 + 0.85 * columns, 0.95 * len(result.galleries)), layout="constrained")
-    grid = figure.subplots(len(result.galleries), columns, squeeze=False)
-    for row, (name, (images, _)) in zip(grid, result.galleries.items(), strict=True):
+def gallery(rows: Mapping[str, Array], shape: tuple[int, ...]) -> Figure:
+    """Draw rows of images (n, d), with their names beside them."""
+    columns = max(len(images) for images in rows.values())
+    figure = Figure(figsize=(2.2 + 0.85 * columns, 0.95 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in zip(grid, rows.items(), strict=True):
         row_label(row[0], name)
         for axes in row:
             bare(axes)
         for axes, image in zip(row, images, strict=False):
-            show_image(axes, image, result.image_shape)
+            show_image(axes, image, shape)
     return figure
 
 

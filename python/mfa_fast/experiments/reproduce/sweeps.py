@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mfa_fast.experiments import paper
-from mfa_fast.experiments.pictures import COLOURS, GREY, png
+from mfa_fast.experiments.pictures import COLOURS, GREY, IMAGES_PER_CLASS, gallery, png
 from mfa_fast.experiments.reproduce.attacked import NAMES, AttackedModel, Bayes, Nearest
 from mfa_fast.experiments.reproduce.cells import Cell
 from mfa_fast.experiments.reproduce.charts import Line, draw_lines, legend_below
@@ -258,9 +258,22 @@ def _report_10(settings: Settings, images: ImageSets, results: Results) -> Repor
                 tuple(rows),
             ),
         ),
-        pictures=(Picture("noise", png(figure), "Mean L2 of the attacks; dashed: the Bayes-optimal classifier."),),
+        pictures=(
+            Picture("noise", png(figure), "Mean L2 of the attacks; dashed: the Bayes-optimal classifier."),
+            _samples_by_noise(_noisy(_sets(images)[0], settings), results),
+        ),
         comparisons=tuple(comparisons),
     )
+
+
+def _samples_by_noise(data_sets: Sequence[Symmetric], results: Results) -> Picture:
+    rows = {}
+    for data_set in data_sets:
+        attacked: AttackedModel = results[label(data_set, "bayes")]
+        chosen = [np.flatnonzero(attacked.y == value)[:IMAGES_PER_CLASS] for value in np.unique(attacked.y)]
+        rows[f"Noise {data_set.noise_std:g}"] = attacked.X[np.concatenate(chosen)]
+    first = data_sets[0].images
+    return Picture("samples", png(gallery(rows, first.image_shape)), f"{first.name}: the same samples at each noise.")
 
 
 # ----------------------------------------------------------------------------------------------------------- figure 11

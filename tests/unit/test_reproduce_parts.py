@@ -122,6 +122,12 @@ def test_the_papers_order_is_the_same_on_all_of_its_data():
         assert heights == sorted(heights, reverse=True)
 
 
+def test_distances_on_asymmetric_data_are_credited_to_the_figure_that_shows_them():
+    assert paper.celeba_figures("Male")["bayes_asymmetric"].source == "ICLR 2020 submission, figure 4"
+    assert paper.celeba_figures("Smiling")["bayes_asymmetric"].source == "ICLR 2020 submission, figure 7"
+    assert paper.mnist_figures((0, 6))["bayes_asymmetric"].source == "ICLR 2020 submission, figure 7"
+
+
 def test_an_order_is_credited_to_the_figure_that_shows_it():
     digits = ImageSet("digits", ("0", "6"), None, "none")
     own = {"rbf_svm": 2.0, "cnn": 1.0, "linear_svm": 0.5}

@@ -61,8 +61,8 @@ AsymmetricNoiseStd = Annotated[
     float,
     typer.Option(
         metavar="STD",
-        help="The same, of all but the outlier components, for the asymmetric one. On MNIST 0.01 gives the paper's"
-        " mean L2 of 0.5. At 0.001 the median is 0.07, by arithmetic: in d dimensions"
+        help="The same, of all but the outlier components, for the asymmetric one. On MNIST 0-6, 0.01 gives"
+        " the paper's mean L2 of 0.5. At 0.001 the median is 0.07, by arithmetic: in d dimensions"
         " sigma (sqrt(2 d ln(0.5/sigma) + d) - sqrt(d)); a tail lifts the mean to some 0.15."
         " Where it differs from --noise-std, that noise gets a row of its own.",
     ),

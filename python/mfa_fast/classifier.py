@@ -679,7 +679,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         weight : float or None, default=None
             Of an outlier component in its class; None for 1 / (K + 1).
         base_noise_std : float, default=1e-3
-            Noise of all other components; in units of X. On MNIST 0.01 gives the paper's distances.
+            Noise of all other components; in units of X. On MNIST 0-6, 0.01 gives the paper's distance.
 
         Returns
         -------

@@ -103,7 +103,7 @@ def run(
     pair: Pair = DEFAULTS.pair,
     attribute: Attribute = DEFAULTS.attribute,
     size: Size = DEFAULTS.size,
-    components: Components = DEFAULTS.components,
+    components: Components = None,
     factors: Factors = DEFAULTS.factors,
     noise_std: Annotated[
         float, typer.Option(metavar="STD", help="Noise standard deviation of the symmetric data set.")
@@ -192,10 +192,10 @@ def fit(
         if components is None or factors is None:
             msg = "--components and --factors must be given where --data is an array file"
             raise ValueError(msg)
+        shape: tuple[Any, int] = (components, factors)  # of classes, components may be a number for each
     else:
         asked = RunConfig(data=data, attribute=attribute, components=components, factors=factors)
-        components, factors = asked.mixture_size(y)
-    shape = (components, factors)
+        shape = asked.mixture_size(y)
     settings: dict[str, Any] = {
         "noise_type": noise_type,
         "min_noise_variance": min_noise_variance,
@@ -214,7 +214,7 @@ def fit(
     if symmetric is not None:
         model = model.symmetric(symmetric)
     model.save(out)
-    typer.echo(f"{type(model).__name__}, {shape[0]} components x {shape[1]} factors: {out}")
+    typer.echo(f"{type(model).__name__}, {tables.numbers(shape[0])} components x {shape[1]} factors: {out}")
 
 
 @app.command()

@@ -34,10 +34,7 @@ Attribute = Annotated[
 Size = Annotated[
     int, typer.Option(min=1, metavar="N", help="CelebA: side to which faces are resized. Only with --attribute.")
 ]
-_COMPONENTS = (
-    "Components per class. Left out: 5 for the bundled digits, 25 for MNIST, for faces one per 1,000 images of the"
-    " smaller class."
-)
+_COMPONENTS = "Components per class. Left out: 5 for the bundled digits, 25 for MNIST, one per 1,000 images for faces."
 _FACTORS = "Factors per component. Left out: 4 for the bundled digits, 6 for MNIST, 10 for faces."
 _NEEDED = "Needed where --data is an array file."
 Components = Annotated[int | None, typer.Option(min=1, metavar="N", help=_COMPONENTS)]

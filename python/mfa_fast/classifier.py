@@ -58,7 +58,9 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_components, n_factors : int, default=1
+    n_components : int or sequence of int, default=1
+        Of every class's mixture; or one number for each class, in the order of `classes_`.
+    n_factors : int, default=1
         Of every class's mixture.
     priors : None, "uniform" or array-like of shape (n_classes,), default=None
         Probabilities of the classes; None for their frequencies in `fit`.
@@ -112,7 +114,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components: int = 1,
+        n_components: int | Sequence[int] = 1,
         n_factors: int = 1,
         *,
         priors: Any = None,
@@ -222,14 +224,15 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         previous = self.mixtures_ if self.warm_start and hasattr(self, "mixtures_") else []
         going_on = len(previous) == len(classes) and np.array_equal(self.classes_, classes)
         rng = as_random_state(self.random_state)
-        shared = self._shared_parameters()
-        check_hyperparameters(MFA(**shared))
+        parameters = self._parameters_of_mixtures(len(classes))
+        for own in parameters:
+            check_hyperparameters(MFA(**own))
         task = begin(len(classes))
         mixtures = []
-        for c, label in enumerate(classes):
-            shared["random_state"] = int(rng.randint(2**31))
+        for c, (label, own) in enumerate(zip(classes, parameters, strict=True)):
+            own["random_state"] = int(rng.randint(2**31))
             # A copy: if the fit fails, the classifier is to stay what it was.
-            mixture = copy(previous[c]).set_params(**shared) if going_on else MFA(**shared)
+            mixture = copy(previous[c]).set_params(**own) if going_on else MFA(**own)
             with naming_class(label, int(sizes[c])) as name, task.fit_of(name, mixture):
                 fit_class(c, mixture)
             mixtures.append(mixture)
@@ -288,17 +291,17 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         total = counts + getattr(self, "class_count_", 0.0)
         priors = self._fit_priors(total)
 
-        shared = self._shared_parameters()
         rng = as_random_state(self.random_state) if fresh else None
         mixtures = []
-        for c, label in enumerate(labels):
+        for c, (label, own) in enumerate(zip(labels, self._parameters_of_mixtures(len(labels)), strict=True)):
             members = np.flatnonzero(indices == c)
             if rng is None:
+                own["random_state"] = self.mixtures_[c].random_state
                 # A copy: if a step fails, the classifier is to stay what it was.
-                own = {"random_state": self.mixtures_[c].random_state}
-                mixture = copy(self.mixtures_[c]).set_params(**shared | own)
+                mixture = copy(self.mixtures_[c]).set_params(**own)
             else:
-                mixture = MFA(**shared | {"random_state": int(rng.randint(2**31))})
+                own["random_state"] = int(rng.randint(2**31))
+                mixture = MFA(**own)
             if fresh or counts[c] > 0:
                 shares = None if weights is None else weights[members]
                 with naming_class(label, len(members)):
@@ -309,9 +312,16 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._name_features()
         return self
 
-    def _shared_parameters(self) -> dict[str, Any]:
-        """Return the parameters that every class's mixture has too."""
-        return {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+    def _parameters_of_mixtures(self, n_classes: int) -> list[dict[str, Any]]:
+        """Return the parameters of every class's mixture: the classifier's, and its own number of components."""
+        shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
+        sizes = self.n_components
+        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)):
+            return [dict(shared) for _ in range(n_classes)]
+        if len(sizes) != n_classes:
+            msg = f"n_components must be an integer, or one for each of the {n_classes} classes; got {sizes!r}."
+            raise ValueError(msg)
+        return [shared | {"n_components": size} for size in sizes]
 
     def _name_features(self) -> None:
         """Let the mixtures know the names of the features: they were fitted to what had none left."""
@@ -379,7 +389,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(msg)
         first = models[0]
         classifier = cls(
-            len(first.weights_),
+            _one_or_each([len(model.weights_) for model in models]),
             first.loadings_.shape[1],
             priors=priors,
             rule=rule,
@@ -761,8 +771,8 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             for p, m in zip(parameters, self.mixtures_, strict=True)
         ]
         changed._name_features()
-        first = changed.mixtures_[0]
-        return changed.set_params(n_components=first.n_components, noise_type=first.noise_type)
+        sizes = [mixture.n_components for mixture in changed.mixtures_]
+        return changed.set_params(n_components=_one_or_each(sizes), noise_type=changed.mixtures_[0].noise_type)
 
     # ------------------------------------------------------------------------------------------------ persistence
 
@@ -832,6 +842,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if iterations:
             classifier.n_iter_ = max(iterations)
         return classifier
+
+
+def _one_or_each(sizes: Sequence[int]) -> int | tuple[int, ...]:
+    """Return what `n_components` of a classifier is whose mixtures have so many components."""
+    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
 
 
 def _check_priors(priors: Any, n_classes: int) -> FloatArray:

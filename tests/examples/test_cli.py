@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -403,6 +404,18 @@ def test_classes_are_drawn_equally_often_however_rare_one_is():
     fitted = models.fit_mixtures(X + 9 * y[:, None], y, 1, 0, max_iter=5, seed=0, n_threads=1)
     np.testing.assert_array_equal(fitted.priors_, [0.5, 0.5])
     np.testing.assert_array_equal(fitted.symmetric(0.01).priors_, [0.5, 0.5])
+
+
+def test_faces_have_a_component_for_every_thousand_images_of_their_class():
+    y = np.repeat([0, 1], [4200, 900])
+    config = RunConfig(data=".", attribute="Male")
+    assert config.mixture_size(y) == ((4, 1), 10)
+    assert replace(config, components=7).mixture_size(y) == (7, 10)
+    assert replace(config, components=(4, 1), factors=2).mixture_size(y) == ((4, 1), 2)
+    with pytest.raises(ValueError, match=r"components must be at least 1, got \(4, 0\)"):
+        replace(config, components=(4, 0))
+    assert tables.numbers((4, 1)) == "4 and 1"
+    assert tables.numbers(7) == "7"
 
 
 def test_small_images_get_a_principal_direction_that_exists():

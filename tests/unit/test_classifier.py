@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 
 import reference as ref
@@ -106,6 +107,41 @@ def test_fit_is_one_mixture_per_class():
     expected = ref.class_scores(X, parameters, model.priors_)
     assert relative_error(model.decision_function(X), expected) <= FLOAT64
     assert model.score(X, CLASSES[y]) > 0.5
+
+
+@pytest.mark.parametrize("sizes", [[2, 1], (2, 1), np.array([2, 1])], ids=["list", "tuple", "array"])
+def test_every_class_may_have_its_own_number_of_components(sizes, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.arange(60) % 2
+    fitted = clone(MFAClassifier(sizes, 1, random_state=0, tol=0.1)).fit(X, y)
+    assert [len(m.weights_) for m in fitted.mixtures_] == [2, 1]
+    seeds = np.random.RandomState(0).randint(2**31, size=2)
+    for c, (size, seed) in enumerate(zip([2, 1], seeds, strict=True)):
+        alone = MFA(size, 1, random_state=int(seed), tol=0.1).fit(X[y == c])
+        np.testing.assert_array_equal(fitted.mixtures_[c].means_, alone.means_)
+    assert [len(m.weights_) for m in fitted.partial_fit(X, y).mixtures_] == [2, 1]
+    assert fitted.symmetric(0.1).n_components == (2, 1)
+    assert fitted.asymmetric(X, component=1).n_components == (3, 2)
+    assert MFAClassifier.from_mixtures(fitted.mixtures_).n_components == (2, 1)
+    fitted.save(tmp_path / "model.safetensors")
+    assert MFAClassifier.load(tmp_path / "model.safetensors").n_components == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([2, 1, 1], r"^n_components must be an integer, or one for each of the 2 classes; got \[2, 1, 1\]\.$"),
+        ([2, 0], r"^n_components must be"),
+        ([2, 1.5], r"^n_components must be"),
+        ("21", r"^n_components must be"),
+        ([2, 40], r"^class 1 .*n_components=40 needs at least as many samples"),
+    ],
+    ids=str,
+)
+def test_numbers_of_components_that_cannot_be(sizes, words):
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    with pytest.raises((TypeError, ValueError), match=words):
+        MFAClassifier(sizes, 1).fit(X, y)
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [3, 7], [-1.0, 1.0], [False, True]], ids=lambda v: str(v[0]))

@@ -47,9 +47,11 @@ class RunConfig:
         An attribute of CelebA: the two classes are the faces with and without it.
     size : int
         Side to which faces are resized.
-    components, factors : int or None
-        Size of the mixture of each class. None: 5 and 4 for the bundled digits, 25 and 6 for MNIST,
-        and for faces one component per 1,000 images of the smaller class and 10 factors.
+    components : int, tuple of int or None
+        Of the mixture of each class; a tuple has a number for each. None: 5 for the bundled digits, 25 for
+        MNIST, and for faces one per 1,000 images of the class.
+    factors : int or None
+        Of each component. None: 4 for the bundled digits, 6 for MNIST and 10 for faces.
     noise_std : float
         Noise standard deviation of every component of the symmetric data set.
     asymmetric_noise_std : float
@@ -76,7 +78,7 @@ class RunConfig:
     pair: tuple[int, int] = (0, 6)
     attribute: str | None = None
     size: int = FACE_SIZE
-    components: int | None = None
+    components: int | tuple[int, ...] | None = None
     factors: int | None = None
     noise_std: float = 1e-3
     asymmetric_noise_std: float = PAPER_ASYMMETRIC_NOISE_STD
@@ -98,7 +100,7 @@ class RunConfig:
         )
         for name in ("factors", *at_least_one):
             value, least = getattr(self, name), 0 if name == "factors" else 1
-            if value is not None and value < least:
+            if value is not None and np.min(value) < least:
                 msg = f"{name} must be at least {least}, got {value}"
                 raise ValueError(msg)
         for name in ("noise_std", "asymmetric_noise_std", "gamma"):
@@ -110,10 +112,11 @@ class RunConfig:
             msg = f"seed must not be negative, got {self.seed}"
             raise ValueError(msg)
 
-    def mixture_size(self, y_train: Array) -> tuple[int, int]:
-        """Return the components and factors per class, with what was left out filled in."""
+    def mixture_size(self, y_train: Array) -> tuple[int | tuple[int, ...], int]:
+        """Return the components of all classes or of each, and the factors, with what was left out filled in."""
+        components: int | tuple[int, ...]
         if self.attribute is not None:
-            components, factors = max(1, int(np.unique_counts(y_train).counts.min()) // 1000), 10
+            components, factors = tuple(max(1, int(n) // 1000) for n in np.unique_counts(y_train).counts), 10
         elif self.data is not None:
             components, factors = 25, 6
         else:

@@ -41,7 +41,14 @@ def principal_component(X: Array) -> int:
 
 
 def fit_mixtures(
-    X: Array, y: Array, components: int, factors: int, *, max_iter: int, seed: int, n_threads: int | None
+    X: Array,
+    y: Array,
+    components: int | tuple[int, ...],
+    factors: int,
+    *,
+    max_iter: int,
+    seed: int,
+    n_threads: int | None,
 ) -> MFAClassifier:
     """Fit one mixture to each class of real images.
 

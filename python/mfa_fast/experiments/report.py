@@ -64,13 +64,13 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
         **{name: str(value) for name, value in asdict(config).items()},
         "title": f"How robust is the Bayes-optimal classifier? {result.data_name}",
         "subtitle": (
-            f"{config.components} components with {config.factors} factors each per class,"
+            f"{tables.numbers(config.components)} components with {config.factors} factors each per class,"
             f" {config.attack_samples:,} attacked samples per classifier, seed {config.seed}"
         ),
         "bayes_accuracy": tables.percent(bayes.summary["accuracy"]),
         "n_real": f"{result.n_real:,}",
         "train_samples": f"{config.train_samples:,}",
-        "em_iterations": " and ".join(str(n) for n in result.em_iterations),
+        "em_iterations": tables.numbers(result.em_iterations),
         "gamma": f"{result.gamma:.4g}",
         "gamma_text": _gamma_text(result),
         "sources": _sources(result),

@@ -38,6 +38,11 @@ def distance(value: float) -> str:
     return "infinite" if math.isinf(value) else f"{value:.2f}"
 
 
+def numbers(values: Any) -> str:
+    """Format a number, or one for each class."""
+    return " and ".join(str(value) for value in np.atleast_1d(values))
+
+
 def attack_cells(title: str, summary: dict[str, float], attack: AttackResult) -> list[str]:
     """Return the cells of `COLUMNS` for one attacked classifier."""
     steps = attack.n_steps[attack.success]

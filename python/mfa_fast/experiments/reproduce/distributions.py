@@ -53,7 +53,7 @@ class Fitted(Cell):
         )
         return fitted.set_params(n_threads=None)
 
-    def _size(self, y_train: Array) -> tuple[int, int]:
+    def _size(self, y_train: Array) -> tuple[int | tuple[int, ...], int]:
         asked = RunConfig(
             data=self.images.path,
             attribute=self.images.attribute,

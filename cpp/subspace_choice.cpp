@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/normal.hpp"
+#include "core/rule.hpp"
 #include "core/screening.hpp"
 #include "cpu/panel.hpp"
 #include "glance.hpp"

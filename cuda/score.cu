@@ -1,19 +1,13 @@
 #include "score.hpp"
 
 #include <cmath>
-#include <limits>
 
 #include "core/gaussian.hpp"
 #include "core/reduce.hpp"
+#include "core/rule.hpp"
 
 namespace mfa::cuda {
 namespace {
-
-// Whether a log-density can be given back as a T. Only samples absurdly far away have one that cannot.
-template <class T>
-__device__ bool in_range(double value) {
-  return std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max());
-}
 
 // One thread per entry.
 template <class T>
@@ -26,7 +20,7 @@ __global__ void densities_out_kernel(ModelView model, ScoreView scores, std::siz
   const std::size_t k = task % K;
   const double value = scores.values[scores.at(i, k)];
   // A component of weight 0 has -inf by right.
-  if (!in_range<T>(value) && std::isfinite(model.log_normalizers[k])) report_bad_row(bad_row, first + i);
+  if (!core::in_range<T>(value) && std::isfinite(model.log_normalizers[k])) report_bad_row(bad_row, first + i);
   out[(first + i) * K + k] = static_cast<T>(value);
 }
 
@@ -48,7 +42,7 @@ __global__ void reduce_kernel(ModelView model, GroupView groups, ScoreView score
   });
   const double log_sum = sum.value();
   const std::size_t row = first + i;
-  if (!in_range<T>(log_sum)) report_bad_row(bad_row, row);
+  if (!core::in_range<T>(log_sum)) report_bad_row(bad_row, row);
   if (out.log_sum != nullptr) out.log_sum[row * groups.count + g] = log_sum;
   if (out.best_value != nullptr) out.best_value[row * groups.count + g] = best.max;
   if (out.best != nullptr) out.best[row * groups.count + g] = static_cast<std::int64_t>(best.index);

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "core/reduce.hpp"
-#include "core/screening.hpp"
+#include "core/rule.hpp"
 
 namespace mfa::cuda {
 namespace {
@@ -25,11 +25,11 @@ __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, con
   const auto [i, g] = cell_of_thread(scores);
   if (g >= groups.count || (any_coarse != nullptr && *any_coarse == 0) || scores.skips(i)) return;
   const double floor = find_floor(scores, groups, i, g);
-  const auto may_be_best = [&](std::size_t at) { return !(scores.values[at] + scores.errors[at] < floor); };
+  const auto may_be_best = [&](std::size_t at) { return core::may_be_best(scores.values[at], scores.errors[at], floor); };
   const auto for_each_that_may_matter = [&](const auto& visit) {
     for_each_known(scores, groups.begin(g), groups.end(g), i, [&](std::size_t k) {
       const std::size_t at = scores.at(i, k);
-      if (!(scores.values[at] + scores.errors[at] < floor - core::negligible_nats)) visit(at);
+      if (core::may_matter(scores.values[at], scores.errors[at], floor)) visit(at);
     });
   };
   double largest_error = 0.0, n_terms = 0.0;
@@ -44,16 +44,11 @@ __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, con
     sum.add(scores.values[at]);
   });
   if (!coarse) return;
-  // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
-  // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
-  // they are where their shares are small enough.
-  const double allowed = tolerance * core::positive(std::abs(sum.value()) - largest_error);
+  const double allowed = core::allowed_error(tolerance, sum.value(), largest_error);
   for_each_that_may_matter([&](std::size_t at) {
     const double needed = n_best > 1 && may_be_best(at) ? 0.0 : allowed;
     if (scores.errors[at] <= needed) return;
-    const double above = scores.values[at] + scores.errors[at] - floor;
-    const double share = std::exp(above < 0.0 ? above : 0.0);
-    if (scores.errors[at] * share * n_terms <= 0.1 * needed) return;
+    if (core::is_small_by_share(scores.values[at], scores.errors[at], floor, n_terms, needed)) return;
     scores.marks[at] = 1;
     *any_marked = 1;
   });

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "blas.hpp"
+#include "core/rule.hpp"
 #include "dense.hpp"
 #include "device_model.hpp"
 #include "entries.hpp"
@@ -20,9 +21,7 @@
 
 namespace mfa::cuda {
 
-// What a caller gets is right to this, relative to its size.
-template <class T>
-inline constexpr double score_tolerance = sizeof(T) == sizeof(float) ? 1e-5 : 1e-10;
+using core::score_tolerance;
 
 // Components [offsets[g], offsets[g + 1]) make up group g, on the host.
 using Groups = std::span<const std::int64_t>;

@@ -6,6 +6,7 @@
 #include <string>
 #include <type_traits>
 
+#include "core/rule.hpp"
 #include "core/screening.hpp"
 #include "tensor.hpp"
 

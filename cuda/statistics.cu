@@ -4,13 +4,12 @@
 
 #include "core/gaussian.hpp"
 #include "core/reduce.hpp"
+#include "core/rule.hpp"
 #include "tiles.hpp"
 
 namespace mfa::cuda {
 namespace {
 
-// Responsibilities below it add nothing to a sum in double.
-constexpr double negligible_responsibility = 1e-16;
 // One thread per row. Marks the members; their responsibilities take the place of the errors, which are of no use any more.
 __global__ void responsibilities_kernel(std::size_t n_components, ScoreView scores, std::size_t first,
                                         double* log_likelihoods, std::int64_t* bad_row) {
@@ -24,7 +23,7 @@ __global__ void responsibilities_kernel(std::size_t n_components, ScoreView scor
   for_each_known(scores, 0, n_components, i, [&](std::size_t k) {
     const std::size_t at = scores.at(i, k);
     const double share = std::exp(scores.values[at] - log_sum);
-    if (!(share > negligible_responsibility)) return;
+    if (!(share > core::negligible_responsibility)) return;
     scores.errors[at] = share;
     scores.marks[at] = 1;
   });

@@ -3,7 +3,7 @@
 
 #include "core/kernel_machine.hpp"
 #include "core/nearest_search.hpp"
-#include "core/screening.hpp"
+#include "core/rule.hpp"
 
 namespace mfa::core {
 inline namespace MFA_ISA {

@@ -10,10 +10,6 @@
 namespace mfa::core {
 inline namespace MFA_ISA {
 
-// How far, in nats, a component may lie below the best of its group before it is left out: a million of them would add
-// 4e-12 to a logarithm.
-inline constexpr double negligible_nats = 40.0;
-
 MFA_HD inline double positive(double value) { return value > 0.0 ? value : 0.0; }
 
 // What is known of one component outside the subspace. Lengths in units of x.

@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "core/reduce.hpp"
-#include "core/screening.hpp"
+#include "core/rule.hpp"
 #include "cpu/sample.hpp"
 
 namespace mfa::cpu {
@@ -326,8 +326,8 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> c
   double largest_error = 0.0;
   double n_terms = 0.0;
   std::size_t n_best = 0;
-  const auto may_matter = [&](std::size_t k) { return !(values[k] + errors[k] < floor - core::negligible_nats); };
-  const auto may_be_best = [&](std::size_t k) { return !(values[k] + errors[k] < floor); };
+  const auto may_matter = [&](std::size_t k) { return core::may_matter(values[k], errors[k], floor); };
+  const auto may_be_best = [&](std::size_t k) { return core::may_be_best(values[k], errors[k], floor); };
   for_each([&](std::size_t k) {
     if (!may_matter(k)) return;
     top = std::max(top, values[k]);
@@ -344,18 +344,11 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> c
   for_each([&](std::size_t k) {
     if (may_matter(k)) sum.add(values[k]);
   });
-  // The sum is known to the largest error at this point; what may be left of it sets what is allowed. Errors enter the
-  // sum by their components' shares: those within what is allowed keep it there together, and the others may stay as
-  // they are where their shares are small enough.
-  const double allowed = tolerance * std::max(0.0, std::abs(sum.value()) - largest_error);
+  const double allowed = core::allowed_error(tolerance, sum.value(), largest_error);
   for_each([&](std::size_t k) {
     if (!may_matter(k)) return;
     const double needed = n_best > 1 && may_be_best(k) ? 0.0 : allowed;
-    const auto small = [&] {
-      const double share = std::exp(std::min(0.0, values[k] + errors[k] - floor));
-      return errors[k] * share * n_terms <= 0.1 * needed;
-    };
-    if (!(errors[k] <= needed || small())) flag(i, k, needed);
+    if (!(errors[k] <= needed || core::is_small_by_share(values[k], errors[k], floor, n_terms, needed))) flag(i, k, needed);
   });
 }
 

@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "core/gaussian.hpp"
+#include "core/rule.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
 #include "cpu/rows.hpp"
@@ -22,9 +22,7 @@
 
 namespace mfa::cpu {
 
-// What a caller gets is right to this, relative to its size.
-template <class T>
-inline constexpr double score_tolerance = sizeof(T) == sizeof(float) ? 1e-5 : 1e-10;
+using core::score_tolerance;
 
 // Components [offsets[g], offsets[g + 1]) make up group g: the mixture of one class.
 using Groups = std::span<const std::int64_t>;

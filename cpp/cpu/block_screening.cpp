@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/reduce.hpp"
+#include "core/rule.hpp"
 #include "core/screening.hpp"
 #include "cpu/block.hpp"
 

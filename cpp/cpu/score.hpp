@@ -5,16 +5,15 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 
 #include "core/reduce.hpp"
+#include "core/rule.hpp"
 #include "cpu/block.hpp"
 
 namespace mfa::cpu {
 
-// Responsibilities below it add nothing to a sum in double.
-inline constexpr double negligible_responsibility = 1e-16;
+using core::in_range, core::negligible_responsibility;
 
 // Outputs of reduce; null for what is not wanted. n samples, G groups.
 template <class T>
@@ -25,12 +24,6 @@ struct Reduced {
   T* responsibilities = nullptr;     // (n, K)  within the group
   double* factors = nullptr;         // (n, L)  of the first group's best component
 };
-
-// Whether a log-density can be given back as a T. Only samples absurdly far away have one that cannot.
-template <class T>
-bool in_range(double value) {
-  return std::abs(value) <= static_cast<double>(std::numeric_limits<T>::max());
-}
 
 // Computes  the outputs of one row from the log-densities (K) of the components that have been scored; factors(k, z) gives
 //           the posterior mean of one's factors. False where the row lies too far away.

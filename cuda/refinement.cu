@@ -8,10 +8,6 @@
 namespace mfa::cuda {
 namespace {
 
-// By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
-constexpr double largest_correction = 1e3;
-constexpr int most_passes = 4;
-
 // Factors and gradients (tile_entries, L) of the tile that a block is at.
 struct Scratch {
   double* z;
@@ -125,14 +121,14 @@ __global__ void __launch_bounds__(tile_block_threads, 3)
     __syncthreads();
     double mahalanobis = 0.0;
     bool settled = !gives;
-    for (int pass = 0; pass < most_passes; ++pass) {
+    for (int pass = 0; pass < core::most_residual_passes; ++pass) {
       const double distance = residual_pass<S, Tiles, Copied>(rows, members, model, scratch, memory, parts);
       if (!settled) {  // so that no row depends on the one beside it
         const double q = distance + core::squared_norm(L, z);
         const double taken_off =
             core::complete_residual_form(L, model.component_cholesky(k), z, scratch.gradient + row * L);
         mahalanobis = core::distance_of_difference(q - taken_off);
-        settled = taken_off <= largest_correction * mahalanobis;
+        settled = core::has_settled(taken_off, mahalanobis);
       }
       if (!any(!settled)) break;
     }

@@ -158,5 +158,10 @@ MFA_HD inline double complete_residual_form(std::size_t n, const double* cholesk
   return taken_off;
 }
 
+// Whether that was a small part: the factors at first may overestimate q by so many times, as three digits of sixteen are
+// then lost in the difference. Where it was not, another pass follows from the new factors, so many at most.
+MFA_HD inline bool has_settled(double taken_off, double mahalanobis) { return taken_off <= 1e3 * mahalanobis; }
+inline constexpr int most_residual_passes = 4;
+
 }  // namespace MFA_ISA
 }  // namespace mfa::core

@@ -22,19 +22,17 @@ inline constexpr std::size_t refined_rows = 16;
 template <class T>
 void refine_factors(const TypedLoops<T>& loops, const T* const* x, std::size_t rows, const ComponentView& component,
                     double* z, double* scratch, double* gradient, double* mahalanobis) {
-  // By how many times q the first factors may overestimate it: three digits of sixteen are lost in the difference.
-  constexpr double largest_correction = 1e3;
-  constexpr int max_passes = 4;
   const std::size_t n = component.n_factors;
   double q[refined_rows];
   bool settled[refined_rows] = {};
-  for (int pass = 0; pass < max_passes && !std::all_of(settled, settled + rows, [](bool s) { return s; }); ++pass) {
+  const auto all_settled = [&] { return std::all_of(settled, settled + rows, [](bool s) { return s; }); };
+  for (int pass = 0; pass < core::most_residual_passes && !all_settled(); ++pass) {
     loops.residual_form(x, rows, component, z, scratch, q, gradient);
     for (std::size_t r = 0; r < rows; ++r) {
       if (settled[r]) continue;
       const double taken_off = core::complete_residual_form(n, component.cholesky, z + r * n, gradient + r * n);
       mahalanobis[r] = core::distance_of_difference(q[r] - taken_off);
-      settled[r] = taken_off <= largest_correction * mahalanobis[r];
+      settled[r] = core::has_settled(taken_off, mahalanobis[r]);
     }
   }
 }

@@ -135,8 +135,7 @@ __global__ void __launch_bounds__(search_threads)
         n_steps[at] = search.n_problems() > 1 ? static_cast<std::int64_t>(search.n_problems()) : 1;
       }
       if (!search.has_point()) return;
-      const double rounding = epsilon * found.norms[i] / 16.0;
-      found.beyond[i] = rounding < 1e-10 * length ? 1e-10 * length : rounding;
+      found.beyond[i] = core::first_beyond(length, found.norms[i], epsilon);
       found.sources[i] = static_cast<std::int64_t>(search.source());
       found.targets[i] = static_cast<std::int64_t>(search.target());
       found.done[i] = 0;
@@ -207,7 +206,7 @@ __global__ void take_kernel(Rows<S> rows, std::size_t d, ScoreView scores, Group
     for (std::size_t j = lane; j < d; j += warp_size) out.x_adv[at * d + j] = moved[i * d + j];
   if (lane != 0) return;
   found.done[i] = flips || !there.known;
-  found.beyond[i] *= 8.0;
+  found.beyond[i] *= core::farther_beyond;
   if (!nearer) return;
   const auto within = [&](std::int64_t k) {
     std::size_t g = 0;
@@ -236,9 +235,9 @@ __global__ void certify_kernel(std::size_t first, std::size_t count, double rtol
   const std::size_t at = first + i;
   const double l2 = out.l2[at];
   const double bound = certificates.lower_bound[at] < l2 ? certificates.lower_bound[at] : l2;
-  const double rounding = 2.0 * std::numeric_limits<T>::epsilon() * found.norms[i];
-  certificates.certified[at] =
-      out.success[at] != 0 ? l2 - bound <= rtol * l2 + rounding : bound == std::numeric_limits<double>::infinity();
+  constexpr double epsilon = std::numeric_limits<T>::epsilon();
+  certificates.certified[at] = out.success[at] != 0 ? core::is_certified(l2, bound, rtol, found.norms[i], epsilon)
+                                                    : bound == std::numeric_limits<double>::infinity();
   certificates.lower_bound[at] = round_down(bound, T{});
 }
 

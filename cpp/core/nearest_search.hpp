@@ -39,10 +39,22 @@ struct NearestTarget {
   std::int64_t visited;   // by solve_sum
 };
 
-// Points that are looked at by the scores that `predict` goes by: one that is not yet on the other side goes eight times as far
+// Points are looked at by the scores that `predict` goes by: one that is not yet on the other side goes so many times as far
 // beyond the surface as before, at most so often; what exploring finds, from which a ray leads straight on, less often.
+inline constexpr double farther_beyond = 8.0;
 inline constexpr int most_attempts = 9;
 inline constexpr int most_explored_attempts = 3;
+
+// How far that is at first, for a point `length` away from x; `epsilon` is that of the type in which it is returned.
+MFA_HD inline double first_beyond(double length, double x_norm, double epsilon) {
+  const double rounding = epsilon * x_norm / 16.0;
+  return rounding < 1e-10 * length ? 1e-10 * length : rounding;
+}
+
+// Whether a point at the distance l2 is the nearest, to rtol and to what rounding moves it, by a lower bound on the distance.
+MFA_HD inline bool is_certified(double l2, double lower_bound, double rtol, double x_norm, double epsilon) {
+  return l2 - lower_bound <= rtol * l2 + 2.0 * epsilon * x_norm;
+}
 
 // Whether to explore: one that is nearer may be so by a ten-thousandth.
 MFA_HD inline bool is_worth_exploring(bool certified, double l2, double lower_bound) {

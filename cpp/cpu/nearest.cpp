@@ -41,6 +41,7 @@ class Nearest {
     std::size_t source, target;
     double beyond;   // how far it is moved beyond the surface
   };
+  static constexpr double epsilon = std::numeric_limits<T>::epsilon();
 
  public:
   template <class Source>
@@ -122,8 +123,7 @@ class Nearest {
     frame_.to_features(search_.delta(), deltas_.data() + i * d_);
     frame_.to_features(search_.inward(), inwards_.data() + i * d_);
     const double length = std::sqrt(model_.loops().f64.squared_distance(deltas_.data() + i * d_, nullptr, d_));
-    const double rounding = std::numeric_limits<T>::epsilon() * norms_[i];
-    pending_.push_back({at, i, search_.source(), search_.target(), std::max(rounding / 16.0, 1e-10 * length)});
+    pending_.push_back({at, i, search_.source(), search_.target(), core::first_beyond(length, norms_[i], epsilon)});
   }
 
   // Looks at the pending points until all of them are in another class, or given up.
@@ -149,7 +149,7 @@ class Nearest {
         take(one, moved_.data() + p * d_);
         continue;
       }
-      one.beyond *= 8.0;
+      one.beyond *= core::farther_beyond;
       pending_[left++] = one;
     }
     pending_.resize(left);
@@ -192,9 +192,9 @@ class Nearest {
   void certify(std::size_t at, std::size_t i) {
     double& bound = certificates_.lower_bound[at];
     bound = std::min(bound, out_.l2[at]);
-    const double rounding = 2.0 * std::numeric_limits<T>::epsilon() * norms_[i];
-    certificates_.certified[at] =
-        out_.success[at] ? out_.l2[at] - bound <= options_.rtol * out_.l2[at] + rounding : bound == infinity;
+    certificates_.certified[at] = out_.success[at]
+                                      ? core::is_certified(out_.l2[at], bound, options_.rtol, norms_[i], epsilon)
+                                      : bound == infinity;
   }
 
   const Model& model_;

@@ -154,7 +154,6 @@ __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreVi
     return;
   }
   // A class's log-sum-exp has the gradient of its components, each by its posterior probability.
-  constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
   for (const int g : {attack.source_class[i], attack.target_class[i]}) {
     const double sign = g == attack.source_class[i] ? -1.0 : 1.0;
     const auto c = static_cast<std::size_t>(g);
@@ -162,7 +161,7 @@ __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreVi
     for (std::size_t k = choice.groups.begin(c); k < choice.groups.end(c); ++k) {
       if (scores.known[scores.at(i, k)] == known_nothing) continue;
       const double part = std::exp(scores.values[scores.at(i, k)] - sum);
-      if (part > negligible) share(k) = sign * part;
+      if (part > core::negligible_share) share(k) = sign * part;
     }
   }
 }

@@ -15,6 +15,10 @@ inline constexpr double gap_tolerance = 1e-8;
 // Whether it is; also where it is not a number. `size` is the sum of both scores' sizes.
 MFA_HD inline bool is_small_gap(double gap, double size) { return !(std::abs(gap) > 1e-4 * size); }
 
+// What of a log-sum-exp's gradient is left out, a component's by its posterior probability: it changes nothing that the next
+// step would not mend.
+inline constexpr double negligible_share = 1e-6;
+
 // Computes  the smallest a > 0 with f - a b + a^2 c = 0, the length of the LD-Grad step along the gradient, for a gap
 //           f >= 0 and b = |g|^2 > 0; without a real root the a that makes the gap smallest, theory.md (14).
 // Shapes    scalars. Cost: O(1).

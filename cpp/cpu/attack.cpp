@@ -304,10 +304,9 @@ class LdGrad {
     const double* values = scorer_.values(i);
     core::LogSumExp sum;
     for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) sum.add(values[k]);
-    constexpr double negligible = 1e-6;  // of the direction: it changes nothing that the next step would not mend
     for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) {
       const double share = std::exp(values[k] - sum.value());
-      if (share > negligible) add_term(r, i, static_cast<std::size_t>(k), sign * share);
+      if (share > core::negligible_share) add_term(r, i, static_cast<std::size_t>(k), sign * share);
     }
   }
 

@@ -156,16 +156,7 @@ MFA_HD auto NearestSearch<Frame>::cross(std::size_t label, double from, double t
   return end.at > 0.0 && end.at < to / length ? end : Crossing{infinity(), 0, 0};
 }
 
-// The best of the other classes with the sum rule, at tau on the line of image_.
-template <class Frame>
-MFA_HD ArgMax NearestSearch<Frame>::best_rival(std::size_t label, double tau) const {
-  ArgMax rival;
-  for (std::size_t g = 0; g < classes_.count; ++g)
-    if (g != label) rival.add(log_sum(g, tau), g);
-  return rival;
-}
-
-// By how much the class is ahead there, not positive in another class.
+// By how much the class is ahead at tau on the line of image_; not positive in another class.
 template <class Frame>
 MFA_HD double NearestSearch<Frame>::gap(std::size_t label, double tau) const {
   if (sum_rule_) return log_sum(label, tau) - best_rival(label, tau).max;

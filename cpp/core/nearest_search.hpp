@@ -421,6 +421,7 @@ class NearestSearch {
   MFA_HD std::size_t list_shares(std::size_t label);
   MFA_HD double sum_bound() const;
   MFA_HD double log_sum(std::size_t g, double tau) const;
+  MFA_HD ArgMax best_rival(std::size_t label, double tau) const;
 
   // Where no certificate was found: nearest_explore.hpp.
   static constexpr std::size_t gradient_rays = 32;
@@ -439,7 +440,6 @@ class NearestSearch {
   MFA_HD bool lay_planes(std::size_t label, const std::size_t* active, std::size_t n, std::size_t target, double square,
                          double* weights);
   MFA_HD double gap(std::size_t label, double tau) const;
-  MFA_HD ArgMax best_rival(std::size_t label, double tau) const;
 
   Frame& frame_;
   Team& team_;

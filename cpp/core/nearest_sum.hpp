@@ -16,14 +16,21 @@ MFA_HD double NearestSearch<Frame>::log_sum(std::size_t g, double tau) const {
   return team_.log_sum(classes_.size(g), [&](std::size_t i) { return score(begin + i, tau) / kappa; });
 }
 
+// The best of the other classes, there.
+template <class Frame>
+MFA_HD ArgMax NearestSearch<Frame>::best_rival(std::size_t label, double tau) const {
+  ArgMax rival;
+  for (std::size_t g = 0; g < classes_.count; ++g)
+    if (g != label) rival.add(log_sum(g, tau), g);
+  return rival;
+}
+
 // Posterior probabilities of the components within the sample's class, and, negative, within its best rival, where
 // image_ leads; returns kappa times the gap between the two.
 template <class Frame>
 MFA_HD double NearestSearch<Frame>::shares(std::size_t label, double* out) {
   const double kappa = frame_.kappa();
-  ArgMax rival;
-  for (std::size_t g = 0; g < classes_.count; ++g)
-    if (g != label) rival.add(log_sum(g, 1.0), g);
+  const ArgMax rival = best_rival(label, 1.0);
   const double own = log_sum(label, 1.0);
   constexpr double negligible = 1e-14;
   team_.each(classes_.n_components(), [&](std::size_t k) { out[k] = 0.0; });

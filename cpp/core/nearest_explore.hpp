@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/kernel_machine.hpp"
+#include "core/bracket.hpp"
 #include "core/nearest_search.hpp"
 #include "core/philox.hpp"
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/bracket.hpp"
 #include "core/gaussian.hpp"
 #include "core/kernel_machine.hpp"
 #include "cpu/panel.hpp"

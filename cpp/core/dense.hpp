@@ -15,7 +15,7 @@ inline namespace MFA_ISA {
 //           products of.
 // Shapes    m (n, n), overwritten; r (rank, n) within (n, n); pivots (rank) within (n): the columns in which the rows of
 //           R have their first entry. Returns the rank.
-// Cost      n rank^2 flops.
+// Cost      2 n^2 rank flops.
 // Numerics  what is left out of a vector has a norm of sqrt(tolerance) at most; M should have a diagonal of ones.
 // Source    Higham 2002, section 10.3.
 MFA_HD inline std::size_t pivoted_cholesky(std::size_t n, double* m, double tolerance, double* r, std::size_t* pivots) {
@@ -29,8 +29,6 @@ MFA_HD inline std::size_t pivoted_cholesky(std::size_t n, double* m, double tole
     double* row = r + rank * n;
     const double root = std::sqrt(pivot);
     for (std::size_t j = 0; j < n; ++j) row[j] = m[p * n + j] / root;
-    for (std::size_t q = 0; q <= rank; ++q)
-      if (pivots[q] != p) row[pivots[q]] = 0.0;
     for (std::size_t i = 0; i < n; ++i)
       for (std::size_t j = 0; j < n; ++j) m[i * n + j] -= row[i] * row[j];
     for (std::size_t i = 0; i < n; ++i) m[i * n + p] = m[p * n + i] = 0.0;

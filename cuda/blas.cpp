@@ -15,15 +15,11 @@ namespace {
 // The few functions that are called, as cublas_api.h declares them: numbers of enumerations and all.
 using Handle = void*;
 constexpr int transpose = 1, no_transpose = 0;  // CUBLAS_OP_T, CUBLAS_OP_N
-constexpr int default_math = 0, pedantic = 2;   // CUBLAS_DEFAULT_MATH; CUBLAS_PEDANTIC_MATH: float means float
 
 struct Library {
   int (*create)(Handle*) = nullptr;
   int (*set_stream)(Handle, cudaStream_t) = nullptr;
   int (*set_workspace)(Handle, void*, std::size_t) = nullptr;
-  int (*set_math_mode)(Handle, int) = nullptr;
-  int (*sgemm)(Handle, int, int, int, int, int, const float*, const float*, int, const float*, int, const float*,
-               float*, int) = nullptr;
   int (*dgemm)(Handle, int, int, int, int, int, const double*, const double*, int, const double*, int, const double*,
                double*, int) = nullptr;
   std::string missing;
@@ -71,8 +67,7 @@ Library open_library() {
   const bool complete = find(library, "cublasCreate_v2", lib.create) &&
                         find(library, "cublasSetStream_v2", lib.set_stream) &&
                         find(library, "cublasSetWorkspace_v2", lib.set_workspace) &&
-                        find(library, "cublasSetMathMode", lib.set_math_mode) &&
-                        find(library, "cublasSgemm_v2", lib.sgemm) && find(library, "cublasDgemm_v2", lib.dgemm);
+                        find(library, "cublasDgemm_v2", lib.dgemm);
   if (!complete) lib.missing = "the cuBLAS that was found lacks functions of version 12";
   return lib;
 }
@@ -129,22 +124,11 @@ Blas::Blas(Stream stream, void* workspace) {
 Blas::~Blas() { mutex.unlock(); }
 
 // cuBLAS reads matrices column by column: ours are their transposes, and out^T (columns, n) is what it makes.
-void Blas::multiply(const float* x, std::size_t n, std::size_t depth, const float* right, std::size_t columns,
-                    float* out) const {
-  if (n == 0 || columns == 0) return;
-  const auto m = static_cast<int>(columns), count = static_cast<int>(n), k = static_cast<int>(depth);
-  const float one = 1.0f, zero = 0.0f;
-  check(library().set_math_mode(handle_, pedantic), "choosing the precision");
-  check(library().sgemm(handle_, transpose, no_transpose, m, count, k, &one, right, k, x, k, &zero, out, m),
-        "multiplying");
-}
-
 void Blas::multiply(const double* x, std::size_t n, std::size_t depth, const double* right, std::size_t columns,
                     double* out) const {
   if (n == 0 || columns == 0) return;
   const auto m = static_cast<int>(columns), count = static_cast<int>(n), k = static_cast<int>(depth);
   const double one = 1.0, zero = 0.0;
-  check(library().set_math_mode(handle_, default_math), "choosing the precision");
   check(library().dgemm(handle_, transpose, no_transpose, m, count, k, &one, right, k, x, k, &zero, out, m),
         "multiplying");
 }

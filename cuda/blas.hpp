@@ -30,8 +30,6 @@ class Blas {
   Blas& operator=(const Blas&) = delete;
 
   // out (n, columns) = x (n, depth) times right (columns, depth) transposed, all of them row by row in a line.
-  void multiply(const float* x, std::size_t n, std::size_t depth, const float* right, std::size_t columns,
-                float* out) const;
   void multiply(const double* x, std::size_t n, std::size_t depth, const double* right, std::size_t columns,
                 double* out) const;
 

@@ -19,9 +19,6 @@ void check_launch(const char* what) { check(cudaGetLastError(), what); }
 void copy_to_device(Stream stream, void* to, const void* from, std::size_t bytes) {
   if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying to the device");
 }
-void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes) {
-  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "copying on the device");
-}
 void fill_zero(Stream stream, void* at, std::size_t bytes) {
   if (bytes > 0) check(cudaMemsetAsync(at, 0, bytes, stream), "setting memory to zero");
 }

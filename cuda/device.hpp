@@ -31,7 +31,6 @@ inline constexpr unsigned all_lanes = 0xffffffffu;
 // Throws std::runtime_error where the run time reports an error of what was queued by this thread.
 void check_launch(const char* what);
 void copy_to_device(Stream stream, void* to, const void* from, std::size_t bytes);
-void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes);
 void fill_zero(Stream stream, void* at, std::size_t bytes);
 // Blocks that keep the whole device busy, for kernels whose blocks take task after task.
 std::size_t resident_blocks();

@@ -8,7 +8,6 @@ void check_launch(const char*) {}
 void copy_to_device(Stream, void* to, const void* from, std::size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
-void copy_on_device(Stream stream, void* to, const void* from, std::size_t bytes) { copy_to_device(stream, to, from, bytes); }
 void fill_zero(Stream, void* at, std::size_t bytes) {
   if (bytes > 0) std::memset(at, 0, bytes);
 }

@@ -36,15 +36,22 @@ struct DeviceArray {
       text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);
     return text + (shape.size() == 1 ? ",)" : ")");
   }
+  bool is_empty() const { return std::find(shape.begin(), shape.end(), std::size_t{0}) != shape.end(); }
   // Whether the entries from this axis on lie in a line.
   bool is_contiguous(std::size_t first_axis, std::size_t item) const {
-    if (strides.empty() || std::find(shape.begin(), shape.end(), std::size_t{0}) != shape.end()) return true;
+    if (strides.empty() || is_empty()) return true;
     auto expected = static_cast<std::ptrdiff_t>(item);
     for (std::size_t axis = shape.size(); axis-- > first_axis;) {
       if (shape[axis] > 1 && strides[axis] != expected) return false;
       expected *= static_cast<std::ptrdiff_t>(shape[axis]);
     }
     return true;
+  }
+  // Whether every entry can be read: a device stops for good at one that lies across two places.
+  bool is_aligned(std::size_t item) const {
+    const auto whole = [&](std::ptrdiff_t stride) { return stride % static_cast<std::ptrdiff_t>(item) == 0; };
+    return is_empty() || (reinterpret_cast<std::uintptr_t>(data) % item == 0 &&
+                          std::all_of(strides.begin(), strides.end(), whole));
   }
 };
 
@@ -89,6 +96,7 @@ const T* borrow(const char* name, const py::object& object, std::initializer_lis
                           array.shape_text());
   }
   if (!array.is_contiguous(0, sizeof(T))) throw py::value_error(std::string(name) + " must be C-contiguous");
+  if (!array.is_aligned(sizeof(T))) throw py::value_error(std::string(name) + " must be aligned");
   return static_cast<const T*>(array.data);
 }
 
@@ -120,6 +128,7 @@ inline AnyRows borrow_rows(const py::object& object, std::size_t n_features) {
                          array.type);
   if (!array.is_contiguous(1, item))
     throw py::value_error("X on a device must have rows whose entries lie in a line; make it C-contiguous");
+  if (!array.is_aligned(item)) throw py::value_error("X on a device must be aligned; copy it");
   rows.data = array.data;
   rows.count = array.shape[0];
   rows.stride = array.strides.empty() ? static_cast<std::ptrdiff_t>(n_features * item) : array.strides[0];

@@ -6,6 +6,7 @@ import sys
 import threading
 from itertools import pairwise
 from time import process_time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -347,6 +348,22 @@ def test_arguments_that_do_not_fit_are_named(device):
         device.call("log_densities", model, device.send(X), device.empty((5, 3), np.float32), n_rows=5)
     with pytest.raises(TypeError, match="X must be an array with"):
         device.call("log_densities", model, X.tolist(), device.empty((5, 3), np.float64), n_rows=5)
+
+
+def _one_byte_on(array):
+    names = ("__array_interface__", "__cuda_array_interface__")
+    described = {name: getattr(array, name) for name in names if hasattr(array, name)}
+    return SimpleNamespace(**{name: {**of, "data": (of["data"][0] + 1, False)} for name, of in described.items()})
+
+
+def test_arrays_that_are_not_aligned_are_named(device):
+    # On a device a single number that lies across two places ends the process's work there.
+    p = parameters_of((3, 20, 2))
+    model, X, out = device.model(p), device.send(ref.random_samples(p, 5)), device.empty((5, 3), np.float64)
+    with pytest.raises(ValueError, match="X on a device must be aligned"):
+        device.call("log_densities", model, _one_byte_on(X), out, n_rows=5)
+    with pytest.raises(ValueError, match="out must be aligned"):
+        device.call("log_densities", model, X, _one_byte_on(out), n_rows=5)
 
 
 def test_no_rows(device):

@@ -35,6 +35,7 @@ std::unique_ptr<Model> make_model(const py::array& weights, const py::array& mea
   if (loadings.ndim() != 3) throw py::value_error("loadings must have 3 dimensions, got " + shape_of(loadings));
   const auto extent = [&](int axis) { return static_cast<std::size_t>(loadings.shape(axis)); };
   const std::size_t K = extent(0), L = extent(1), d = extent(2);
+  if (K == 0 || d == 0) throw py::value_error("loadings must have components and features, got " + shape_of(loadings));
   Parameters parameters{K, L, d,
                         borrow<double>("weights", weights, {K}),
                         borrow<double>("means", means, {K, d}),

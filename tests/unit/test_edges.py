@@ -49,6 +49,14 @@ def test_a_component_that_is_out_of_range_is_infinitely_far(order):
     assert classifier.predict(result.X_adv) == 0
 
 
+@pytest.mark.parametrize(("n_components", "n_features"), [(0, 3), (2, 0)])
+def test_models_of_nothing_are_refused(n_components, n_features):
+    shape = (n_components, n_features)
+    loadings = np.zeros((n_components, 1, n_features))
+    with pytest.raises(ValueError, match="loadings must have components and features, got"):
+        _core.Model(np.ones(n_components), np.zeros(shape), loadings, np.ones(shape))
+
+
 def test_noise_that_vanishes_in_float32_is_refused():
     with pytest.raises(ValueError, match="noise_variance must be positive"):
         MFA.from_parameters([1.0], np.zeros((1, 3), np.float32), np.ones((1, 1, 3)), 1e-50)

@@ -10,8 +10,8 @@
 
 namespace mfa::cpu {
 
-// Rows that a kernel keeps in registers at once.
-inline constexpr std::size_t row_tile = 4;
+// Samples that `accumulate` keeps in registers at once.
+inline constexpr std::size_t accumulated_rows = 4;
 
 // A vector of at most 64 bytes for every factor of every row, and for q.
 inline constexpr std::size_t lanes_scratch(std::size_t rows, std::size_t n_factors) {
@@ -64,7 +64,8 @@ struct TypedLoops {
   std::size_t width;
   // out (rows, n_vectors * width) = x (rows, d) times the panel.
   void (*multiply)(MatrixView<const T> x, const T* panel, std::size_t n_vectors, MatrixView<T> out);
-  // out = (x - center) * scale, rounded to T; returns |out|^2. `squares`, unless null, gets out * out.
+  // out = (x - center) * scale, rounded to T, or without a scale where that is null; returns |out|^2. `squares`, unless null,
+  // gets out * out where there is a scale.
   double (*center)(const T* x, const T* center, const T* scale, std::size_t d, T* out, T* squares);
   // Log-densities (K) of one row and bounds on their rounding errors (K). `product` is the row of the matrix product,
   // `x_norms` (K) replaces x_norm where the noise is diagonal.
@@ -94,7 +95,7 @@ struct TypedLoops {
   double (*squared_distance)(const T* a, const T* b, std::size_t d);
   // x <- x - a gradient, not below `low` nor above `high`; in double.
   void (*step)(T* x, const double* gradient, double a, double low, double high, std::size_t d);
-  // Adds up to row_tile samples to the statistics of features [0, count):
+  // Adds up to accumulated_rows samples to the statistics of features [0, count):
   // cross (L + 1, count; rows `stride` apart) += sum_i factors[i, l] (x_i - mean), squares += sum_i weight_i (x - mean)^2.
   void (*accumulate)(const T* const* x, std::size_t rows, const double* mean, const double* factors,
                      const double* weights, std::size_t n_factors, std::size_t count, std::size_t stride,

@@ -42,16 +42,16 @@ class Slab {
         noise_(model.noise_variance(k)),
         first_(first),
         count_(count),
-        buffers_(row_tile * count),
-        factors_(row_tile * (model.n_factors() + 1)) {}
+        buffers_(accumulated_rows * count),
+        factors_(accumulated_rows * (model.n_factors() + 1)) {}
 
   void add(const Share& share, double* cross, double* squares) {
     find_missing(share.rows.front());
     const std::size_t n = component_.n_factors;
-    double weights[row_tile];
-    const double* x[row_tile];
-    for (std::size_t m = 0; m < share.rows.size(); m += row_tile) {
-      const std::size_t count = std::min(row_tile, share.rows.size() - m);
+    double weights[accumulated_rows];
+    const double* x[accumulated_rows];
+    for (std::size_t m = 0; m < share.rows.size(); m += accumulated_rows) {
+      const std::size_t count = std::min(accumulated_rows, share.rows.size() - m);
       for (std::size_t r = 0; r < count; ++r) {
         const double* z = share.factors.data() + (m + r) * n;
         x[r] = complete(share.rows[m + r], z, buffers_.data() + r * count_);
@@ -116,7 +116,7 @@ class Slab {
   const double* noise_;  // (d)
   std::size_t first_, count_;
   std::vector<std::size_t> missing_;        // within the slab
-  std::vector<double> buffers_, factors_;   // (row_tile, count), (row_tile, L + 1)
+  std::vector<double> buffers_, factors_;   // (accumulated_rows, count), (accumulated_rows, L + 1)
   std::vector<double> loadings_, filled_;   // (L, missing), (missing)
 };
 

@@ -45,13 +45,13 @@ void add_slab(const Loops& loops, const Rows& rows, const Members& members, cons
               std::size_t n, std::size_t first, const Statistics& out) {
   const std::size_t d = rows.n_features;
   const std::size_t features = std::min(slab_features, d - first);
-  T buffers[row_tile][slab_features];
-  const T* x[row_tile];
-  double weights[row_tile];
-  std::vector<double> factors(row_tile * (n + 1));
-  for (std::size_t m = 0; m < members.rows.size(); m += row_tile) {
-    const std::size_t count = std::min(row_tile, members.rows.size() - m);
-    for (std::size_t next = m + row_tile; next < members.rows.size() && next < m + 2 * row_tile; ++next)
+  T buffers[accumulated_rows][slab_features];
+  const T* x[accumulated_rows];
+  double weights[accumulated_rows];
+  std::vector<double> factors(accumulated_rows * (n + 1));
+  for (std::size_t m = 0; m < members.rows.size(); m += accumulated_rows) {
+    const std::size_t count = std::min(accumulated_rows, members.rows.size() - m);
+    for (std::size_t next = m + accumulated_rows; next < members.rows.size() && next < m + 2 * accumulated_rows; ++next)
       prefetch_row(rows, members.rows[next], first, features);
     for (std::size_t r = 0; r < count; ++r) {
       x[r] = read_row(rows, members.rows[m + r], first, features, buffers[r]);

@@ -59,6 +59,7 @@ template <class T>
 void accumulate(const T* const* x, std::size_t rows, const double* mean, const double* factors,
                 const double* weights, std::size_t n_factors, std::size_t count, std::size_t stride, double* cross,
                 double* squares) {
+  static_assert(accumulated_rows == 4);
   switch (rows) {
     case 4: return accumulate_rows<4>(x, mean, factors, weights, n_factors, count, stride, cross, squares);
     case 3: return accumulate_rows<3>(x, mean, factors, weights, n_factors, count, stride, cross, squares);

@@ -1,6 +1,7 @@
 #include "cpu/rows.hpp"
 
 #include <cmath>
+#include <cstdint>
 
 namespace mfa::cpu {
 namespace {
@@ -28,11 +29,6 @@ void convert(const char* p, std::ptrdiff_t stride, std::size_t count, T* out) {
     for (std::size_t i = 0; i < count; ++i)
       out[i] = static_cast<T>(*reinterpret_cast<const Source*>(p + static_cast<std::ptrdiff_t>(i) * stride));
   }
-}
-
-const char* address(const Rows& rows, std::size_t row, std::size_t first) {
-  return static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(row) * rows.row_stride +
-         static_cast<std::ptrdiff_t>(first) * rows.column_stride;
 }
 
 }  // namespace

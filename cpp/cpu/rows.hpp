@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 #include "cpu/prefetch.hpp"
 
@@ -26,6 +25,17 @@ Rows rows_in_line(const T* data, std::size_t n, std::size_t d) {
           static_cast<std::ptrdiff_t>(d * sizeof(T)), sizeof(T)};
 }
 
+// Where element `first` of a row lies.
+inline const char* address(const Rows& rows, std::size_t row, std::size_t first) {
+  return static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(row) * rows.row_stride +
+         static_cast<std::ptrdiff_t>(first) * rows.column_stride;
+}
+
+// Rows [first, first + count).
+inline Rows part(const Rows& rows, std::size_t first, std::size_t count) {
+  return {address(rows, first, 0), rows.type, count, rows.n_features, rows.row_stride, rows.column_stride};
+}
+
 // Elements [first, first + count) of a row: where they lie if they are of type T and in a line, else converted into the
 // buffer (count). float is for rows of float, double for all.
 template <class T>
@@ -34,9 +44,7 @@ const T* read_row(const Rows& rows, std::size_t row, std::size_t first, std::siz
 // Asks for those elements, where they lie in a line.
 inline void prefetch_row(const Rows& rows, std::size_t row, std::size_t first, std::size_t count) {
   if (rows.column_stride > static_cast<std::ptrdiff_t>(sizeof(double))) return;
-  prefetch(static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(row) * rows.row_stride +
-               static_cast<std::ptrdiff_t>(first) * rows.column_stride,
-           count * static_cast<std::size_t>(rows.column_stride > 0 ? rows.column_stride : 0));
+  prefetch(address(rows, row, first), count * static_cast<std::size_t>(rows.column_stride > 0 ? rows.column_stride : 0));
 }
 
 }  // namespace mfa::cpu

@@ -81,13 +81,6 @@ void add_members(const Loops& loops, const Rows& rows, const std::vector<Members
   });
 }
 
-Rows part(const Rows& rows, std::size_t first, std::size_t count) {
-  Rows result = rows;
-  result.data = static_cast<const char*>(rows.data) + static_cast<std::ptrdiff_t>(first) * rows.row_stride;
-  result.n_rows = count;
-  return result;
-}
-
 // What a block of rows contributes, before it is sorted by component.
 struct BlockMembers {
   std::vector<std::size_t> components;

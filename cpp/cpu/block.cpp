@@ -20,7 +20,8 @@ constexpr std::size_t tile_unit = 24;
 // larger than that.
 std::size_t tile_rows(std::size_t row_bytes, bool whole_panel) {
   const std::size_t bytes = std::size_t{160} << (whole_panel ? 12 : 10);
-  return std::clamp<std::size_t>(bytes / std::max<std::size_t>(row_bytes, 1) / tile_unit * tile_unit, tile_unit, 480);
+  return std::clamp<std::size_t>(bytes / std::max<std::size_t>(row_bytes, 1) / tile_unit * tile_unit, tile_unit,
+                                 most_block_rows);
 }
 
 // At most so many to a block, and if there are enough so many blocks for each thread.
@@ -34,12 +35,12 @@ std::size_t even_rows(std::size_t n_rows, std::size_t n_threads, std::size_t mos
 
 }  // namespace
 
-std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) { return even_rows(n_rows, n_threads, 480, 4); }
+std::size_t block_rows(std::size_t n_rows, std::size_t n_threads) { return even_rows(n_rows, n_threads, most_block_rows, 4); }
 
 std::size_t screened_rows(std::size_t n_rows, std::size_t row_bytes, std::size_t n_threads) {
   // Of what no second-level cache holds.
   constexpr std::size_t long_row = std::size_t{8} << 10;
-  return row_bytes < long_row ? block_rows(n_rows, n_threads) : even_rows(n_rows, n_threads, 960, 1);
+  return row_bytes < long_row ? block_rows(n_rows, n_threads) : even_rows(n_rows, n_threads, 2 * most_block_rows, 1);
 }
 
 template <class T>

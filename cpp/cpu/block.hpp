@@ -29,6 +29,7 @@ using Groups = std::span<const std::int64_t>;
 
 // Rows of a block: enough that every component is met by several of them, few enough that every thread gets several
 // blocks. Rows do not influence each other, so the choice shows in nothing but time.
+inline constexpr std::size_t most_block_rows = 480;
 std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
 // The same of rows that are screened. Every block reads the components that it evaluates anew: where its rows do not stay
 // in a cache either, it has as many of them as leave every thread a block, up to twice as many as other blocks.

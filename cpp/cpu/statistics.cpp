@@ -96,8 +96,8 @@ BadRow expectation(const Model& model, const Rows& all_rows, const double* weigh
   const std::size_t n = model.n_factors();
   const std::int64_t one_group[2] = {0, static_cast<std::int64_t>(K)};
   const double tolerance = score_tolerance<T>;
-  // Rows whose responsibilities are kept at once: bounded in memory even if no component can be left out.
-  const std::size_t wave = std::clamp<std::size_t>((std::size_t{8} << 20) / (K * (n + 3)), 480, 32768);
+  // Rows whose responsibilities are kept at once, a block at least: bounded in memory even if no component can be left out.
+  const std::size_t wave = std::clamp<std::size_t>((std::size_t{8} << 20) / (K * (n + 3)), most_block_rows, 32768);
 
   for (std::size_t start = 0; start < all_rows.n_rows; start += wave) {
     const Rows rows = part(all_rows, start, std::min(wave, all_rows.n_rows - start));

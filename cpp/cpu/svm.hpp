@@ -31,7 +31,8 @@ struct RbfMachine {
 
 // Computes  x - (f / |g|^2) g with f = w.x + b, the nearest point of the hyperplane, theory.md (18).
 // Shapes    rows (n, d), labels (n) in {0, 1}, outputs as in AttackOutput.
-// Cost      4 d flops a sample and step; one step is enough unless the result is clipped.
+// Cost      some 16 d flops a sample and step, half of them for what rounding may do; one step is enough unless the result is
+//           clipped.
 // Numerics  double, until the sign holds against rounding, theory.md (18a).
 // Source    plane geometry.
 template <class T>

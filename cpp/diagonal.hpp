@@ -2,7 +2,6 @@
 // host.
 #pragma once
 
-#include <cstddef>
 #include <vector>
 
 #include "core/diagonal_frame.hpp"

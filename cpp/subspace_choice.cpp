@@ -2,8 +2,11 @@
 // trying them on samples that the model itself would give.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "core/normal.hpp"
 #include "core/rule.hpp"
@@ -123,7 +126,8 @@ void try_out(const Subspace& subspace, double epsilon, const std::vector<Trial>&
              const std::vector<double>& coordinates, const Visit& visit) {
   const std::size_t K = subspace.shadow().n_components();
   const std::size_t R = subspace.n_directions();
-  const std::size_t stride = coordinates.size() / std::max<std::size_t>(trials.size(), 1);  // none where no component has a weight
+  // None where no component has a weight.
+  const std::size_t stride = coordinates.size() / std::max<std::size_t>(trials.size(), 1);
   const cpu::Panel<double>& panel = subspace.shadow().panels<double>().columns;
   cpu::ScreenTerms<double> terms = subspace.terms<double>(epsilon);
   std::vector<double> product(panel.columns()), guess(K), upper(K);

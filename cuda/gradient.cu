@@ -1,7 +1,6 @@
 #include "gradient.hpp"
 
 #include <cmath>
-#include <limits>
 
 #include "core/gaussian.hpp"
 #include "core/reduce.hpp"

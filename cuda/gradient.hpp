@@ -1,8 +1,6 @@
 // Gradients of class scores, and sums of components' gradients that the attacks step along.
 #pragma once
 
-#include <cstdint>
-
 #include "scorer.hpp"
 
 namespace mfa::cuda {

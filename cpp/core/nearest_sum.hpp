@@ -1,6 +1,9 @@
 // The sum rule: a class's score is the log-sum-exp of its components. A part of nearest_search.hpp, which includes it.
 #pragma once
 
+#include <cmath>
+#include <cstddef>
+
 #include "core/bracket.hpp"
 #include "core/nearest_search.hpp"
 #include "core/rule.hpp"

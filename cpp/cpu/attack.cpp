@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/quadric.hpp"

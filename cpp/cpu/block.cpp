@@ -6,6 +6,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "core/gaussian.hpp"
 #include "core/reduce.hpp"
 #include "core/rule.hpp"
 #include "cpu/sample.hpp"

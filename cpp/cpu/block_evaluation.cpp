@@ -2,12 +2,15 @@
 // cheapest form that is good enough (docs/theory.md, section 1).
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include "core/gaussian.hpp"
 #include "cpu/block.hpp"
 
 namespace mfa::cpu {
+
 template <class T>
 void BlockScorer<T>::sort_flagged() {
   std::fill(starts_.begin(), starts_.end(), 0);

@@ -4,6 +4,7 @@
 // last bit however the samples are cut into blocks.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "core/reduce.hpp"

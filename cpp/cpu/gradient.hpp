@@ -1,7 +1,6 @@
 // Gradients of class scores: the backward pass of a classifier that is used as a layer.
 #pragma once
 
-#include "cpu/attack.hpp"
 #include "cpu/block.hpp"
 
 namespace mfa::cpu {

@@ -6,6 +6,7 @@
 
 #include "core/marginal.hpp"
 #include "core/philox.hpp"
+#include "cpu/sample.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -159,10 +160,7 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
           for (const std::size_t k : block.components()) cumulative[k] = total += std::exp(block.values(i)[k] - sum);
           for (std::size_t s = 0; s < n_draws; ++s) {
             const std::uint64_t index = core::most_samples + (std::uint64_t{s} << core::draw_shift) + row;
-            const core::Words words = core::draw(seed, index, core::Stream::component, 0);
-            const double u = total * core::uniform52(words.w0, words.w1);
-            const auto at = std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin();
-            const auto k = static_cast<std::size_t>(at);
+            const std::size_t k = draw_component(seed, index, cumulative);
             loops.sample_factors(seed, index, n, deviation.data());
             core::solve_lower_transposed(n, block.cholesky(k), deviation.data());
             for (std::size_t l = 0; l < n; ++l) z[l] = block.factors(i, k)[l] + deviation[l];
@@ -176,12 +174,11 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
       });
 }
 
-#define MFA_INSTANTIATE(T)                                                                                        \
-  template BadRow marginal_log_densities(const Model&, const Rows&, const Patterns&, T*, std::size_t);       \
-  template BadRow marginal_reduce(const Model&, const Rows&, const Patterns&, Groups, const Reduced<T>&,          \
-                                  std::size_t);                                                              \
-  template BadRow conditional(const Model&, const Rows&, const Patterns&, const Conditional<T>&, std::size_t); \
-  template BadRow conditional_sample(const Model&, const Rows&, const Patterns&, std::uint64_t, std::size_t, T*,  \
+#define MFA_INSTANTIATE(T)                                                                                            \
+  template BadRow marginal_log_densities(const Model&, const Rows&, const Patterns&, T*, std::size_t);                \
+  template BadRow marginal_reduce(const Model&, const Rows&, const Patterns&, Groups, const Reduced<T>&, std::size_t); \
+  template BadRow conditional(const Model&, const Rows&, const Patterns&, const Conditional<T>&, std::size_t);        \
+  template BadRow conditional_sample(const Model&, const Rows&, const Patterns&, std::uint64_t, std::size_t, T*,      \
                                      std::size_t);
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)

@@ -1,6 +1,7 @@
 #include "cpu/sample.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "core/philox.hpp"
@@ -12,6 +13,12 @@ constexpr std::size_t samples_per_task = 64;
 
 }  // namespace
 
+std::size_t draw_component(std::uint64_t seed, std::uint64_t index, const std::vector<double>& cumulative) {
+  const core::Words words = core::draw(seed, index, core::Stream::component, 0);
+  const double u = cumulative.back() * core::uniform52(words.w0, words.w1);
+  return static_cast<std::size_t>(std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin());
+}
+
 template <class T>
 void sample(const Model& model, const double* weights, std::uint64_t seed, std::uint64_t start, std::size_t n, bool noise,
             T* out, std::int64_t* labels, std::size_t n_threads) {
@@ -19,20 +26,15 @@ void sample(const Model& model, const double* weights, std::uint64_t seed, std::
   const std::size_t K = model.n_components();
   const Loops& loops = model.loops();
   std::vector<double> cumulative(K);
-  double total = 0.0;
-  for (std::size_t k = 0; k < K; ++k) cumulative[k] = total += weights[k];
+  std::partial_sum(weights, weights + K, cumulative.begin());
 
   parallel_for((n + samples_per_task - 1) / samples_per_task, n_threads, [&] {
     return [&, z = std::vector<double>(model.n_factors())](std::size_t task) mutable {
       const std::size_t end = std::min(n, (task + 1) * samples_per_task);
       for (std::size_t i = task * samples_per_task; i < end; ++i) {
         const std::uint64_t index = start + i;
-        const core::Words words = core::draw(seed, index, core::Stream::component, 0);
-        const double u = total * core::uniform52(words.w0, words.w1);
-        // The first component whose share reaches beyond u; one of weight 0 reaches no further than the one before it.
-        const auto at = std::upper_bound(cumulative.begin(), cumulative.end() - 1, u) - cumulative.begin();
-        const auto k = static_cast<std::size_t>(at);
-        labels[i] = at;
+        const std::size_t k = draw_component(seed, index, cumulative);
+        labels[i] = static_cast<std::int64_t>(k);
         loops.sample_factors(seed, index, model.n_factors(), z.data());
         typed<T>(loops).sample(seed, index, model.component(k), z.data(), noise ? model.noise_variance(k) : nullptr,
                                out + i * d);

@@ -3,11 +3,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "cpu/parallel.hpp"
 #include "model.hpp"
 
 namespace mfa::cpu {
+
+// Computes  the component of the sample of an index, in proportion to weights of which `cumulative` has the sums up to each:
+//           the first that reaches beyond the number drawn. One of weight 0 reaches no further than the one before it.
+// Cost      one block of Philox and log K comparisons.
+std::size_t draw_component(std::uint64_t seed, std::uint64_t index, const std::vector<double>& cumulative);
 
 // Computes  x_i = mu_k + A_k^T z + D_k^(1/2) e for i in [start, start + n), with the component k drawn in proportion to
 //           the weights and z, e standard normal; theory.md (1), (20). Without noise the last term is left out.

@@ -124,7 +124,7 @@ class LdGrad {
   // By the components that row i has been scored under: the others' densities count as 0.
   ClassScore class_score(std::size_t i, std::span<const std::size_t> scored, std::size_t g) const {
     const double* values = scorer_.values(i);
-    const auto begin = static_cast<std::size_t>(groups_[g]), end = static_cast<std::size_t>(groups_[g + 1]);
+    const auto [begin, end] = extent_of(groups_, g);
     core::LogSumExp sum;
     core::ArgMax best;
     for (const std::size_t k : scored) {
@@ -148,8 +148,8 @@ class LdGrad {
     }
     Pair pair{own.best, rival_best, label, rival.index, own.score - rival.max,
               std::abs(own.score) + std::abs(rival.max)};
-    if (options_.source) pair.source = static_cast<std::size_t>(groups_[label]) + *options_.source;
-    if (options_.target) pair.target = static_cast<std::size_t>(groups_[rival.index]) + *options_.target;
+    if (options_.source) pair.source = extent_of(groups_, label).begin + *options_.source;
+    if (options_.target) pair.target = extent_of(groups_, rival.index).begin + *options_.target;
     return pair;
   }
 

@@ -306,9 +306,10 @@ template <class T>
 void BlockScorer<T>::flag_what_matters(RowList rows, Groups groups, double tolerance) {
   for (const std::size_t i : rows) {
     const std::span<const std::size_t> components = scored(i);
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g)
-      flag_in_group(i, components, static_cast<std::size_t>(groups[g]), static_cast<std::size_t>(groups[g + 1]),
-                    tolerance);
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
+      const auto [begin, end] = extent_of(groups, g);
+      flag_in_group(i, components, begin, end, tolerance);
+    }
   }
 }
 

@@ -78,7 +78,7 @@ template <class T>
 void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::size_t at) {
   bound(*subspace_, rows, at, [&](std::size_t i) {
     for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto begin = static_cast<std::size_t>(groups[g]), end = static_cast<std::size_t>(groups[g + 1]);
+      const auto [begin, end] = extent_of(groups, g);
       flag_candidate(i, best_guess(begin, end), tolerance);
     }
   });
@@ -100,7 +100,7 @@ void BlockScorer<T>::find_candidates(Groups groups, const double* log_priors, Ro
   bound(*subspace_, rows, at, [&](std::size_t i) {
     core::ArgMax best;
     for (std::size_t g = 0; g < n_groups; ++g) {
-      const auto begin = static_cast<std::size_t>(groups[g]), end = static_cast<std::size_t>(groups[g + 1]);
+      const auto [begin, end] = extent_of(groups, g);
       const std::size_t k = best_guess(begin, end);
       candidates_[i * n_groups + g] = k;
       best.add(log_priors[g] + static_cast<double>(guess_[k]), g);
@@ -119,11 +119,11 @@ bool BlockScorer<T>::has_rivals(Groups groups, const double* log_priors, Rule ru
   if (!std::isfinite(floor)) return true;
   for (std::size_t g = 0; g < n_groups; ++g) {
     if (g == winner) continue;
-    const auto begin = static_cast<std::size_t>(groups[g]);
-    const std::size_t size = static_cast<std::size_t>(groups[g + 1]) - begin;
+    const auto [begin, end] = extent_of(groups, g);
     // Rounded to T as in select_survivors.
-    const T least = static_cast<T>(floor - core::group_allowance(log_priors[g], size, rule == Rule::sum));
-    if (loops_.select(upper_.data() + i * model_.n_components() + begin, size, least, survivors_.data()) > 0) return true;
+    const T least = static_cast<T>(floor - core::group_allowance(log_priors[g], end - begin, rule == Rule::sum));
+    if (loops_.select(upper_.data() + i * model_.n_components() + begin, end - begin, least, survivors_.data()) > 0)
+      return true;
   }
   return false;
 }
@@ -199,8 +199,7 @@ void BlockScorer<T>::find_challengers(RowList rows, Groups groups) {
   contested_.clear();
   for (const std::size_t i : rows)
     for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto begin = static_cast<std::size_t>(groups[g]);
-      const auto end = static_cast<std::size_t>(groups[g + 1]);
+      const auto [begin, end] = extent_of(groups, g);
       const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
       if (n == 0) continue;
       const T* upper = upper_.data() + i * model_.n_components();
@@ -218,8 +217,7 @@ void BlockScorer<T>::find_survivors(Groups groups) {
   std::size_t before = 0;
   for (std::size_t c = 0; c < contested_.size(); ++c) {
     const auto& [i, g] = contested_[c];
-    const auto begin = static_cast<std::size_t>(groups[g]);
-    const auto end = static_cast<std::size_t>(groups[g + 1]);
+    const auto [begin, end] = extent_of(groups, g);
     const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
     for (std::size_t s = 0; s < n; ++s)
       if (find_slot(i, begin + survivors_[s]) < 0) flag(i, begin + survivors_[s], infinity);

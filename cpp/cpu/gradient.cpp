@@ -35,8 +35,7 @@ class RowGradient {
  private:
   void add_group(const BlockScorer<T>& scorer, std::size_t i, const double* x, std::span<const std::size_t> scored,
                  std::size_t g, double weight) {
-    const auto begin = static_cast<std::size_t>(groups_[g]);
-    const auto end = static_cast<std::size_t>(groups_[g + 1]);
+    const auto [begin, end] = extent_of(groups_, g);
     const double* values = scorer.values(i);
     core::ArgMax best;
     core::LogSumExp sum;

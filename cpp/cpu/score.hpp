@@ -33,8 +33,7 @@ bool reduce_row(const double* values, std::span<const std::size_t> scored, Group
   const std::size_t n_groups = groups.size() - 1;
   if (out.responsibilities != nullptr) std::fill_n(out.responsibilities + row * n_components, n_components, T{0});
   for (std::size_t g = 0; g < n_groups; ++g) {
-    const auto begin = static_cast<std::size_t>(groups[g]);
-    const auto end = static_cast<std::size_t>(groups[g + 1]);
+    const auto [begin, end] = extent_of(groups, g);
     core::LogSumExp sum;
     core::ArgMax best;
     for (const std::size_t k : scored) {

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(search_threads)
                   const double* l2, std::int64_t* n_steps, CertificateOutput certificates) {
   Warp team(place.scratch + task_index() / warp_size * place.scratch_size, place.scratch_size);
   Frame frame(team, view, place.component_priors);
-  core::NearestSearch<Frame> search(frame, {classes.offsets, classes.count}, most_in_class, sum_rule);
+  core::NearestSearch<Frame> search(frame, classes, most_in_class, sum_rule);
   const std::size_t d = view.n_features;
   for (;;) {
     int taken = 0;

@@ -76,7 +76,8 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
   scratch_ = arena.take<double>(refinement_scratch(view.n_factors));
   any_coarse_ = arena.take<int>(1);
   any_marked_ = arena.take<int>(1);
-  groups_ = {arena.take<std::int64_t>(host_groups_.size()), host_groups_.size() - 1};
+  offsets_ = arena.take<std::int64_t>(host_groups_.size());
+  groups_ = {offsets_, host_groups_.size() - 1};
   if (!screening_) {
     dense_ = lay_out_dense(arena, view, stride);
     return;
@@ -93,7 +94,7 @@ template <class S>
 void Scorer<S>::begin(Stream stream, const Blas* blas) {
   stream_ = stream;
   blas_ = blas;
-  send(stream, host_groups_.data(), host_groups_.size(), groups_.offsets);
+  send(stream, host_groups_.data(), host_groups_.size(), offsets_);
 }
 
 template <class S>

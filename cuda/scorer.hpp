@@ -103,7 +103,8 @@ class Scorer {
   EntryView entries_{};
   ScreenSpace screen_{};
   DenseSpace dense_{};
-  GroupView groups_{};
+  std::int64_t* offsets_ = nullptr;
+  GroupView groups_{};  // of these
   std::uint8_t* done_ = nullptr;  // (stride), where it glances
   double* scratch_ = nullptr;
   // Not 0 where something that was evaluated since it was set to 0 is not right to the tolerance that it was evaluated to.

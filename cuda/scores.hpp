@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/views.hpp"
 #include "device.hpp"
 
 namespace mfa::cuda {
@@ -27,15 +28,6 @@ struct ScoreView {
 
   MFA_HD std::size_t at(std::size_t i, std::size_t k) const { return k * stride + i; }
   MFA_HD bool skips(std::size_t i) const { return skip != nullptr && skip[i] != 0; }
-};
-
-// Components [offsets[g], offsets[g + 1]) make up group g, on the device.
-struct GroupView {
-  std::int64_t* offsets;
-  std::size_t count;
-
-  MFA_HD std::size_t begin(std::size_t g) const { return static_cast<std::size_t>(offsets[g]); }
-  MFA_HD std::size_t end(std::size_t g) const { return static_cast<std::size_t>(offsets[g + 1]); }
 };
 
 inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, bool with_factors, std::size_t stride) {

@@ -9,19 +9,10 @@
 #include "core/nearest_dual.hpp"
 #include "core/reduce.hpp"
 #include "core/trust_region.hpp"
+#include "core/views.hpp"
 
 namespace mfa::core {
 inline namespace MFA_ISA {
-
-// Components [offsets[g], offsets[g + 1]) make up class g.
-struct ClassView {
-  const std::int64_t* offsets;
-  std::size_t count;
-
-  MFA_HD std::size_t begin(std::size_t g) const { return static_cast<std::size_t>(offsets[g]); }
-  MFA_HD std::size_t size(std::size_t g) const { return begin(g + 1) - begin(g); }
-  MFA_HD std::size_t n_components() const { return begin(count); }
-};
 
 // A component of another class, and what is known of where it beats all of the sample's own.
 struct NearestTarget {
@@ -72,7 +63,7 @@ class NearestSearch {
   using State = NearestTarget::State;
 
  public:
-  MFA_HD NearestSearch(Frame& frame, const ClassView& classes, std::size_t most_in_class, bool sum_rule)
+  MFA_HD NearestSearch(Frame& frame, const GroupView& classes, std::size_t most_in_class, bool sum_rule)
       : frame_(frame),
         team_(frame.team()),
         classes_(classes),
@@ -443,7 +434,7 @@ class NearestSearch {
 
   Frame& frame_;
   Team& team_;
-  ClassView classes_;
+  GroupView classes_;
   std::size_t most_shares_;
   bool sum_rule_;
   typename Frame::Dual dual_;       // of the problem at hand

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "core/config.hpp"
 
@@ -29,6 +30,17 @@ struct ComponentView {
   const double* inverse_noise = nullptr;
   double inverse_noise_scalar = 0.0;
   const double* cholesky = nullptr;
+};
+
+// Components [offsets[g], offsets[g + 1]) make up group g: the mixture of one class.
+struct GroupView {
+  const std::int64_t* offsets;  // (count + 1)
+  std::size_t count;
+
+  MFA_HD std::size_t begin(std::size_t g) const { return static_cast<std::size_t>(offsets[g]); }
+  MFA_HD std::size_t end(std::size_t g) const { return begin(g + 1); }
+  MFA_HD std::size_t size(std::size_t g) const { return end(g) - begin(g); }
+  MFA_HD std::size_t n_components() const { return begin(count); }
 };
 
 }  // namespace mfa

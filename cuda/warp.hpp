@@ -130,6 +130,7 @@ class Warp {
 #endif
     return part;
   }
+  MFA_HD void may_end() const {}
   MFA_HD Mark mark() const { return used_; }
   MFA_HD void release(Mark mark) { used_ = mark; }
 

@@ -92,7 +92,7 @@ template <class Frame>
 MFA_HD bool NearestSearch<Frame>::aim(std::size_t ray) {
   const std::size_t K = classes_.n_components();
   if (ray < K && posterior_[ray] == 0.0) return false;
-  team_.release(team_.mark());  // a call may be interrupted here
+  team_.may_end();
   const RoundKeys keys(0);
   const auto random = [&](std::size_t i) {
     const Words words = philox4x32({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(ray - K), 0, 0}, keys);
@@ -252,7 +252,7 @@ MFA_HD bool NearestSearch<Frame>::lay_planes(std::size_t label, const std::size_
                                              std::size_t target, double square, double* weights) {
   double* const slopes[most_active] = {gradient_, trial_inward_, from_};
   double products[most_active * most_active], offsets[most_active], behind[most_active];
-  team_.release(team_.mark());  // a call may be interrupted here
+  team_.may_end();
   frame_.image(trial_, image_);
   for (std::size_t a = 0; a < n; ++a) {
     double f;

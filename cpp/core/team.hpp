@@ -13,7 +13,9 @@
 //   list(n, chosen, most, out)  the first i, in order, for which chosen(i), as many as `most`; returns their number
 //   add_rows(out, n, count, factor, row)  out (n) += sum_r factor(r) row(r)
 //   take<T>(n), mark(), release(mark)     memory, which is given back in reverse
-// and says whether it is `alone`. Only scalars may decide which way the code takes, so that all members take the same one.
+//   may_end()                   here the call that the sample is of may be interrupted; it may in mark() too
+// and says whether it is `alone`, and of how many components of a class (`most_shares`) a bound of the sum rule may take account.
+// Only scalars may decide which way the code takes, so that all members take the same one.
 #pragma once
 
 #include <cmath>

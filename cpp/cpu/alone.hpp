@@ -88,8 +88,9 @@ class Alone {
     at_.used += n;
     return reinterpret_cast<T*>(part);
   }
+  void may_end() const { check_interruption(); }
   Mark mark() const {
-    check_interruption();
+    may_end();
     return at_;
   }
   void release(Mark mark) { at_ = mark; }

@@ -60,6 +60,8 @@ class Subspace {
   const Rounded<T>& rounded() const;
   template <class T>
   void round(const Rounded<double>& exact, Rounded<T>& out) const;
+  template <class T>
+  const cpu::Panel<T>& lay_out(cpu::Once<cpu::Panel<T>>& basis) const;
 
   std::size_t n_directions_;
   std::shared_ptr<const Directions> directions_;  // all that were found, and more than these
@@ -68,8 +70,6 @@ class Subspace {
   std::vector<double> mean_lengths_, loading_lengths_;  // (K), in all features
   Rounded<float> rounded_f32_;
   Rounded<double> rounded_f64_;
-  template <class T>
-  const cpu::Panel<T>& lay_out(cpu::Once<cpu::Panel<T>>& basis) const;
   mutable cpu::Once<cpu::Panel<float>> basis_f32_;
   mutable cpu::Once<cpu::Panel<double>> basis_f64_;
 };

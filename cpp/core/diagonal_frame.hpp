@@ -324,8 +324,8 @@ class DiagonalDual : public Dual<Team, DiagonalDual<Team>> {
   std::size_t n_plus_ = 0, n_columns_ = 0;
   std::size_t* small_ = nullptr;  // features that are not eliminated
   std::size_t n_small_ = 0;
-  double* reduced_ = nullptr;  // (q, q)
-  double* reduced_right_ = nullptr;    // (q)
+  double* reduced_ = nullptr;        // (q, q)
+  double* reduced_right_ = nullptr;  // (q)
   double least_pivot_ = 1.0;
 };
 

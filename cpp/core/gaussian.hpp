@@ -66,7 +66,7 @@ MFA_HD inline double difference_form_error(double norms, double epsilon, double 
 MFA_HD inline double error_if_finite(double error, double term) { return error + 0.0 * term; }
 
 // Computes  how far a log-density is off when it is taken about a mean that is off by `mean_rounding`, in units of D^1/2:
-//           |r|_D moves by no more.
+//           |r|_D moves by no more. It is what theory.md (6a) adds to (6), whose norms are |r|_D^2 then.
 MFA_HD inline double mean_rounding_error(double square, double mean_rounding) {
   return mean_rounding * (std::sqrt(square) + 0.5 * mean_rounding);
 }

@@ -180,7 +180,7 @@ class GramFrame {
     for (std::size_t i = 0; i < count; ++i) gram_.add_column(team_, used_[i], raw_[used_[i]], out);
   }
 
-  // What of p_t . column i, and of p_k . p_j, is asked for one by one.
+  // p_k . column i, and p_j . p_k: they are asked for one by one.
   MFA_HD double gradient_product(std::size_t k, std::size_t i) const {
     double sum = gram_.weights[k] * (products_[i] - gram_.row(gram_.mean(k))[i]);
     for (std::size_t l = 0; l < L_; ++l) sum -= factors_[k * L_ + l] * gram_.row(gram_.column(k, l))[i];

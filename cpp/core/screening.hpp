@@ -84,9 +84,9 @@ MFA_HD inline double outside_length(double x_norm, double y_norm, double coordin
 // Computes  a lower bound on q(x) = (x - mu)^T (A A^T + s I)^-1 (x - mu), theory.md (21): with y the coordinates of x in
 //           an orthonormal basis, c(y) the distance of y to the component's shadow in the subspace and z(y) the factors
 //           found there,
-//             q >= c + g^2 / (s + beta),   g = max(0, |x_perp| - |mu_perp| - |A_perp z(y)|).
+//             q >= c + h^2 / (s + beta),   h = max(0, |x_perp| - |mu_perp| - |A_perp z(y)|).
 //           Proof. q is the minimum over z of |y - mu_y - A_y z|^2 / s + |z|^2 + |x_perp - mu_perp - A_perp z|^2 / s. With
-//           z = z(y) + u the first two terms are c + u^T M_y u, the third is at least (g - |A_perp u|)_+^2 / s, and
+//           z = z(y) + u the first two terms are c + u^T M_y u, the third is at least (h - |A_perp u|)_+^2 / s, and
 //           |A_perp u|^2 <= beta u^T M_y u; minimise over t^2 = u^T M_y u.
 // Shapes    scalars; `c` and `moved_square` = |A_perp z(y)|^2 as computed, `c_error` a bound on the error of c and of
 //           |A_perp z(y)|^2 / beta.
@@ -105,8 +105,8 @@ MFA_HD inline T mahalanobis_lower_bound(T c, T moved_square, T c_error, const Ou
   const T most_moved_square = T(1.01) * moved_square + T(202) * k.spread * (c_error + slack * slack);
   const T most_moved = T(1.000001) * static_cast<T>(std::sqrt(static_cast<float>(most_moved_square)));
   const T length = x.length - k.mean - most_moved;
-  const T g = length > T(0) ? length : T(0);
-  return inside_low + g * g * k.inverse_weight;
+  const T h = length > T(0) ? length : T(0);
+  return inside_low + h * h * k.inverse_weight;
 }
 
 // Computes  c, the distance of y to a component's shadow, in difference form (5), as it comes; and a bound on its error.

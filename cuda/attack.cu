@@ -93,8 +93,7 @@ __global__ void choose_kernel(Choice choice, bool sharp, const std::int64_t* lab
   const double gap = own.score - rival.max;
   attack.settled[i] = sharp || !core::is_small_gap(gap, std::abs(own.score) + std::abs(rival.max));
   if (!attack.settled[i]) return;
-  // A tie goes to the class with the lower index, as in predict.
-  const bool leads = gap > 0.0 || (gap == 0.0 && label < rival.index);
+  const bool leads = core::leads(gap, label, rival.index);
   // Where no rival has a chance at all (a prior or a weight of 0), or a class lacks the component that is asked for, which Python
   // has refused, there is nowhere to go.
   const auto lacks = [&](std::size_t g, long long component) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 
 #include "core/config.hpp"
 
@@ -14,6 +15,10 @@ inline constexpr double gap_tolerance = 1e-8;
 
 // Whether it is; also where it is not a number. `size` is the sum of both scores' sizes.
 MFA_HD inline bool is_small_gap(double gap, double size) { return !(std::abs(gap) > 1e-4 * size); }
+
+// Whether a class is ahead of the best of the others, by the gap between their scores: a tie goes to the lower index, as in
+// predict.
+MFA_HD inline bool leads(double gap, std::size_t own, std::size_t rival) { return gap > 0.0 || (gap == 0.0 && own < rival); }
 
 // What of a log-sum-exp's gradient is left out, a component's by its posterior probability: it changes nothing that the next
 // step would not mend.

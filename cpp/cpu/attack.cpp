@@ -153,10 +153,7 @@ class LdGrad {
     return pair;
   }
 
-  // A tie goes to the class with the lower index, as in predict.
-  static bool leads(const Pair& pair) {
-    return pair.gap > 0.0 || (pair.gap == 0.0 && pair.source_class < pair.target_class);
-  }
+  static bool leads(const Pair& pair) { return core::leads(pair.gap, pair.source_class, pair.target_class); }
 
   // Steps of some rows at once, so that all that is done with a component is done for several rows.
   void take_steps(const std::size_t* rows, std::size_t count) {

@@ -1,11 +1,12 @@
 // Gradients of class scores, and sums of components' gradients that the attacks step along.
 #pragma once
 
+#include "core/views.hpp"
 #include "scorer.hpp"
 
 namespace mfa::cuda {
 
-enum class Rule { max, sum };  // a class's score: its best component, or the log-sum-exp of all
+using mfa::Rule;
 
 // Sums sum_k share_ik S_k^-1 (x_i - mu_k) of some rows. The shares take the place of the scores' errors.
 template <class S>

@@ -2,21 +2,12 @@
 // are those of cpp/cpu/score.hpp.
 #pragma once
 
-#include <cstdint>
-
+#include "core/views.hpp"
 #include "scorer.hpp"
 
 namespace mfa::cuda {
 
-// Outputs of reduce; null for what is not wanted. n samples, G groups.
-template <class T>
-struct Reduced {
-  double* log_sum = nullptr;      // (n, G)
-  double* best_value = nullptr;   // (n, G)
-  std::int64_t* best = nullptr;   // (n, G)  index within the group; the lowest on a tie
-  T* responsibilities = nullptr;  // (n, K)  within the group
-  double* factors = nullptr;      // (n, L)  of the first group's best component
-};
+using mfa::Reduced;
 
 // Computes  log w_k + log N(x_i; mu_k, S_k) for every i and k, theory.md (2), into out (n, K).
 // Shapes    rows (n, d), out (n, K).

@@ -3,21 +3,15 @@
 
 #include <cstddef>
 
+#include "core/views.hpp"
 #include "entries.hpp"
 #include "rows.hpp"
 
 namespace mfa::cuda {
 
-// Sums over the samples, to which a call adds.
-struct Statistics {
-  double* counts;          // (K)
-  double* factor_sums;     // (K, L)
-  double* factor_moments;  // (K, L, L)
-  double* cross;           // (K, L + 1, d)
-  double* squares;         // (K, d)
-};
+using mfa::Statistics;
 
-// What is known of them.
+// The members, and what is known of them.
 struct Members {
   EntryView entries;
   std::size_t n_components, n_factors;

@@ -1,4 +1,4 @@
-// Pointers and extents, no ownership.
+// What kernels are given and what they give back: pointers and extents, no ownership.
 #pragma once
 
 #include <cstddef>
@@ -41,6 +41,28 @@ struct GroupView {
   MFA_HD std::size_t end(std::size_t g) const { return begin(g + 1); }
   MFA_HD std::size_t size(std::size_t g) const { return end(g) - begin(g); }
   MFA_HD std::size_t n_components() const { return begin(count); }
+};
+
+enum class Rule { max, sum };  // a group's score: its best component, or the log-sum-exp of all
+
+// What is left of scores after a reduction over groups; null for what is not wanted. n samples, G groups.
+template <class T>
+struct Reduced {
+  double* log_sum = nullptr;      // (n, G)  log sum over the group's components
+  double* best_value = nullptr;   // (n, G)
+  std::int64_t* best = nullptr;   // (n, G)  index within the group; the lowest on a tie
+  T* responsibilities = nullptr;  // (n, K)  within the group
+  double* factors = nullptr;      // (n, L)  of the first group's best component
+};
+
+// Sums over the samples, with responsibilities g, times the samples' weights if they have any, and r = x - mu about the
+// current means. To be set to zero by the caller, who may go on adding.
+struct Statistics {
+  double* counts;          // (K)            sum g
+  double* factor_sums;     // (K, L)         sum g z
+  double* factor_moments;  // (K, L, L)      sum g (M^-1 + z z^T)
+  double* cross;           // (K, L + 1, d)  sum g [z; 1] r^T
+  double* squares;         // (K, d)         sum g r * r
 };
 
 }  // namespace mfa

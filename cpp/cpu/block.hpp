@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/rule.hpp"
+#include "core/views.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
 #include "cpu/rows.hpp"
@@ -41,7 +42,7 @@ std::size_t block_rows(std::size_t n_rows, std::size_t n_threads);
 // in a cache either, it has as many of them as leave every thread a block, up to twice as many as other blocks.
 std::size_t screened_rows(std::size_t n_rows, std::size_t row_bytes, std::size_t n_threads);
 
-enum class Rule { max, sum };  // a group's score: its best component, or the log-sum-exp of all
+using mfa::Rule;
 
 // A row with an entry, or a squared norm, that is not finite. Functions that take samples return one, if there is any;
 // their outputs are then incomplete.

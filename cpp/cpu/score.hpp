@@ -9,21 +9,13 @@
 
 #include "core/reduce.hpp"
 #include "core/rule.hpp"
+#include "core/views.hpp"
 #include "cpu/block.hpp"
 
 namespace mfa::cpu {
 
 using core::in_range, core::negligible_responsibility;
-
-// Outputs of reduce; null for what is not wanted. n samples, G groups.
-template <class T>
-struct Reduced {
-  double* log_sum = nullptr;         // (n, G)  log sum over the group's components
-  double* best_value = nullptr;      // (n, G)
-  std::int64_t* best = nullptr;      // (n, G)  index within the group; the lowest on a tie
-  T* responsibilities = nullptr;     // (n, K)  within the group
-  double* factors = nullptr;         // (n, L)  of the first group's best component
-};
+using mfa::Reduced;
 
 // Computes  the outputs of one row from the log-densities (K) of the components that have been scored; factors(k, z) gives
 //           the posterior mean of one's factors. False where the row lies too far away.

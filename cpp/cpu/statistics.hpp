@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/views.hpp"
 #include "cpu/score.hpp"
 
 namespace mfa::cpu {
@@ -12,16 +13,8 @@ namespace mfa::cpu {
 // gone to few times.
 inline constexpr std::size_t slab_features = 1024;
 
-// Sums over the samples, with responsibilities g, times the samples' weights if they have any, and r = x - mu about the
-// current means. To be set to zero by the caller, who may go on adding: every number is summed in the order of the rows, so
-// that samples in several calls give the same bits as in one.
-struct Statistics {
-  double* counts;           // (K)          sum g
-  double* factor_sums;      // (K, L)       sum g z
-  double* factor_moments;   // (K, L, L)    sum g (M^-1 + z z^T)
-  double* cross;            // (K, L + 1, d) sum g [z; 1] r^T
-  double* squares;          // (K, d)       sum g r * r
-};
+// Every number is summed in the order of the rows, so that samples in several calls give the same bits as in one.
+using mfa::Statistics;
 
 // Computes  the E-step: the statistics above, theory.md (10), and log p(x_i) into log_likelihoods (n).
 // Shapes    rows (n, d), weights (n) or null for 1 each, outputs as in Statistics. A row of weight 0 adds nothing, but has to

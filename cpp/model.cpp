@@ -107,7 +107,7 @@ double Model::column_weight(std::size_t k, std::size_t j) const {
 bool Model::is_finite() const {
   const auto finite = [](double value) { return std::isfinite(value); };
   for (std::size_t k = 0; k < n_components_; ++k)
-    if (!finite(log_normalizers_[k]) && finite(log_weights_[k])) return false;
+    if (!finite(log_normalizers_[k]) && log_weights_[k] != -std::numeric_limits<double>::infinity()) return false;
   const auto all = [&](const std::vector<double>& values) { return std::all_of(values.begin(), values.end(), finite); };
   return all(mean_norms_) && all(projected_means_) && all(model_errors_) && all(posterior_covariances_) &&
          all(inverse_scalars_) && all(inverse_noise_);

@@ -15,10 +15,18 @@ void check(cudaError_t error, const char* what) {
 
 void check_launch(const char* what) { check(cudaGetLastError(), what); }
 
-// From memory that may be paged out the copy is staged before the call returns: it may change or go then.
+// Memory that may be paged out is staged before the call returns, and may change or go then; but where the device reads it by
+// the host's own page tables, nothing is, and the copy has to be waited for.
 void copy_to_device(Stream stream, void* to, const void* from, std::size_t bytes) {
-  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying to the device");
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "copying to the device");
+  int device = 0, coherent = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&coherent, cudaDevAttrPageableMemoryAccessUsesHostPageTables, device),
+        "asking how the device reads the host's memory");
+  if (coherent != 0) check(cudaStreamSynchronize(stream), "copying to the device");
 }
+
 void fill_zero(Stream stream, void* at, std::size_t bytes) {
   if (bytes > 0) check(cudaMemsetAsync(at, 0, bytes, stream), "setting memory to zero");
 }

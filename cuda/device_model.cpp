@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -48,7 +46,7 @@ struct Basis {
   double error;
 };
 
-// Computes  U (R, d) = U_1 + U_2 + E, the first two of eight bits, and the error |E| + 2^-9 |U_2|.
+// Computes  U (R, d) = U_1 + U_2 + E, the first two of eight bits, and the error |E| + 2^-8 |U_2|.
 // Cost      a few operations for every number, and two products (R, d) x (d, R).
 // Source    docs/theory.md, (D1).
 Basis make_basis(const Model& model, const Subspace& subspace) {
@@ -80,7 +78,7 @@ Basis make_basis(const Model& model, const Subspace& subspace) {
       basis.parts[part].low[pair] = first >> 16 | (second & 0xffff0000u);
     }
   }
-  basis.error = norm_bound(model, left, R, d) + 0x1p-9 * norm_bound(model, low, R, d);
+  basis.error = norm_bound(model, left, R, d) + core::unit_of_eight_bits * norm_bound(model, low, R, d);
   return basis;
 }
 
@@ -183,7 +181,6 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
 
   std::vector<ColumnPart> columns(K * tiles * direction_tiles * warp_size);
   std::vector<ColumnTerms> column_terms(K * tiles * tile_columns);
-  // Products of R terms are summed eight at a time, each of them in three parts.
   const double epsilon = core::tensor_product_unit(R);
   const cpu::ScreenTerms<float> terms = subspace.terms<float>(epsilon);
   for (std::size_t k = 0; k < K; ++k) {

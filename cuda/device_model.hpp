@@ -1,4 +1,5 @@
-// A packed model's copy on the device. It is made by cpp/model.cpp, in double; what is here only moves it.
+// A packed model's copy on the device: what cpp/model.cpp made of the parameters, in double, and screening's part of it in the
+// short numbers that tensor cores take.
 #pragma once
 
 #include <cstddef>

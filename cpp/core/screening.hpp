@@ -50,17 +50,21 @@ MFA_HD inline double precision_product_size(double inverse_noise, double x_lengt
   return (x_length + mean_length + loading_length * z_length) * inverse_noise;
 }
 
+// Rounding to eight bits changes a number by so much of itself at most: half a unit in the last place.
+inline constexpr double unit_of_eight_bits = 0x1p-8;
+
 // Computes  the same as coordinate_error for coordinates that tensor cores make of x and a basis, each number taken as a sum
-//           of two of eight bits, theory.md (D1); `basis_error` is the norm of what that leaves of the basis, and 2^-8
-//           times that of its smaller parts, which x's smaller parts are not multiplied by.
-// Numerics  what it leaves of x is 2^-17 |x| at most. Products are exact in float. Those of 64 features are added up in
-//           steps of four or more, each of which may cut off a unit in the last place; the sums of these in one chain of
-//           roundings.
+//           of two of eight bits, theory.md (D1); `basis_error` is the norm of what that leaves of the basis, and a unit
+//           of eight bits times that of its smaller parts, which x's smaller parts are not multiplied by.
+// Numerics  what it leaves of x is 2^-17 |x| at most: the second number's sign is a place more. Products are exact in float.
+//           Those of 64 features are added up in steps of four or more, each of which may cut off a unit in the last place;
+//           the sums of these in one chain of roundings.
 MFA_HD inline double tensor_coordinate_error(double x_norm, std::size_t n_features, double basis_error) {
   constexpr double unit = 1.1920928955078125e-7;
+  constexpr double left = 0.5 * unit_of_eight_bits * unit_of_eight_bits;
   constexpr double runs = 3 * 64.0 / 4.0;
   const double chain = 0.5 * (1.0 + static_cast<double>(n_features) / 64.0);
-  return (1.001 * (0x1p-17 + basis_error) + unit * (runs + chain)) * std::sqrt(x_norm);
+  return (1.001 * (left + basis_error) + unit * (runs + chain)) * std::sqrt(x_norm);
 }
 
 // Computes  the rounding unit, as shadow_distance_error takes it, of products of n_directions terms on tensor cores, each

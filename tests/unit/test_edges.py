@@ -57,6 +57,14 @@ def test_models_of_nothing_are_refused(n_components, n_features):
         _core.Model(np.ones(n_components), np.zeros(shape), loadings, np.ones(shape))
 
 
+@pytest.mark.parametrize("weight", [np.nan, -0.5])
+def test_weights_without_a_logarithm_are_refused(weight):
+    parameters = [np.zeros((2, 3)), np.zeros((2, 1, 3)), np.ones((2, 3))]
+    assert _core.Model(np.array([1.0, 0.0]), *parameters).n_components == 2
+    with pytest.raises(ValueError, match="to be computed with in float64"):
+        _core.Model(np.array([1.0, weight]), *parameters)
+
+
 def test_noise_that_vanishes_in_float32_is_refused():
     with pytest.raises(ValueError, match="noise_variance must be positive"):
         MFA.from_parameters([1.0], np.zeros((1, 3), np.float32), np.ones((1, 1, 3)), 1e-50)

@@ -91,6 +91,36 @@ def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_ove
     assert np.array_equal(model.predict(before), own[lost])
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler()], ids=["standard", "minmax"])
+@pytest.mark.parametrize("svm", [SVC(gamma=2e3), SVC(), LinearSVC(random_state=0)], ids=["narrow", "wide", "linear"])
+def test_no_success_is_one_that_scalers_in_float32_take_back(svm, scaler, offset):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        y = np.arange(160) % 2
+        X = (rng.normal(size=(160, 3)) + np.where(y[:, None] == 1, 2.0, 0.0) + offset).astype(np.float32)
+        model = make_pipeline(scaler, svm).fit(X, y)
+        own = model.predict(X)
+        attack, result = ld_grad(model, X, own, steps=50), nearest(model, X, own)
+        assert np.array_equal(attack.success, model.predict(attack.X_adv) != own)
+        assert result.success.all()
+        assert np.all(model.predict(result.X_adv) != own)
+        for found in (attack, result):
+            moved = np.linalg.norm(found.X_adv.astype(np.float64) - X, axis=1)
+            assert found.l2 == pytest.approx(moved, rel=1e-6)
+
+
+def test_what_goes_beyond_rounding_stays_within_the_box():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(size=(200, 3)).astype(np.float32)
+    y = (X[:, 0] > 0.5).astype(int)
+    model = make_pipeline(StandardScaler(), SVC(gamma=2e3)).fit(X, y)
+    result = ld_grad(model, X, y, steps=50, clip=(0.1, 0.9))
+    assert result.X_adv.min() >= np.float32(0.1)
+    assert result.X_adv.max() <= np.float32(0.9)
+    assert np.array_equal(result.success, model.predict(result.X_adv) != y)
+
+
 def test_what_is_found_where_a_gradient_vanishes_was_not_misclassified_from_the_start():
     X, y = (a[:60] for a in _blobs())
     few = (y == 0) | (np.arange(60) % 4 == 1)  # so that one class wins where there is nothing

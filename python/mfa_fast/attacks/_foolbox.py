@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from mfa_fast._backend import Array, as_samples, find_bad_row, reject_bad_row, r
 from mfa_fast._labels import class_indices
 from mfa_fast._validation import check_clip, check_integer
 from mfa_fast.attacks._modules import MachineModule, as_module
-from mfa_fast.attacks.ld_grad import own_labels
+from mfa_fast.attacks.ld_grad import labels_of_points
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.torch import MFAModule
 
@@ -79,11 +78,7 @@ def attack(
         found = victim.classify(X_adv, batch_size) != labels
     if not is_module and hasattr(model, "predict"):
         # A module in torch and the model may differ in the last digit; it is the model that is to be fooled.
-        with warnings.catch_warnings():
-            # Names of features were checked in X.
-            warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
-            own = own_labels(model, X_adv, as_samples(X_adv))
-        found = class_indices(victim.classes(data), own, len(data)) != labels
+        found = class_indices(victim.classes(data), labels_of_points(model, X_adv), len(data)) != labels
     found &= ~lost
     X_adv[~found] = data[~found]
     distances = (X_adv.astype(np.float64) - data).reshape(len(data), -1)

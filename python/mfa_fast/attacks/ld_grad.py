@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
 
 from mfa_fast import _core
 from mfa_fast._backend import (
     Array,
     Samples,
+    as_samples,
     check_threads,
     find_bad_row,
     reject_bad_row,
@@ -26,6 +29,9 @@ from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
 
 __all__ = ["ld_grad"]
+
+# Of a way that ends where rounding decides, each by twice as much as the one before: to half a per cent.
+_LENGTHENINGS = 16
 
 # Where the samples are: NumPy arrays, or arrays in CUDA memory.
 _Outputs = tuple[Any, Any, Any, Any]
@@ -92,6 +98,9 @@ def ld_grad(
     Richardson & Weiss, A Bayes-optimal view on adversarial examples, appendix C.2; the quadratic term is kept, which
     finds the boundary in one to three steps where the linear step needs ten or more.
 
+    The scalers of a Pipeline work in float32 where X is float32. There the Pipeline's own `predict` says what has
+    crossed, and what has not goes a little further (docs/theory.md, (19b)).
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -149,6 +158,14 @@ def own_labels(model: Any, X: Any, samples: Samples) -> Array:
     # A frame as it is: its column names are what scikit-learn would miss. Numbers may be finite and their squares not.
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(model.predict(X if hasattr(X, "columns") else samples.data))
+
+
+def labels_of_points(model: Any, points: Array) -> Array:
+    """Return the classes that the model itself gives to points (n, d) that were made of samples."""
+    with warnings.catch_warnings():
+        # Names of features were checked in the samples.
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        return own_labels(model, points, as_samples(points))
 
 
 class MixtureAttack:
@@ -268,3 +285,30 @@ class _MachineAttack:
         kernel = _core.ld_grad_rbf if isinstance(self.machine, RbfMachine) else _core.ld_grad_linear
         bad = kernel(**self.machine.arguments(), X=self.samples.data, n_threads=self.n_threads, **common)
         reject_bad_row(self.samples, bad, self.model)
+        if isinstance(self.model, Pipeline) and self.samples.dtype == np.float32:
+            self._go_beyond_rounding(common["labels"], common["clip"], common["out"])
+
+    def _go_beyond_rounding(
+        self, labels: NDArray[np.int64], clip: tuple[float | None, float | None], out: _Outputs
+    ) -> None:
+        """Bring across what scalers take back: these round to float32, theory.md (19b), and the kernel does not.
+
+        It goes further on the way that it came, by twice as much each time. What stays behind is no success.
+        """
+        X_adv, l2, success, _ = out
+        low, high = clip
+        back = np.flatnonzero(success)
+        for beyond in np.finfo(np.float32).eps * 2.0 ** np.arange(_LENGTHENINGS):
+            back = self._of_class(labels, X_adv, back)
+            X = self.samples.data[back].astype(np.float64)
+            longer = (X + (1.0 + beyond) * (X_adv[back] - X)).astype(np.float32)
+            X_adv[back] = np.clip(longer, -np.inf if low is None else low, np.inf if high is None else high)
+            l2[back] = np.linalg.norm(X_adv[back] - X, axis=1)
+        success[self._of_class(labels, X_adv, back)] = False
+
+    def _of_class(self, labels: NDArray[np.int64], X: Array, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those rows of X that the model itself still puts in the class that they are to leave."""
+        if not len(rows):
+            return rows
+        own = labels_of_points(self.model, X[rows])
+        return rows[class_indices(self.classes, own, len(rows)) == labels[rows]]

@@ -132,13 +132,14 @@ class RbfMachine(Machine):
     def _decide(self, X: Array) -> tuple[FloatArray, FloatArray]:
         """Return the decision at points (n, d), and what rounding may change it by.
 
-        That is docs/theory.md (19a), and what a scaler does that works in the dtype of X.
+        That is docs/theory.md (19a), and (19b) for scalers, which work in the dtype of X.
         """
         points, distances, weights = self._kernels(X)
         norms = np.sum(points**2, axis=1)[:, None] + np.sum(self.support_vectors**2, axis=1)
         sizes = abs(self.intercept) + np.sum(np.abs(weights) * (1 + self.gamma * norms), axis=1)
         steepness = 2 * self.gamma * np.sum(np.abs(weights) * distances, axis=1)
-        moved = 4 * np.finfo(X.dtype).eps * np.linalg.norm(points, axis=1)
+        terms = (np.abs(X, dtype=np.float64) + np.abs(self.shift)) * self.scale
+        moved = 4 * np.finfo(X.dtype).eps * np.linalg.norm(terms, axis=1)
         return weights.sum(axis=1) + self.intercept, _TERM_ROUNDING * sizes + steepness * moved
 
     def _kernels(self, X: Array) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -8,6 +8,7 @@ import shapes
 import tolerances
 from mfa_fast.experiments.problems import ATTACK_STEPS
 from mfa_fast.experiments.tasks import attack_task
+from models import mixtures_of
 
 N_COMPARED = 4
 
@@ -17,9 +18,7 @@ def test_ld_grad(paired, steps, dtype):
     classifier, problem, labels = shapes.BENCH.attack_problem(dtype)
     found = paired(attack_task(classifier, problem, labels, steps))
     assert found.success.all()
-    mixtures = [
-        reference.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_) for m in classifier.mixtures_
-    ]
+    mixtures = mixtures_of(classifier)
     X, y = problem.X[:N_COMPARED], labels[:N_COMPARED]
     expected, success, n_steps = reference.ld_grad(X, y, mixtures, [0.5, 0.5], steps=steps)
     assert success.all()

@@ -7,6 +7,7 @@ import reference
 import shapes
 from mfa_fast.attacks import ld_grad
 from mfa_fast.experiments.tasks import nearest_task
+from models import mixtures_of
 
 N_COMPARED = 4
 
@@ -18,8 +19,6 @@ def test_nearest(paired, rule, dtype):
     assert np.mean(found.certified) >= 0.99
     assert np.all(found.lower_bound <= found.l2)
     assert np.all(found.l2 <= ld_grad(classifier, problem.X, labels, steps=50).l2)
-    mixtures = [
-        reference.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_) for m in classifier.mixtures_
-    ]
+    mixtures = mixtures_of(classifier)
     scores = reference.class_scores(found.X_adv[:N_COMPARED], mixtures, [0.5, 0.5], rule)
     assert np.all(np.argmax(scores, axis=1) != labels[:N_COMPARED])

@@ -4,7 +4,6 @@ import warnings
 
 from sklearn.exceptions import ConvergenceWarning
 
-import reference as ref
 from mfa_fast import MFA
 
 
@@ -21,8 +20,3 @@ def quietly(model, X, y=None, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(X, y, **options)
-
-
-def parameters_of(model):
-    """What was fitted, as the reference takes it."""
-    return ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_)

@@ -7,6 +7,7 @@ from sklearn.mixture import GaussianMixture
 
 import reference as ref
 from mfa_fast import MFA
+from models import parameters_of
 from tolerances import PEER_DENSITY, PEER_OPTIMUM, relative_error
 
 P = ref.random_parameters(1, 8, 2, noise_type="diag", noise_std=0.5, seed=2)
@@ -21,7 +22,7 @@ def test_one_component_of_diagonal_noise_is_factor_analysis():
     model = _fit(noise_type="diag")
     peer = FactorAnalysis(2, svd_method="lapack", tol=1e-10, max_iter=20_000).fit(X)
     assert abs(model.score(X) - peer.score(X)) <= PEER_OPTIMUM
-    covariance = ref.covariance(ref.Parameters(model.weights_, model.means_, model.loadings_, model.noise_variance_), 0)
+    covariance = ref.covariance(parameters_of(model), 0)
     assert relative_error(covariance, peer.get_covariance()) <= 1e-2
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
 from mfa_fast.attacks import ld_grad, nearest
+from models import classifier_of
 from tolerances import NEAREST_GRID, NEAREST_ROUNDING, SUBSPACE_LIMIT, TIE
 
 
@@ -33,11 +33,6 @@ def problems(draw, n_features=(2, 15), n_components=(1, 4), noise_stds=(1.0, 0.1
     return mixtures, priors / priors.sum(), X, draw(st.sampled_from(["max", "sum"]))
 
 
-def _classifier(mixtures, priors, rule, **parameters):
-    models = [MFA.from_parameters(*m) for m in mixtures]
-    return MFAClassifier.from_mixtures(models, priors=priors, rule=rule).set_params(**parameters)
-
-
 def _own(X, mixtures, priors, rule):
     return np.argmax(ref.class_scores(X, mixtures, priors, rule), axis=1)
 
@@ -56,7 +51,7 @@ def test_a_fine_grid_finds_none_that_is_nearer(rule, noise_type, noise_std, n_fe
     priors = [0.4, 0.6]
     X = np.concatenate([ref.random_samples(m, 1, seed=1, stray=0) for m in mixtures])
     own = _own(X, mixtures, priors, rule)
-    result = nearest(_classifier(mixtures, priors, rule), X)
+    result = nearest(classifier_of(mixtures, priors, rule), X)
     assert result.success.all()
     for x, label, l2, bound, certified in zip(X, own, result.l2, result.lower_bound, result.certified, strict=True):
         found = ref.nearest_on_rays(
@@ -101,7 +96,7 @@ def test_without_a_certificate_a_grid_finds_none_that_is_much_nearer(rule, noise
         mixtures = list(_crowded(d, noise, rng))
         priors = rng.dirichlet(np.ones(len(mixtures)))
         X = np.concatenate([ref.random_samples(m, 4, seed=1) for m in mixtures])
-        result = nearest(_classifier(mixtures, priors, rule), X)
+        result = nearest(classifier_of(mixtures, priors, rule), X)
         own = _own(X, mixtures, priors, rule)
         for i in np.flatnonzero(~result.certified & (result.lower_bound < (1 - NEAREST_GRID) * result.l2)):
             n_open += 1
@@ -157,7 +152,7 @@ def _solve(x, own, classes, rule, start):
 def test_a_general_solver_finds_none_that_is_nearer(problem, seed):
     mixtures, priors, X, rule = problem
     own = _own(X, mixtures, priors, rule)
-    model = _classifier(mixtures, priors, rule)
+    model = classifier_of(mixtures, priors, rule)
     result, attack = nearest(model, X), ld_grad(model, X, steps=50)
     classes = [_Dense(m, p) for m, p in zip(mixtures, priors, strict=True)]
     rng = np.random.default_rng(seed)
@@ -175,7 +170,7 @@ def test_a_general_solver_finds_none_that_is_nearer(problem, seed):
 @given(problems())
 def test_order_of_bound_distance_and_attack(problem):
     mixtures, priors, X, rule = problem
-    model = _classifier(mixtures, priors, rule)
+    model = classifier_of(mixtures, priors, rule)
     result, attack = nearest(model, X), ld_grad(model, X, steps=50)
     assert np.all(result.lower_bound >= 0)
     assert np.all(result.lower_bound <= result.l2)
@@ -194,7 +189,7 @@ def test_order_of_bound_distance_and_attack(problem):
 def test_single_components_are_always_certified(problem):
     """One component in each class: no gap between the dual and the distance, the rules are the same."""
     mixtures, priors, X, rule = problem
-    result = nearest(_classifier(mixtures[:2], priors[:2] / priors[:2].sum(), rule), X)
+    result = nearest(classifier_of(mixtures[:2], priors[:2] / priors[:2].sum(), rule), X)
     assert np.all(result.certified)
 
 
@@ -202,9 +197,9 @@ def test_single_components_are_always_certified(problem):
 def test_threads_and_chunks_give_the_same_bits(problem, n_threads):
     mixtures, priors, X, rule = problem
     X = np.tile(X, (8, 1))
-    whole = nearest(_classifier(mixtures, priors, rule, n_threads=1), X)
-    many = nearest(_classifier(mixtures, priors, rule, n_threads=n_threads), X)
-    part = nearest(_classifier(mixtures, priors, rule), X[5:])
+    whole = nearest(classifier_of(mixtures, priors, rule).set_params(n_threads=1), X)
+    many = nearest(classifier_of(mixtures, priors, rule).set_params(n_threads=n_threads), X)
+    part = nearest(classifier_of(mixtures, priors, rule), X[5:])
     for name in ("X_adv", "l2", "lower_bound", "certified", "n_steps", "source", "target"):
         assert np.array_equal(getattr(whole, name), getattr(many, name))
         assert np.array_equal(getattr(whole, name)[5:], getattr(part, name))
@@ -221,7 +216,7 @@ def test_half_the_distance_to_the_nearest_subspace(d, n_components, n_factors, s
     mixtures = [m._replace(noise_variance=np.full_like(m.noise_variance, noise_std**2)) for m in mixtures]
     X = np.concatenate([ref.random_samples(m, 5, seed=seed, stray=0) for m in mixtures])
     y = np.repeat([0, 1], 5)
-    result = nearest(_classifier(mixtures, [0.5, 0.5], rule), X, y)
+    result = nearest(classifier_of(mixtures, [0.5, 0.5], rule), X, y)
     other = np.array(
         [
             min(

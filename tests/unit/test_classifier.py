@@ -7,6 +7,7 @@ from sklearn.decomposition import PCA
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, attacks
+from models import mixtures_of
 from tolerances import LOG_DENSITY, PRINCIPAL_DIRECTION, relative_error, scaled_error
 
 D = 6
@@ -103,7 +104,7 @@ def test_fit_is_one_mixture_per_class():
         assert mixture.noise_type == "diag"
         best = max(MFA(random_state=s, **options).fit(X[y == c]).score(X[y == c]) for s in range(5))
         assert mixture.score(X[y == c]) >= best - 0.2 * abs(best)
-    parameters = [ref.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_) for m in model.mixtures_]
+    parameters = mixtures_of(model)
     expected = ref.class_scores(X, parameters, model.priors_)
     assert relative_error(model.decision_function(X), expected) <= FLOAT64
     assert model.score(X, CLASSES[y]) > 0.5

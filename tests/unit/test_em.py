@@ -7,8 +7,9 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
-from fits import parameters_of, quietly, starting_from
+from fits import quietly, starting_from
 from mfa_fast import MFA
+from models import parameters_of
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
 KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]

@@ -6,8 +6,9 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
-from fits import parameters_of, quietly, starting_from
+from fits import quietly, starting_from
 from mfa_fast import MFA, MFAClassifier, _core
+from models import parameters_of
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
 NOISES = [("spherical", False), ("diag", True), ("diag", False)]

@@ -1,36 +1,24 @@
 """The nearest adversarial example, its certificate, and the cases in which neither is a matter of course."""
 
-import warnings
-
 import numpy as np
 import pytest
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from attack_cases import problem
+from fits import quietly
+from mfa_fast import MFAClassifier
 from mfa_fast.attacks import ld_grad, nearest
+from models import classifier_of, mixtures_of
 from tolerances import ATTACK, scaled_error
 
 rules = pytest.mark.parametrize("rule", ["max", "sum"])
 classes = pytest.mark.parametrize("n_classes", [2, 3])
 noise_types = pytest.mark.parametrize("noise_type", ["spherical", "diag"])
-
-
-def _problem(n_classes=2, *, noise_std=0.1, noise_type="spherical", shape=(3, 12, 2), n=15):
-    mixtures = [
-        ref.random_parameters(*shape, noise_type=noise_type, noise_std=noise_std, seed=10 + c) for c in range(n_classes)
-    ]
-    priors = np.arange(1, n_classes + 1) / np.arange(1, n_classes + 1).sum()
-    X = [ref.random_samples(m, n, seed=c, stray=0) for c, m in enumerate(mixtures)]
-    return mixtures, priors, np.concatenate(X)
-
-
-def _classifier(mixtures, priors=None, rule="max"):
-    return MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, rule=rule)
 
 
 def _single(mean, loadings, noise_variance, weights=(1.0,)):
@@ -52,10 +40,10 @@ def _gap(result):
 @noise_types
 @pytest.mark.parametrize("noise_std", [1.0, 0.1, 1e-3])
 def test_every_point_flips_and_bounds_are_in_order(rule, n_classes, noise_type, noise_std, dtype):
-    mixtures, priors, X = _problem(n_classes, noise_std=noise_std, noise_type=noise_type)
+    mixtures, priors, X, _ = problem(n_classes, noise_std=noise_std, noise_type=noise_type)
     X = X.astype(dtype)
     own = np.argmax(ref.class_scores(X, mixtures, priors, rule), axis=1)
-    model = _classifier(mixtures, priors, rule)
+    model = classifier_of(mixtures, priors, rule)
     result, attack = nearest(model, X), ld_grad(model, X, steps=50)
     assert result.X_adv.dtype == result.l2.dtype == result.lower_bound.dtype == dtype
     assert result.success.all()
@@ -72,24 +60,24 @@ def test_every_point_flips_and_bounds_are_in_order(rule, n_classes, noise_type, 
 @noise_types
 @pytest.mark.parametrize("noise_std", [0.1, 1e-3])
 def test_the_maximum_rule_is_certified(n_classes, noise_type, noise_std, isa):
-    mixtures, priors, X = _problem(n_classes, noise_std=noise_std, noise_type=noise_type)
-    result = nearest(_classifier(mixtures, priors), X)
+    mixtures, priors, X, _ = problem(n_classes, noise_std=noise_std, noise_type=noise_type)
+    result = nearest(classifier_of(mixtures, priors), X)
     assert np.all(result.certified)
     assert np.all(_gap(result) <= 1e-6)
 
 
 def test_certified_means_what_it_says():
-    mixtures, priors, X = _problem(shape=(4, 6, 2), n=60, n_classes=3)
+    mixtures, priors, X, _ = problem(shape=(4, 6, 2), n=60, n_classes=3)
     for rtol in (1e-8, 1e-6, 1e-1):
-        result = nearest(_classifier(mixtures, priors, "sum"), X, rtol=rtol)
+        result = nearest(classifier_of(mixtures, priors, "sum"), X, rtol=rtol)
         rounding = 2 * np.finfo(float).eps * np.linalg.norm(X, axis=1)
         assert np.array_equal(result.certified, result.l2 - result.lower_bound <= rtol * result.l2 + rounding)
 
 
 @rules
 def test_overlapping_components_have_a_gap_that_is_stated(rule):
-    mixtures, priors, X = _problem(noise_std=1.0, shape=(4, 6, 2), n=30)
-    result = nearest(_classifier(mixtures, priors, rule), X)
+    mixtures, priors, X, _ = problem(noise_std=1.0, shape=(4, 6, 2), n=30)
+    result = nearest(classifier_of(mixtures, priors, rule), X)
     assert np.median(_gap(result)) <= (1e-6 if rule == "max" else 0.15)
     assert np.all(_gap(result)[~result.certified] > 1e-6)
 
@@ -97,9 +85,9 @@ def test_overlapping_components_have_a_gap_that_is_stated(rule):
 @pytest.mark.parametrize("n", [1, 2, 7, 23, 24, 25, 47, 49, 97])
 @noise_types
 def test_rows_do_not_depend_on_each_other(n, noise_type, dtype):
-    mixtures, priors, X = _problem(noise_type=noise_type, n=50)
+    mixtures, priors, X, _ = problem(noise_type=noise_type, n=50)
     X = X.astype(dtype)
-    model = _classifier(mixtures, priors)
+    model = classifier_of(mixtures, priors)
     whole = nearest(model.set_params(n_threads=1), X)
     part = nearest(model.set_params(n_threads=3), X[:n])
     for name in ("X_adv", "l2", "lower_bound", "certified", "n_steps"):
@@ -110,10 +98,10 @@ def test_rows_do_not_depend_on_each_other(n, noise_type, dtype):
 @classes
 @noise_types
 def test_what_is_wrong_already_is_left_alone(rule, n_classes, noise_type, dtype):
-    mixtures, priors, X = _problem(n_classes, noise_std=1.0, noise_type=noise_type)
+    mixtures, priors, X, _ = problem(n_classes, noise_std=1.0, noise_type=noise_type)
     X = X.astype(dtype)
     wrong = (np.argmax(ref.class_scores(X, mixtures, priors, rule), axis=1) + 1) % n_classes
-    result = nearest(_classifier(mixtures, priors, rule), X, wrong)
+    result = nearest(classifier_of(mixtures, priors, rule), X, wrong)
     assert result.success.all()
     assert result.certified.all()
     assert not result.n_steps.any()
@@ -134,7 +122,7 @@ def test_equal_covariances_make_a_plane(rule, noise, n_factors):
     loadings = rng.normal(size=(n_factors, 3))
     mixtures = [_single(mean, loadings, noise) for mean in ([0, 0, 0], [1, 2, -1])]
     X = rng.normal(size=(20, 3))
-    model = _classifier(mixtures, [0.3, 0.7], rule)
+    model = classifier_of(mixtures, [0.3, 0.7], rule)
     normal = np.linalg.solve(ref.covariance(mixtures[0], 0), mixtures[1].means[0] - mixtures[0].means[0])
     distance = np.abs(ref.decision_function(X, mixtures, [0.3, 0.7])) / np.linalg.norm(normal)
     result = nearest(model, X)
@@ -151,7 +139,7 @@ def test_the_hard_case_of_concentric_spheres(rule, d):
     radius = np.sqrt(d * np.log(variances[1] / variances[0]) / (1 / variances[0] - 1 / variances[1]))
     X = np.zeros((2, d))
     X[1, 0] = 0.3 * radius
-    result = nearest(_classifier(mixtures, [0.5, 0.5], rule), X)
+    result = nearest(classifier_of(mixtures, [0.5, 0.5], rule), X)
     assert result.success.all()
     assert result.certified.all()
     assert result.l2 == pytest.approx([radius, 0.7 * radius], rel=1e-6)
@@ -166,7 +154,7 @@ def test_next_to_the_hard_case_rounding_is_no_gap(shape, row):
     mixtures = [part._replace(weights=part.weights / share) for part, share in zip(parts, shares, strict=True)]
     priors = shares * [0.3, 0.7] / np.sum(shares * [0.3, 0.7])
     X = ref.random_samples(p, 7 if row == 3 else 5)[[row]]
-    result = nearest(_classifier(mixtures, priors), X)
+    result = nearest(classifier_of(mixtures, priors), X)
     assert result.certified.all() and np.all(_gap(result) <= 1e-7)
 
 
@@ -174,7 +162,7 @@ def test_the_hard_case_within_the_subspaces():
     """Concentric ellipses: the nearest points lie along an axis that the gradient has no part in."""
     mixtures = [_single(np.zeros(3), [[2.0, 0, 0]], 0.1), _single(np.zeros(3), [[0, 2.0, 0]], 0.1)]
     X = np.array([[0.5, 0.0, 0.0], [1.0, 0.0, 0.2]])
-    result = nearest(_classifier(mixtures), X)
+    result = nearest(classifier_of(mixtures), X)
     # The surface is |x_1| = |x_2|, and from (a, 0) nearest at (a, a) / 2, where the gradient does not point to.
     assert result.certified.all()
     assert result.l2 == pytest.approx(X[:, 0] / np.sqrt(2), rel=1e-6)
@@ -188,7 +176,7 @@ def test_diagonal_noise_that_is_negative_off_the_low_rank_part(noise_type):
     if noise_type == "spherical":
         mixtures = [m._replace(noise_variance=np.full((1, 4), v)) for m, v in zip(mixtures, (0.01, 1.0), strict=True)]
     X = ref.random_samples(mixtures[0], 10, seed=0, stray=0)
-    result = nearest(_classifier(mixtures), X)
+    result = nearest(classifier_of(mixtures), X)
     assert result.certified.all()
 
 
@@ -204,7 +192,7 @@ def test_the_dual_falls_short_and_the_point_is_found_along_a_ray():
         ),
         _single([[1.038, -0.322], [-0.753, -0.194]], [[[0.349, -0.385]], [[0.747, 0.271]]], 0.01, [0.037, 0.963]),
     ]
-    result = nearest(_classifier(mixtures), np.array([[-0.673, -0.868]]))
+    result = nearest(classifier_of(mixtures), np.array([[-0.673, -0.868]]))
     assert not result.certified[0]
     assert result.lower_bound[0] <= result.l2[0] <= 0.2576  # where a point of the first class is known
 
@@ -216,7 +204,7 @@ def test_nothing_within_the_bound_flips_where_loadings_are_nearly_parallel(varia
     means, loadings = rng.normal(size=(2, 5)), rng.normal(size=(2, 2, 5))
     loadings[:, 1] = loadings[:, 0] + apart * loadings[:, 1]
     noise = variance * (np.exp(2 * rng.normal(size=(2, 5))) if noise_type == "diag" else np.ones((2, 5)))
-    model = _classifier([_single(m, a, v) for m, a, v in zip(means, loadings, noise, strict=True)])
+    model = classifier_of([_single(m, a, v) for m, a, v in zip(means, loadings, noise, strict=True)])
     X = np.concatenate([m.sample(20, random_state=1)[0] for m in model.mixtures_])
     result = nearest(model, X, rtol=1e-5)
     assert np.all(result.certified)
@@ -227,7 +215,7 @@ def test_nothing_within_the_bound_flips_where_loadings_are_nearly_parallel(varia
 def test_identical_components_and_identical_classes():
     base = ref.random_parameters(3, 5, 2, seed=3)
     X = ref.random_samples(base, 10, seed=0, stray=0)
-    same = nearest(_classifier([base, base], [0.6, 0.4]), X, np.zeros(10, int))
+    same = nearest(classifier_of([base, base], [0.6, 0.4]), X, np.zeros(10, int))
     assert not same.success.any()  # the first class is ahead by its prior, everywhere
     assert np.all(np.isinf(same.l2))
     assert np.all(same.lower_bound > 0)  # a bound, though not the infinite one that would be right
@@ -237,7 +225,7 @@ def test_identical_components_and_identical_classes():
         ref.Parameters(*(np.concatenate([a[:1], b[1:]]) for a, b in zip(base, m, strict=True))) for m in (base, other)
     ]
     shared = [m._replace(weights=m.weights / m.weights.sum()) for m in shared]
-    model = _classifier(shared, [0.6, 0.4])
+    model = classifier_of(shared, [0.6, 0.4])
     result = nearest(model, X)
     assert np.all(result.lower_bound <= result.l2)
     assert np.mean(result.certified) >= 0.9
@@ -245,7 +233,7 @@ def test_identical_components_and_identical_classes():
 
 def test_a_bound_beyond_float32_is_its_largest_number():
     wide, narrow = (_single(np.zeros(2), [], variance) for variance in (2.0, 1.0))
-    model, X = _classifier([wide, narrow], [0.9, 0.1]), np.ones((2, 2))
+    model, X = classifier_of([wide, narrow], [0.9, 0.1]), np.ones((2, 2))
     result = nearest(model, X)
     assert not result.success.any()
     assert np.all(result.lower_bound > np.finfo(np.float32).max)
@@ -254,7 +242,7 @@ def test_a_bound_beyond_float32_is_its_largest_number():
 
 
 def test_components_without_weight_do_not_take_part():
-    mixtures, priors, X = _problem()
+    mixtures, priors, X, _ = problem()
     near = [
         ref.Parameters(
             np.append(m.weights, 0.0),
@@ -264,15 +252,15 @@ def test_components_without_weight_do_not_take_part():
         )
         for m in mixtures
     ]
-    plain, result = nearest(_classifier(mixtures, priors), X), nearest(_classifier(near, priors), X)
+    plain, result = nearest(classifier_of(mixtures, priors), X), nearest(classifier_of(near, priors), X)
     assert result.certified.all()
     assert result.l2 == pytest.approx(plain.l2, rel=1e-6)
 
 
 @rules
 def test_a_class_that_is_never_reached(rule):
-    mixtures, _, X = _problem()
-    result = nearest(_classifier(mixtures, [1.0, 0.0], rule), X)
+    mixtures, _, X, _ = problem()
+    result = nearest(classifier_of(mixtures, [1.0, 0.0], rule), X)
     assert not result.success.any()
     assert np.all(np.isinf(result.lower_bound))
     assert np.all(np.isinf(result.l2))
@@ -284,14 +272,14 @@ def test_a_class_that_is_never_reached(rule):
 
 @noise_types
 def test_without_factors(noise_type):
-    mixtures, priors, X = _problem(shape=(3, 4, 0), noise_type=noise_type)
-    assert np.all(nearest(_classifier(mixtures, priors), X).certified)
+    mixtures, priors, X, _ = problem(shape=(3, 4, 0), noise_type=noise_type)
+    assert np.all(nearest(classifier_of(mixtures, priors), X).certified)
 
 
 def test_outliers_of_wide_noise():
     """The asymmetric classifier: components of noise 0.01 and 0.5 side by side."""
-    mixtures, priors, X = _problem(noise_std=0.01, shape=(3, 60, 2), n=30)
-    model = _classifier(mixtures, priors).asymmetric(X, component=5, base_noise_std=0.01)
+    mixtures, priors, X, _ = problem(noise_std=0.01, shape=(3, 60, 2), n=30)
+    model = classifier_of(mixtures, priors).asymmetric(X, component=5, base_noise_std=0.01)
     X, y = model.sample(100, random_state=0)
     result, attack = nearest(model, X, y), ld_grad(model, X, y, steps=50)
     assert np.mean(result.certified) >= 0.99
@@ -299,8 +287,8 @@ def test_outliers_of_wide_noise():
 
 
 def test_other_dtypes_and_layouts():
-    mixtures, priors, X = _problem(noise_std=1.0)
-    model = _classifier(mixtures, priors)
+    mixtures, priors, X, _ = problem(noise_std=1.0)
+    model = classifier_of(mixtures, priors)
     X = np.round(X * 10)
     expected = nearest(model, X)
     assert np.array_equal(nearest(model, np.asfortranarray(X)).X_adv, expected.X_adv)
@@ -308,8 +296,8 @@ def test_other_dtypes_and_layouts():
 
 
 def test_source_and_target_meet_at_the_point():
-    mixtures, priors, X = _problem(n_classes=2)
-    result = nearest(_classifier(mixtures, priors), X)
+    mixtures, priors, X, _ = problem(n_classes=2)
+    result = nearest(classifier_of(mixtures, priors), X)
     joint = [ref.weighted_log_prob(result.X_adv, m) + np.log(p) for m, p in zip(mixtures, priors, strict=True)]
     own = np.argmax(ref.class_scores(X, mixtures, priors), axis=1)
     for i in range(len(X)):
@@ -319,16 +307,16 @@ def test_source_and_target_meet_at_the_point():
 
 
 def test_labels_of_any_kind():
-    mixtures, priors, X = _problem()
+    mixtures, priors, X, _ = problem()
     names = np.array(["ant", "bee"])
-    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, classes=names)
-    assert np.array_equal(nearest(model, X).X_adv, nearest(_classifier(mixtures, priors), X).X_adv)
+    model = classifier_of(mixtures, priors, classes=names)
+    assert np.array_equal(nearest(model, X).X_adv, nearest(classifier_of(mixtures, priors), X).X_adv)
 
 
 def test_curves_of_bound_and_distance():
-    mixtures, priors, X = _problem(n_classes=3, noise_std=1.0)
+    mixtures, priors, X, _ = problem(n_classes=3, noise_std=1.0)
     y = np.zeros(len(X), int)
-    result = nearest(_classifier(mixtures, priors, "sum"), X, y)
+    result = nearest(classifier_of(mixtures, priors, "sum"), X, y)
     radii = np.linspace(0, 3, 50)
     certain, left = result.certified_curve(radii), result.security_curve(radii)
     assert np.all(certain <= left)
@@ -338,7 +326,7 @@ def test_curves_of_bound_and_distance():
     summary = result.summary()
     assert summary["mean_lower_bound"] == pytest.approx(result.lower_bound[right].mean())
     assert summary["certified_rate"] == pytest.approx(result.certified[right].mean())
-    unknown = ld_grad(_classifier(mixtures, priors), X)
+    unknown = ld_grad(classifier_of(mixtures, priors), X)
     assert not unknown.certified_curve(radii).any()
     assert np.isnan(unknown.summary()["mean_lower_bound"])
 
@@ -363,8 +351,8 @@ def test_curves_of_bound_and_distance():
     ids=lambda value: str(value)[:30],
 )
 def test_bad_arguments(arguments, name):
-    mixtures, priors, X = _problem()
-    given = {"model": _classifier(mixtures, priors), "X": X, **arguments}
+    mixtures, priors, X, _ = problem()
+    given = {"model": classifier_of(mixtures, priors), "X": X, **arguments}
     with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
         nearest(given.pop("model"), given.pop("X"), given.pop("y", None), **given)
 
@@ -384,9 +372,7 @@ def symmetric(request, mnist):
     X = mnist["x_train"].reshape(-1, 784) / np.float32(255)
     chosen = [X[mnist["y_train"] == digit] for digit in request.param]
     model = MFAClassifier(25, 6, random_state=0, max_iter=10)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(np.concatenate(chosen), np.repeat(request.param, [len(part) for part in chosen]))
+    quietly(model, np.concatenate(chosen), np.repeat(request.param, [len(part) for part in chosen]))
     return model.symmetric(1e-3)
 
 
@@ -403,7 +389,6 @@ def test_digits_of_mnist_are_certified(symmetric, rule, dtype):
     assert np.all(result.l2 <= attack.l2)
     assert 1.03 <= attack.l2.mean() / result.l2.mean() <= 1.08
     # Long double takes its time: some of them.
-    mixtures = [ref.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_) for m in model.mixtures_]
     few = slice(0, 8)
-    scores = ref.class_scores(result.X_adv[few], mixtures, model.priors_, rule)
+    scores = ref.class_scores(result.X_adv[few], mixtures_of(model), model.priors_, rule)
     assert np.all(model.classes_[np.argmax(scores, axis=1)] != y[few])

@@ -6,22 +6,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
+from attack_cases import SCALED, blobs
 from mfa_fast.attacks import ld_grad, nearest
 from tolerances import ATTACK, NEAREST_ROUNDING
-
-
-def _blobs(n=80, d=6):
-    rng = np.random.default_rng(0)
-    y = np.arange(n) % 2
-    X = rng.normal(size=(n, d)) * np.linspace(0.5, 3, d) + 2.0 * y[:, None] * np.linspace(1, 2, d)
-    return X, y
-
-
-SCALED = {
-    "plain": lambda svm: svm,
-    "standard": lambda svm: make_pipeline(StandardScaler(), svm),
-    "minmax": lambda svm: make_pipeline(MinMaxScaler(), svm),
-}
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
@@ -40,7 +27,7 @@ def test_sums_of_large_terms_are_not_trusted_to_the_last_digit(offset):
 @pytest.mark.parametrize("scaling", SCALED)
 @pytest.mark.parametrize("svm", [LinearSVC(random_state=0, max_iter=100_000), SVC(kernel="linear")])
 def test_linear_machines_are_exact(svm, scaling, dtype):
-    X, y = _blobs()
+    X, y = blobs()
     X = X.astype(dtype)
     model = SCALED[scaling](svm).fit(X, y)
     predicted = model.predict(X)
@@ -55,7 +42,7 @@ def test_linear_machines_are_exact(svm, scaling, dtype):
 @pytest.mark.parametrize("scaling", SCALED)
 @pytest.mark.parametrize("gamma", [0.003, 0.03, 0.3])
 def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dtype):
-    X, y = _blobs()
+    X, y = blobs()
     X = X.astype(dtype)
     model = SCALED[scaling](SVC(kernel="rbf", gamma=gamma)).fit(X, y)
     predicted = model.predict(X)
@@ -74,7 +61,7 @@ def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dt
 
 @pytest.mark.parametrize("scaling", SCALED)
 def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_over(scaling, dtype):
-    X, y = _blobs()
+    X, y = blobs()
     X = X.astype(dtype)
     model = SCALED[scaling](SVC(gamma=50.0 if scaling == "minmax" else 3.0)).fit(X, y)
     own = model.predict(X)
@@ -122,7 +109,7 @@ def test_what_goes_beyond_rounding_stays_within_the_box():
 
 
 def test_what_is_found_where_a_gradient_vanishes_was_not_misclassified_from_the_start():
-    X, y = (a[:60] for a in _blobs())
+    X, y = (a[:60] for a in blobs())
     few = (y == 0) | (np.arange(60) % 4 == 1)  # so that one class wins where there is nothing
     model = SVC(gamma=2e3).fit(X[few], y[few])
     X = X + 1.0  # off the support vectors, where all kernels are 0
@@ -136,7 +123,7 @@ def test_what_is_found_where_a_gradient_vanishes_was_not_misclassified_from_the_
 @pytest.mark.parametrize("svm", [LinearSVC(), SVC()], ids=["LinearSVC", "SVC"])
 @pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.uint8, np.bool_])
 def test_machines_take_any_real_dtype(svm, dtype):
-    X, y = _blobs()
+    X, y = blobs()
     rows = np.abs(X[:10]).astype(dtype)
     svm.fit(X, y)
     result, plain = nearest(svm, rows), nearest(svm, rows.astype(np.float64))
@@ -145,7 +132,7 @@ def test_machines_take_any_real_dtype(svm, dtype):
 
 
 def test_what_a_machine_gets_wrong_is_left_alone():
-    X, y = _blobs()
+    X, y = blobs()
     for model in (SVC(kernel="linear").fit(X, y), SVC(kernel="rbf", gamma=0.1).fit(X, y)):
         result = nearest(model, X, 1 - model.predict(X))
         assert result.certified.all()

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core
 from mfa_fast.attacks import ld_grad, nearest
+from models import classifier_of
 
 
 def _model():
@@ -33,7 +34,7 @@ def test_one_model_in_many_threads():
 
 def test_one_classifier_in_eight_threads():
     mixtures = [ref.random_parameters(4, 30, 2, noise_std=0.1, noise_type="diag", seed=c) for c in range(3)]
-    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures]).set_params(n_threads=2)
+    model = classifier_of(mixtures).set_params(n_threads=2)
     X = np.concatenate([ref.random_samples(m, 200, seed=1) for m in mixtures])
 
     def use(_):
@@ -66,7 +67,7 @@ def test_kernels_release_the_gil():
 
 def test_one_classifier_in_many_searches():
     mixtures = [ref.random_parameters(6, 60, 3, noise_std=0.1, noise_type="diag", seed=c) for c in range(2)]
-    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures]).set_params(n_threads=1)
+    model = classifier_of(mixtures).set_params(n_threads=1)
     X = np.concatenate([ref.random_samples(m, 300, seed=1) for m in mixtures])
     alone = nearest(model, X)
     with ThreadPoolExecutor(4) as pool:

@@ -7,6 +7,7 @@ import pytest
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core
+from models import classifier_of
 from tolerances import FACTORS, LOG_DENSITY, PROBABILITY_SUM, relative_error
 
 ROWS = (1, 7, 8, 9, 15, 16, 17, 33, 255, 256, 257)
@@ -135,7 +136,7 @@ def test_classifier_scores(shape, noise, noise_std, rule, dtype, isa):
     mixtures[1] = mixtures[1]._replace(means=mixtures[0].means + 0.5 * noise_std)
     X = np.concatenate([ref.random_samples(m, 40, seed=7) for m in mixtures]).astype(dtype)
     priors = [0.3, 0.7]
-    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, rule=rule)
+    model = classifier_of(mixtures, priors, rule)
     scores = ref.class_scores(X, mixtures, priors, rule)
     # A difference is as good as the two scores that it is taken of.
     allowed = LOG_DENSITY[dtype] * np.maximum(1, np.abs(scores)).sum(axis=1)

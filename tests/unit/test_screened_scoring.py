@@ -5,6 +5,7 @@ import pytest
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
+from models import classifier_of
 from tolerances import LOG_DENSITY, relative_error
 
 
@@ -42,7 +43,7 @@ def test_classes_of_fewer_components_than_a_vector_has_lanes(dtype, isa):
     mixtures = [_parameters(n, 200, seed=n) for n in (1, 2, 3, 5, 13, 17)]
     priors = np.full(len(mixtures), 1 / len(mixtures))
     X = np.concatenate([ref.random_samples(m, 20) for m in mixtures]).astype(dtype)
-    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors)
+    model = classifier_of(mixtures, priors)
     expected = ref.class_scores(X, mixtures, priors, "max")
     assert np.array_equal(model.predict(X), np.argmax(expected, axis=1))
 
@@ -72,7 +73,7 @@ def test_labels_are_those_of_the_highest_scores(rule, noise_type, dtype, isa):
     X[::5] = 0.5 * (X[::5] + others[::5])  # most of them near no class, some near the surface between two
     X[::11] *= 100
     X = X.astype(dtype)
-    model = MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], priors=priors, rule=rule)
+    model = classifier_of(mixtures, priors, rule)
     labels = model.predict(X)
     assert np.array_equal(labels, ref.class_scores(X, mixtures, priors, rule).argmax(axis=1))
     assert np.array_equal(labels, model.decision_function(X).argmax(axis=1))
@@ -115,4 +116,4 @@ def test_a_row_that_is_not_finite_has_no_label(dtype):
     X = ref.random_samples(mixtures[0], 50).astype(dtype)
     X[[41, 40], [0, 203]] = np.nan, np.inf
     with pytest.raises(ValueError, match="40"):
-        MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures]).predict(X)
+        classifier_of(mixtures).predict(X)

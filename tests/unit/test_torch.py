@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import reference as ref
-from mfa_fast import MFA, CudaUnavailableError, MFAClassifier
+from attack_cases import problem
+from mfa_fast import CudaUnavailableError
+from models import classifier_of
 from tolerances import ATTACK, LOG_DENSITY, relative_error, scaled_error
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -18,15 +20,10 @@ classes = pytest.mark.parametrize("n_classes", [2, 3])
 noises = pytest.mark.parametrize("noise_std", [1.0, 0.1, 1e-3])
 
 
-def _problem(n_classes=2, *, noise_std=0.1, noise_type="spherical", shape=(3, 12, 2), n=5, rule="max"):
+def _problem(n_classes=2, *, n=5, rule="max", **options):
     """Mixtures, priors, samples and the classifier."""
-    mixtures = [
-        ref.random_parameters(*shape, noise_type=noise_type, noise_std=noise_std, seed=10 + c) for c in range(n_classes)
-    ]
-    priors = np.arange(1, n_classes + 1) / np.arange(1, n_classes + 1).sum()
-    X = np.concatenate([ref.random_samples(m, n, seed=c) for c, m in enumerate(mixtures)])
-    models = [MFA.from_parameters(*m) for m in mixtures]
-    return mixtures, priors, X, MFAClassifier.from_mixtures(models, priors=priors, rule=rule)
+    mixtures, priors, X, _ = problem(n_classes, n=n, stray=0.2, **options)
+    return mixtures, priors, X, classifier_of(mixtures, priors, rule)
 
 
 def _gradient(X, vectors, mixtures, rule):

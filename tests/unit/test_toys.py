@@ -6,6 +6,7 @@ import pytest
 import reference
 from mfa_fast.attacks import ld_grad
 from mfa_fast.datasets import discrete_toy, gaussian_toy, helix
+from models import mixtures_of
 
 KINDS = ["spherical", "elliptical", "mixture"]
 
@@ -39,9 +40,7 @@ def test_robust_ones_share_the_minimal_variance_and_others_do_not(kind):
 def test_the_classifier_is_bayes_optimal_for_its_samples():
     classifier = gaussian_toy("mixture", False)
     X, _ = classifier.sample(200, random_state=1)
-    mixtures = [
-        reference.Parameters(m.weights_, m.means_, m.loadings_, m.noise_variance_) for m in classifier.mixtures_
-    ]
+    mixtures = mixtures_of(classifier)
     expected = reference.decision_function(X, mixtures, [0.5, 0.5], rule="sum")
     np.testing.assert_allclose(classifier.decision_function(X), expected, rtol=1e-9, atol=1e-9)
 

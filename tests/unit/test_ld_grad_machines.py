@@ -1,0 +1,128 @@
+"""LD-Grad on support vector machines, alone and behind scalers."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from attack_cases import SCALED, blobs
+from mfa_fast.attacks import ld_grad
+from mfa_fast.datasets import load_digits_pair
+from tolerances import ATTACK, BOUNDARY, scaled_error
+
+SVMS = {
+    "LinearSVC": LinearSVC(random_state=0, max_iter=100_000),
+    "linear": SVC(kernel="linear"),
+    "rbf": SVC(kernel="rbf", gamma=0.01),
+}
+
+
+@pytest.mark.parametrize("scaling", SCALED)
+@pytest.mark.parametrize("svm", SVMS)
+def test_svms_are_flipped_at_their_boundary(svm, scaling, dtype):
+    X, y = blobs()
+    X = X.astype(dtype)
+    model = SCALED[scaling](SVMS[svm]).fit(X, y)
+    predicted = model.predict(X)
+    result = ld_grad(model, X, predicted, steps=20)
+    assert result.X_adv.dtype == dtype
+    assert result.success.all()
+    assert np.array_equal(model.predict(result.X_adv) != predicted, result.success)
+    moved = np.linalg.norm(result.X_adv.astype(np.float64) - X, axis=1)
+    assert scaled_error(result.l2.astype(np.float64), moved) <= ATTACK[X.dtype]
+    gap = np.abs(model.decision_function(result.X_adv.astype(np.float64)))
+    assert np.max(gap) <= BOUNDARY * np.max(np.abs(model.decision_function(X)))
+
+
+@pytest.mark.parametrize("scaling", SCALED)
+@pytest.mark.parametrize("svm", ["LinearSVC", "linear"])
+def test_linear_distance_is_exact(svm, scaling):
+    X, y = blobs()
+    model = SCALED[scaling](SVMS[svm]).fit(X, y)
+    gap = model.decision_function(X)
+    # The model is affine in X, so differences along the axes are its normal.
+    normal = model.decision_function(np.eye(6)) - model.decision_function(np.zeros((1, 6)))
+    result = ld_grad(model, X, model.predict(X))
+    assert np.all(result.n_steps == 1)
+    assert result.l2 == pytest.approx(np.abs(gap) / np.linalg.norm(normal), rel=1e-5)
+
+
+def test_rbf_step_is_no_longer_than_a_line_search_finds():
+    X, y = blobs()
+    model = SVMS["rbf"].fit(X, y)
+    result = ld_grad(model, X, model.predict(X), steps=20)
+    inside = X + (1 - 1e-3) * (result.X_adv - X)
+    assert np.mean(model.predict(inside) == model.predict(X)) >= 0.9
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_success_on_a_kernel_is_what_predict_says(steps, dtype):
+    pair = load_digits_pair(3, 8)
+    model = make_pipeline(MinMaxScaler(), SVC()).fit(pair.X_train, pair.y_train)
+    result = ld_grad(model, pair.X_train.astype(dtype), pair.y_train, steps=steps)
+    assert result.success.mean() >= 0.8
+    assert np.array_equal(result.success, model.predict(result.X_adv) != pair.y_train)
+
+
+def test_svm_labels_and_wrong_samples():
+    X, y = blobs()
+    names = np.array(["yes", "no"])[y]
+    model = SVMS["linear"].fit(X, names)
+    flipped = np.where(model.predict(X) == "yes", "no", "yes")
+    result = ld_grad(model, X, flipped)
+    assert result.success.all()
+    assert not result.l2.any()
+    assert ld_grad(model, X).success.all()
+
+
+def test_pipelines_of_several_scalings():
+    X, y = blobs()
+    model = make_pipeline(MaxAbsScaler(), StandardScaler(with_mean=False), SVC(kernel="linear"))
+    model.fit(X, y)
+    result = ld_grad(model, X)
+    assert np.all(model.predict(result.X_adv) != model.predict(X))
+
+
+@pytest.mark.parametrize("svm", SVMS)
+def test_svms_name_the_row_of_nan(svm):
+    X, y = blobs()
+    model = clone(SVMS[svm]).fit(X, y)
+    X[7, 1] = np.nan
+    with pytest.raises(ValueError, match=r"Input X contains NaN, in row 7\..* attacks take none"):
+        ld_grad(model, X, y)
+
+
+@pytest.mark.parametrize("svm", ["linear", "rbf"])
+def test_svms_of_sparse_samples(svm):
+    X, y = blobs()
+    dense, sparse = clone(SVMS[svm]).fit(X, y), clone(SVMS[svm]).fit(csr_array(X), y)
+    assert ld_grad(sparse, X, y).X_adv == pytest.approx(ld_grad(dense, X, y).X_adv)
+
+
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        (SVC(kernel="poly"), "kernel"),
+        (SVC(kernel=lambda a, b: a @ b.T), "kernel"),
+        (make_pipeline(PCA(2), LinearSVC()), "PCA"),
+        (make_pipeline(StandardScaler(), LogisticRegression()), "LogisticRegression"),
+    ],
+    ids=["poly", "callable", "PCA", "LogisticRegression"],
+)
+def test_models_without_a_closed_form(model, word):
+    X, y = blobs()
+    with pytest.raises((ValueError, TypeError), match=word):
+        ld_grad(model.fit(X, y), X, y)
+
+
+@pytest.mark.parametrize("model", [SVC(), SVC(kernel="linear"), LinearSVC(max_iter=100_000)])
+def test_svms_of_three_classes(model):
+    X, _ = blobs()
+    y = np.arange(len(X)) % 3
+    with pytest.raises(ValueError, match="class"):
+        ld_grad(model.fit(X, y), X, y)

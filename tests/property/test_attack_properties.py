@@ -5,8 +5,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import reference as ref
-from mfa_fast import MFA, MFAClassifier
+from attack_cases import assert_success
 from mfa_fast.attacks import ld_grad
+from models import classifier_of
 from tolerances import ATTACK, BOUNDARY, scaled_error
 
 
@@ -33,16 +34,10 @@ def problems(draw, n_components=(1, 4), rules=("max", "sum")):
     return mixtures, [prior, 1 - prior], X, draw(st.sampled_from(rules))
 
 
-def _classifier(mixtures, priors, rule, **parameters):
-    models = [MFA.from_parameters(*m) for m in mixtures]
-    model = MFAClassifier.from_mixtures(models, priors=priors, rule=rule)
-    return model.set_params(**parameters)
-
-
 @given(problems(n_components=(1, 1)))
 def test_a_step_lands_on_the_boundary(problem):
     mixtures, priors, X, rule = problem
-    result = ld_grad(_classifier(*problem[:2], rule), X, steps=1)
+    result = ld_grad(classifier_of(*problem[:2], rule), X, steps=1)
     # Where the ray of the gradient meets the other class at all.
     before = np.abs(ref.decision_function(X, mixtures, priors, rule))
     after = np.abs(ref.decision_function(result.X_adv, mixtures, priors, rule))
@@ -52,12 +47,13 @@ def test_a_step_lands_on_the_boundary(problem):
 
 
 @given(problems(), st.integers(1, 6))
-def test_success_is_what_the_reference_says(problem, steps):
+def test_success_is_what_predict_says_and_the_reference(problem, steps):
     mixtures, priors, X, rule = problem
     y = np.argmax(ref.class_scores(X, mixtures, priors, rule), axis=1)
-    result = ld_grad(_classifier(mixtures, priors, rule), X, y, steps=steps)
-    flipped = np.argmax(ref.class_scores(result.X_adv, mixtures, priors, rule), axis=1) != y
-    assert np.array_equal(result.success, flipped)
+    model = classifier_of(mixtures, priors, rule)
+    result = ld_grad(model, X, y, steps=steps)
+    assert np.array_equal(result.success, model.predict(result.X_adv) != y)
+    assert_success(result, y, mixtures, priors, rule)
     assert np.all((result.n_steps >= 1) & (result.n_steps <= steps))
     assert np.all(np.isfinite(result.X_adv))
 
@@ -65,14 +61,14 @@ def test_success_is_what_the_reference_says(problem, steps):
 @given(problems())
 def test_distance_is_that_of_the_result(problem):
     mixtures, priors, X, rule = problem
-    result = ld_grad(_classifier(mixtures, priors, rule), X)
+    result = ld_grad(classifier_of(mixtures, priors, rule), X)
     assert scaled_error(result.l2, np.linalg.norm(result.X_adv - X, axis=1)) <= ATTACK[X.dtype]
 
 
 @given(problems())
 def test_more_steps_lose_no_success(problem):
     mixtures, priors, X, rule = problem
-    model = _classifier(mixtures, priors, rule)
+    model = classifier_of(mixtures, priors, rule)
     few, many = (ld_grad(model, X, steps=s) for s in (2, 5))
     assert np.all(many.success[few.success])
     assert np.array_equal(many.X_adv[few.success], few.X_adv[few.success])
@@ -82,9 +78,9 @@ def test_more_steps_lose_no_success(problem):
 def test_threads_and_chunks_give_the_same_bits(problem, n_threads):
     mixtures, priors, X, rule = problem
     X = np.tile(X, (30, 1))
-    whole = ld_grad(_classifier(mixtures, priors, rule, n_threads=1), X)
-    many = ld_grad(_classifier(mixtures, priors, rule, n_threads=n_threads), X)
-    part = ld_grad(_classifier(mixtures, priors, rule), X[5:])
+    whole = ld_grad(classifier_of(mixtures, priors, rule).set_params(n_threads=1), X)
+    many = ld_grad(classifier_of(mixtures, priors, rule).set_params(n_threads=n_threads), X)
+    part = ld_grad(classifier_of(mixtures, priors, rule), X[5:])
     assert np.array_equal(whole.X_adv, many.X_adv)
     assert np.array_equal(whole.X_adv[5:], part.X_adv)
 
@@ -96,7 +92,7 @@ def test_priors_move_the_boundary_and_not_the_direction_of_the_first_step(proble
     directions = []
     for priors in ([0.4, 0.6], [0.6, 0.4]):
         assume(np.all(ref.decision_function(X, mixtures, priors, rule) < 0))
-        step = ld_grad(_classifier(mixtures, priors, rule), X, y, steps=1).X_adv - X
+        step = ld_grad(classifier_of(mixtures, priors, rule), X, y, steps=1).X_adv - X
         directions.append(step / np.linalg.norm(step, axis=1, keepdims=True))
     cosine = np.sum(directions[0] * directions[1], axis=1)
     assert np.all(np.abs(cosine - 1) <= ATTACK[X.dtype])

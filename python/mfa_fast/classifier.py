@@ -10,7 +10,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
@@ -23,18 +22,17 @@ from mfa_fast._backend import (
     as_random_state,
     as_samples,
     as_seed,
-    find_bad_row,
 )
 from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._labels import as_labels, check_classes, check_labels, class_indices, labels_at, naming_class
 from mfa_fast._missing import scorer_of
+from mfa_fast._outliers import outlier_means
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
 from mfa_fast._streams import Stream, as_array, as_data, by_blocks, select
 from mfa_fast._validation import (
     check_flag,
-    check_integer,
     check_option,
     check_place,
     check_real,
@@ -44,10 +42,6 @@ from mfa_fast._validation import (
 from mfa_fast.mixture import MFA
 
 __all__ = ["MFAClassifier"]
-
-
-# Of the largest standard deviation along a principal direction; what is less is rounding.
-_NO_SPREAD = 1e-7
 
 
 class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
@@ -713,38 +707,9 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if len(self.classes_) != 2:
             msg = f"asymmetric needs a classifier of two classes, this one has {len(self.classes_)}."
             raise ValueError(msg)
-        samples = self._samples(X)
-        check_integer("component", component, 1)
-        most = min(len(samples) - 1, samples.n_features)
-        if component > most:
-            msg = (
-                f"component={component} asks for more principal directions than X has: min(n_samples - 1, n_features) "
-                f"= {most}; use a smaller one, or more samples."
-            )
-            raise ValueError(msg)
         if weight is not None:
             check_real("weight", weight, min_val=0.0, max_val=1.0)
-        check_real("offset", offset)
-        rows = samples.host_rows(slice(None)).astype(np.float64, copy=False)
-        bad = find_bad_row(rows)
-        if bad is not None:
-            msg = (
-                f"X must be finite here, whatever `missing` is, got NaN or infinity in row {bad}; fill it in with "
-                "MFA.impute, or leave such rows out."
-            )
-            raise ValueError(msg)
-        pca = PCA(int(component), svd_solver=_exact_solver(rows.shape, component), random_state=0).fit(rows)
-        spread = float(np.sqrt(pca.explained_variance_[-1]))
-        if not spread > _NO_SPREAD * np.sqrt(pca.explained_variance_[0]):
-            msg = (
-                f"component={component} is a direction in which X varies by less than {_NO_SPREAD:g} of what it does "
-                "in its first, which is rounding; use a smaller one, or scale the features."
-            )
-            raise ValueError(msg)
-        step = float(offset) * spread * pca.components_[-1]
-        if not np.abs(step).max() < np.finfo(dtype).max:
-            msg = f"offset={offset} puts the outliers out of the range of {dtype}; use a smaller one."
-            raise ValueError(msg)
+        means = outlier_means(self._samples(X), component, offset, dtype)
 
         def change(p: Parameters, mean: Array) -> Parameters:
             share = 1.0 / (len(p.weights) + 1) if weight is None else float(weight)
@@ -755,8 +720,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 np.vstack([p.noise_variance, np.full_like(p.noise_variance[:1], variance)]),
             )
 
-        plus, minus = symmetric._parameters()
-        return self._with_mixtures([change(plus, pca.mean_ + step), change(minus, pca.mean_ - step)])
+        return self._with_mixtures([change(p, mean) for p, mean in zip(symmetric._parameters(), means, strict=True)])
 
     def _with_mixtures(self, parameters: Sequence[Parameters]) -> Self:
         changed = clone(self)
@@ -860,13 +824,6 @@ def _check_priors(priors: Any, n_classes: int) -> FloatArray:
         msg = f"priors must be None, 'uniform' or an array of {n_classes} probabilities; got {priors!r}."
         raise ValueError(msg)
     return check_weights(priors, n_classes, "priors")
-
-
-def _exact_solver(shape: tuple[int, ...], component: int) -> str:
-    """Return the quickest way of `PCA` to a principal direction; its own choice finds the later ones roughly."""
-    if shape[1] <= 2000:
-        return "covariance_eigh"
-    return "arpack" if component < min(shape) else "full"
 
 
 def _variance(name: str, noise_std: Any, dtype: np.dtype[Any]) -> float:

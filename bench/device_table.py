@@ -1,5 +1,7 @@
 """The table of a CUDA device's figures, on the screen and in the documentation."""
 
+from mfa_fast.experiments.throughput import text_table
+
 COLUMNS = (
     ("task", "task", "{}"),
     ("shape", "shape", "{}"),
@@ -21,16 +23,8 @@ COLUMNS = (
 
 
 def table(rows):
-    """Return lines with aligned columns; what a task has not is a dash."""
-    cells = [[heading for heading, _, _ in COLUMNS]]
-    cells += [["-" if row.get(key) is None else form.format(row[key]) for _, key, form in COLUMNS] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    words = [form == "{}" for *_, form in COLUMNS]
-    lines = (
-        "  ".join(c.ljust(w) if word else c.rjust(w) for c, w, word in zip(line, widths, words, strict=True))
-        for line in cells
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    """Return the rows as lines of text."""
+    return text_table(rows, COLUMNS)
 
 
 def summary(device, measured):

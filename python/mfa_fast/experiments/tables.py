@@ -178,7 +178,7 @@ def _nearest_record(model: ModelResult) -> dict[str, Any]:
 def summary_csv(result: RunResult) -> str:
     """Return `summary_records` as CSV."""
     records = summary_records(result)
-    return _csv(list(records[0]), [list(record.values()) for record in records])
+    return to_csv(list(records[0]), [list(record.values()) for record in records])
 
 
 def summary_json(result: RunResult) -> str:
@@ -218,7 +218,7 @@ def samples_csv(result: RunResult) -> str:
         "lower_bound",
         "certified",
     )
-    return _csv(header, rows)
+    return to_csv(header, rows)
 
 
 def _sample_rows(model: ModelResult) -> list[list[Any]]:
@@ -239,11 +239,10 @@ def _sample_rows(model: ModelResult) -> list[list[Any]]:
     return [[model.key, index, *row] for index, row in enumerate(cells)]
 
 
-def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def to_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return rows under a header as CSV."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
 
 

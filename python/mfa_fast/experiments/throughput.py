@@ -216,19 +216,18 @@ COLUMNS = (
 IN_MILLISECONDS = ("seconds", "floor_seconds")
 
 
-def _cells(row: Row) -> list[str]:
-    return [
-        "-" if row.get(key) is None else form.format(row[key] * 1e3 if key in IN_MILLISECONDS else row[key])
-        for _, key, form in COLUMNS
-    ]
+def _cell(row: Row, key: str, form: str) -> str:
+    value = row.get(key)
+    return "-" if value is None else form.format(value * 1e3 if key in IN_MILLISECONDS else value)
 
 
-def text_table(rows: Sequence[Row]) -> str:
+def text_table(rows: Sequence[Row], columns: Sequence[tuple[str, str, str]] = COLUMNS) -> str:
     """Return lines with aligned columns: words to the left, numbers to the right."""
-    kept = [i for i, (_, key, _) in enumerate(COLUMNS) if any(key in row for row in rows)]
-    lines = [[COLUMNS[i][0] for i in kept], *([line[i] for i in kept] for line in map(_cells, rows))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(kept))]
-    words = [COLUMNS[i][2] == "{}" for i in kept]
+    kept = [column for column in columns if any(column[1] in row for row in rows)]
+    lines = [[heading for heading, _, _ in kept]]
+    lines += [[_cell(row, key, form) for _, key, form in kept] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    words = [form == "{}" for _, _, form in kept]
     aligned = (
         "  ".join(
             cell.ljust(width) if word else cell.rjust(width)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -41,9 +39,7 @@ class DataTable:
 
     def csv(self) -> bytes:
         """Return the table as a CSV file."""
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
-        return text.getvalue().encode()
+        return tables.to_csv(self.header, self.rows).encode()
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,6 @@ class ModelResult:
     nearest_seconds: float
 
     @property
-    def attacks(self) -> dict[str, AttackResult]:
-        """All attacks by name, each to be set beside `nearest`."""
-        return {"LD-Grad": self.attack}
-
-    @property
     def row_title(self) -> str:
         """The title in tables, where asymmetric data sets of two noise levels may stand."""
         return f"{self.title}, noise {self.noise_std:g}" if self.data_set == "asymmetric" else self.title
@@ -108,7 +103,7 @@ class RunResult:
         return (*self.models[:2], *extra, *self.models[2:])
 
 
-def load_images(data: Path | None, pair: tuple[int, int], attribute: str | None, size: int = 64) -> Any:
+def load_images(data: Path | None, pair: tuple[int, int], attribute: str | None, size: int) -> Any:
     """Load two classes of images: faces if an attribute is named, else digits, bundled or MNIST."""
     if attribute is not None:
         if data is None:

@@ -80,7 +80,7 @@ def html(result: RunResult, images: dict[str, bytes]) -> str:
     markup = {
         "style": style(),
         "result_table": html_table((*tables.COLUMNS, "Paper"), tables.result_rows(result), _swatches(result)),
-        "radius_table": html_table(tables.RADIUS_COLUMNS, tables.radius_rows(result), _swatches_of_radii(result)),
+        "radius_table": html_table(tables.RADIUS_COLUMNS, tables.radius_rows(result), _swatches(result)),
         "gamma_table": _gamma_table(result),
         "settings_table": html_table(
             ("Setting", "Value"),
@@ -143,8 +143,3 @@ def _swatches(result: RunResult) -> list[str]:
     # What is in no picture has no colour, but its title keeps in line with the others.
     colours = [pictures.COLOURS.get(model.key, "transparent") for model in result.rows]
     return [swatch(colour) for colour in colours]
-
-
-def _swatches_of_radii(result: RunResult) -> list[str]:
-    swatches = zip(result.rows, _swatches(result), strict=True)
-    return [mark for model, mark in swatches for _ in model.attacks]

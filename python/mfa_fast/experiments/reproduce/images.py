@@ -14,6 +14,7 @@ from mfa_fast import datasets
 from mfa_fast.datasets.celeba import ATTRIBUTES
 from mfa_fast.datasets.celeba import FOLDERS as CELEBA_FOLDERS
 from mfa_fast.datasets.cifar import find_cifar10
+from mfa_fast.experiments.config import FACE_SIZE
 from mfa_fast.experiments.main_job import load_images
 from mfa_fast.experiments.reproduce.cells import NOT_IN_KEY
 from mfa_fast.experiments.reproduce.settings import Settings
@@ -76,7 +77,7 @@ def _load(images: ImageSet) -> Any:
         a, b = images.classes
         return datasets.load_cifar10_pair(a, b, images.path)
     pair = images.pair if images.kind in ("digits", "mnist") else (0, 1)
-    return load_images(images.path, pair, images.attribute, images.size or 64)
+    return load_images(images.path, pair, images.attribute, images.size or FACE_SIZE)
 
 
 @dataclass(frozen=True)

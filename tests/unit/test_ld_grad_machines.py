@@ -11,7 +11,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from attack_cases import SCALED, blobs
-from mfa_fast.attacks import ld_grad
+from mfa_fast.attacks import ld_grad, nearest
 from mfa_fast.datasets import load_digits_pair
 from tolerances import ATTACK, BOUNDARY, scaled_error
 
@@ -78,6 +78,22 @@ def test_svm_labels_and_wrong_samples():
     assert result.success.all()
     assert not result.l2.any()
     assert ld_grad(model, X).success.all()
+
+
+@pytest.mark.parametrize(
+    "svm", [SVC(gamma=2e3), SVC(kernel="linear"), LinearSVC(fit_intercept=False)], ids=["narrow", "linear", "LinearSVC"]
+)
+def test_a_decision_of_zero_is_for_the_class_that_predict_says(svm):
+    X = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    model = svm.fit(X, [0, 1])
+    middle = np.array([[0.0, 0.0]])
+    assert model.decision_function(middle) == 0
+    own = model.predict(middle)
+    assert not np.any(ld_grad(model, middle, own, steps=0).success)
+    assert np.all(ld_grad(model, middle, 1 - own, steps=0).success)
+    result = nearest(model, middle, own)
+    assert result.summary()["accuracy"] == 1
+    assert np.array_equal(result.success, model.predict(result.X_adv) != own)
 
 
 def test_pipelines_of_several_scalings():

@@ -24,6 +24,8 @@ __all__ = ["LinearMachine", "Machine", "RbfMachine", "as_machine"]
 _ROUNDING = 1e-9
 # And what the sign of a sum is certain beyond, relative to the size of its terms, docs/theory.md (18a).
 _TERM_ROUNDING = 64 * np.finfo(np.float64).eps
+# What stands for an intercept of 0 that is to be above it.
+_LEAST = float(np.finfo(np.float64).tiny)
 # Of the way to a support vector, until the crossing is known to a part in 10^9.
 _HALVINGS = 30
 
@@ -225,7 +227,11 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
         raise ValueError(msg)
     shift, scale = _compose(steps, machine.n_features_in_)
     first = next(step for step in [*steps, machine] if hasattr(step, "n_features_in_"))
-    shared = (first, machine.classes_, shift, scale, float(np.ravel(machine.intercept_)[0]))
+    intercept = float(np.ravel(machine.intercept_)[0])
+    if isinstance(machine, SVC):
+        # A decision of 0 is for the second class, where LinearSVC's is for the first: at one where no kernel reaches.
+        intercept = intercept or _LEAST
+    shared = (first, machine.classes_, shift, scale, intercept)
     if isinstance(machine, LinearSVC) or machine.kernel == "linear":
         weights = _dense(machine.coef_)[0]
         reach = float(np.linalg.norm(weights))

@@ -158,6 +158,17 @@ def test_overshoot_lengthens_the_step():
     assert scaled_error(b.l2[moved], 1.5 * a.l2[moved]) <= ATTACK[X.dtype]
 
 
+def test_a_way_that_is_longer_than_float32_can_say():
+    narrow, wide = (
+        ref.Parameters(np.ones(1), np.zeros((1, 2)), np.zeros((1, 0, 2)), np.full((1, 2), v)) for v in (1, 4)
+    )
+    X = np.array([[3e38, 0.0]], np.float32)
+    result = ld_grad(classifier_of([narrow, wide]), X, [1], steps=1, overshoot=1.0)
+    assert not result.success
+    assert result.X_adv[0, 0] == pytest.approx(-3e38)
+    assert np.isinf(result.l2)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @rules
 @noises

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core
+from mfa_fast._backend import check_threads
 from mfa_fast.attacks import ld_grad, nearest
 from models import classifier_of
 
@@ -163,6 +164,12 @@ def test_torch_imported_before_and_after():
     for run in (alone, before, after):
         assert run.returncode == 0, run.stderr
     assert before.stdout == after.stdout == alone.stdout
+
+
+@pytest.mark.parametrize("asked", ["3", "3,2", " 3 , 1"])  # a number for each level of nested loops
+def test_the_first_number_of_omp_num_threads_is_ours(asked, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert check_threads(None) == 3
 
 
 def test_threads_of_a_limited_process():

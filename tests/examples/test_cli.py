@@ -1,12 +1,9 @@
-"""The command `mfa-fast` from the outside, on the bundled digits."""
+"""The command `mfa-fast` from the outside: models and their data, options, errors and exit codes."""
 
-import csv
-import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from importlib.metadata import entry_points
 
 import numpy as np
@@ -17,26 +14,12 @@ from safetensors.numpy import load_file, save_file
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
 
+from command_line import QUICK, command, fails
 from mfa_fast import MFAClassifier, _commands
-from mfa_fast.attacks import AttackResult, ld_grad
+from mfa_fast.attacks import ld_grad
 from mfa_fast.cli import main
-from mfa_fast.experiments import RunConfig, main_job, models, pictures, tables
 
-MODELS = ["bayes_symmetric", "bayes_asymmetric", "linear_svm", "rbf_svm"]
-# The tables have one row more, the pictures have not.
-ROWS = [*MODELS[:2], "bayes_asymmetric_same_noise", *MODELS[2:]]
 COMMANDS = ["run", "fit", "sample", "score", "attack", "reproduce", "bench", "info"]
-N_ATTACKED = 40
-QUICK = ["--train-samples", "300", "--attack-samples", str(N_ATTACKED), "--max-iter", "20"]
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """Return the folder of one quick run, made by the installed command in a process of its own."""
-    folder = tmp_path_factory.mktemp("cli") / "deep" / "report"
-    done = command("run", *QUICK, "--out", str(folder))
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -44,133 +27,6 @@ def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "digits.safetensors"
     assert main(["fit", str(path), "--max-iter", "20"]) == 0
     return str(path)
-
-
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mfa_fast.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def fails(capsys, *arguments):
-    """Return the one line of an expected failure."""
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if line.strip()]
-    assert code == 2
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("mfa-fast: error: ")
-    assert "Traceback" not in captured.out + captured.err
-    return lines[0]
-
-
-def read_csv(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_run_writes_every_file(report):
-    folder, printed = report
-    names = {path.name for path in folder.iterdir()}
-    images = {f"adversarial-{key.replace('_', '-')}.png" for key in MODELS}
-    images |= {"samples.png", "histograms.png", "mean-l2.png", "accuracy-under-attack.png"}
-    tables = {"config.json", "manifest.json", "summary.json", "summary.csv", "samples.csv", "report.html"}
-    assert names == images | tables
-    for name in images:
-        assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n")
-    assert "Bayes, symmetric" in printed and "report.html" in printed
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # no scratch left
-
-
-def test_tables_agree_with_each_other(report):
-    folder, _ = report
-    summary = {row["model"]: row for row in read_csv(folder / "summary.csv")}
-    assert list(summary) == ROWS
-    samples = read_csv(folder / "samples.csv")
-    assert len(samples) == len(ROWS) * N_ATTACKED
-    for record in json.loads((folder / "summary.json").read_text())["models"]:
-        rows = [row for row in samples if row["model"] == record["model"]]
-        correct = [row for row in rows if row["label"] == row["predicted"]]
-        flipped = [float(row["l2"]) for row in correct if row["success"] == "True"]
-        assert record["accuracy"] == pytest.approx(len(correct) / len(rows))
-        assert record["success_rate"] == pytest.approx(len(flipped) / len(correct))
-        assert record["mean_l2"] == pytest.approx(np.mean(flipped), rel=1e-5)
-        assert float(summary[record["model"]]["mean_l2"]) == pytest.approx(record["mean_l2"])
-
-
-def test_the_exact_radius_stands_beside_every_attack(report):
-    folder, printed = report
-    samples = read_csv(folder / "samples.csv")
-    for record in json.loads((folder / "summary.json").read_text())["models"]:
-        rows = [row for row in samples if row["model"] == record["model"] and row["label"] == row["predicted"]]
-        bounds, nearest, found = (
-            np.array([float(row[name]) for row in rows]) for name in ("lower_bound", "nearest_l2", "l2")
-        )
-        success = np.array([row["success"] == "True" for row in rows])
-        assert np.all(bounds <= nearest)
-        assert np.all(nearest[success] <= found[success])
-        assert record["nearest_mean_lower_bound"] == pytest.approx(bounds.mean(), rel=1e-5)
-        certified = np.mean([row["certified"] == "True" for row in rows])
-        assert record["certified_rate"] == pytest.approx(certified)
-        if record["model"] == "rbf_svm":
-            assert certified < 1
-        else:
-            assert certified == 1
-    page = (folder / "report.html").read_text("utf-8")
-    assert "How near is the nearest adversarial image?" in page
-    assert "Too far" in page and "Too far" in printed
-
-
-def test_symmetric_is_robust_and_asymmetric_is_not(report):
-    folder, _ = report
-    records = json.loads((folder / "summary.json").read_text())["models"]
-    found = {record["model"]: record for record in records}
-    assert found["bayes_symmetric"]["accuracy"] == 1
-    assert found["bayes_symmetric"]["success_rate"] == 1
-    assert found["bayes_symmetric"]["mean_l2"] > 2 * found["bayes_asymmetric"]["mean_l2"]
-    assert found["bayes_symmetric"]["mean_l2"] > found["linear_svm"]["mean_l2"]
-
-
-def test_config_is_resolved(report):
-    folder, _ = report
-    written = json.loads((folder / "config.json").read_text())
-    assert written["config"]["components"] == 5
-    assert written["config"]["factors"] == 4
-    assert written["config"]["max_iter"] == 20
-    assert {"mfa_fast", "numpy", "scikit-learn", "python"} <= set(written["versions"])
-
-
-def test_report_is_self_contained(report):
-    folder, _ = report
-    page = (folder / "report.html").read_text("utf-8")
-    sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
-    assert len(sources) == 8
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
-    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
-    assert "@import" not in page and "url(" not in page
-    assert not re.search(r"\$\w+", re.sub(r"base64,[^\"]*", "", page))  # every word filled in
-
-
-def test_a_run_replaces_an_earlier_one_and_nothing_else(report, tmp_path, capsys):
-    folder, _ = report
-    before = (folder / "summary.csv").read_text()
-    assert main(["run", *QUICK, "--gamma", "0.1", "--out", str(folder)]) == 0
-    after = (folder / "summary.csv").read_text()
-    assert _without_times(before)[:3] == _without_times(after)[:3]  # only the RBF SVM has changed
-    assert "0.1" in (folder / "report.html").read_text("utf-8")
-    (tmp_path / "thesis.txt").write_text("precious")
-    capsys.readouterr()
-    assert "out" in fails(capsys, "run", *QUICK, "--out", tmp_path)
-    assert "out" in fails(capsys, "run", *QUICK, "--out", tmp_path / "thesis.txt")
-    assert (tmp_path / "thesis.txt").read_text() == "precious"
-
-
-def _without_times(table):
-    return [line.rsplit(",", 2)[0] for line in table.splitlines()[1:]]
 
 
 def test_fit_sample_score_attack(model, tmp_path, capsys):
@@ -258,11 +114,6 @@ def test_a_size_without_faces_is_refused(model, tmp_path, capsys):
         assert "size is that of faces, which need attribute" in fails(capsys, *arguments, "--size", "32")
 
 
-def test_too_few_samples_to_train_from(tmp_path, capsys):
-    line = fails(capsys, "run", "--train-samples", "1", "--out", tmp_path / "out")
-    assert re.search(r"train_samples must be enough to hold both classes; 1 drew class \d alone: use more", line)
-
-
 @pytest.mark.parametrize("where", ["run", "fit"])
 def test_missing_data(where, tmp_path, capsys):
     missing = tmp_path / "mnist.npz"
@@ -308,27 +159,6 @@ def test_unknown_attribute(tmp_path, capsys):
     assert "data" in fails(capsys, "run", "--attribute", "Male")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("--noise-std", "-1"),
-        ("--noise-std", "nan"),
-        ("--gamma", "0"),
-        ("--components", "0"),
-        ("--components", "many"),
-        ("--factors", "64"),
-        ("--components", "10000"),
-        ("--seed", "-1"),
-        ("--no-such-option", "1"),
-        ("--pair", "0"),
-    ],
-)
-def test_bad_options(option, value, tmp_path, capsys):
-    line = fails(capsys, "run", "--out", tmp_path / "out", option, value)
-    assert option.lstrip("-").replace("-", "_") in line.replace("-", "_")
-    assert not any(tmp_path.iterdir())
-
-
 def test_model_files_that_are_none(tmp_path, capsys):
     assert "nowhere" in fails(capsys, "score", tmp_path / "nowhere.safetensors")
     broken = tmp_path / "broken.safetensors"
@@ -358,96 +188,12 @@ def test_info_and_version(capsys):
     assert re.match(r"mfa-fast \d", capsys.readouterr().out)
 
 
-def test_interrupt_has_its_own_code(monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mfa_fast._commands.run_main_job", interrupted)
-    assert main(["run"]) == 130
-    assert capsys.readouterr().err.strip() == "mfa-fast: interrupted"
-
-
 def test_missing_package_names_the_extra(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("mfa_fast._commands")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("mfa_fast._commands", raising=False)
     monkeypatch.setitem(sys.modules, "typer", None)
     assert 'pip install "mfa_fast[experiments]"' in fails(capsys, "info")
-
-
-def test_highest_gamma_that_keeps_accuracy_and_gradient():
-    trial = models.GammaTrial
-    trials = [trial(0.1, 0.99, 1.0), trial(1, 1.0, 1.0), trial(2, 0.998, 1.0), trial(4, 1, 0.5)]
-    assert models.choose_gamma(trials) == 2
-    assert models.choose_gamma([trial(1, 0.9, 1.0), trial(2, 1.0, 0.4), trial(3, 1.0, 0.2)]) == 2
-
-
-@pytest.mark.parametrize(("largest", "factor"), [(0, 1), (3, 1), (0.9, 1), (0.3, 2), (0.1, 10), (0.004, 200)])
-def test_magnification_is_round_and_fits_the_scale(largest, factor):
-    assert pictures.magnification(np.array([0, -largest])) == factor
-
-
-def test_a_failure_far_away_does_not_let_an_attack_seem_nearer_than_the_nearest():
-    def found(l2, success, bound):
-        zeros = np.zeros(len(l2), np.int64)
-        return AttackResult(np.zeros((3, 1)), np.array(l2), np.array(success), zeros + 1, zeros, zeros, bound, zeros)
-
-    attack = found([1.1, 2.2, 50.0], [True, True, False], np.full(3, np.nan))
-    nearest = found([1.0, 2.0, 9.0], [True, True, True], np.array([1.0, 2.0, 3.0]))
-    assert tables._excess(attack, nearest, np.array([True, True, True])) == "10.0 %"
-    assert tables._excess(attack, nearest, np.array([False, False, True])) == "-"
-
-
-def test_classes_are_drawn_equally_often_however_rare_one_is():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(60, 3)), np.repeat([0, 1], [55, 5])
-    fitted = models.fit_mixtures(X + 9 * y[:, None], y, 1, 0, max_iter=5, seed=0, n_threads=1)
-    np.testing.assert_array_equal(fitted.priors_, [0.5, 0.5])
-    np.testing.assert_array_equal(fitted.symmetric(0.01).priors_, [0.5, 0.5])
-
-
-def test_faces_have_a_component_for_every_thousand_images_of_their_class():
-    y = np.repeat([0, 1], [4200, 900])
-    config = RunConfig(data=".", attribute="Male")
-    assert config.mixture_size(y) == ((4, 1), 10)
-    assert replace(config, components=7).mixture_size(y) == (7, 10)
-    assert replace(config, components=(4, 1), factors=2).mixture_size(y) == ((4, 1), 2)
-    with pytest.raises(ValueError, match=r"components must be at least 1, got \(4, 0\)"):
-        replace(config, components=(4, 0))
-    assert tables.numbers((4, 1)) == "4 and 1"
-    assert tables.numbers(7) == "7"
-
-
-def test_small_images_get_a_principal_direction_that_exists():
-    assert models.principal_component(np.zeros((12000, 784))) == 50
-    assert models.principal_component(np.zeros((360, 64))) == 16
-    assert models.principal_component(np.zeros((5, 64))) == 4
-    assert models.principal_component(np.zeros((5, 2))) == 1
-
-
-@pytest.mark.parametrize("marked", ["nothing", "manifest"])
-def test_a_folder_of_somebody_else_survives(marked, report, tmp_path, capsys):
-    theirs = {"config.json": b"{}", "weights.bin": b"precious"}
-    if marked == "manifest":  # a report to which something has been added
-        theirs["manifest.json"] = (report[0] / "manifest.json").read_bytes()
-    for name, content in theirs.items():
-        (tmp_path / name).write_bytes(content)
-    line = fails(capsys, "run", *QUICK, "--out", tmp_path)
-    assert str(tmp_path) in line and "name a new" in line
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == theirs
-
-
-def test_a_report_goes_into_the_folder_one_is_in(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert main(["run", *QUICK, "--gamma", "0.1", "--out", "."]) == 0
-        assert (tmp_path / "report.html").is_file()
-
-
-def test_a_folder_inside_a_file_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("mfa_fast._commands.run_main_job", None)
-    (tmp_path / "thesis.txt").write_text("precious")
-    assert "thesis.txt" in fails(capsys, "run", "--out", tmp_path / "thesis.txt" / "report")
 
 
 @pytest.mark.parametrize("name", ["fit", "sample", "attack"])
@@ -526,7 +272,8 @@ def test_threads_reach_every_attack_and_change_nothing(model, tmp_path, monkeypa
         assert main(["sample", model, "-n", "20", "--out", str(out), *option]) == 0
         assert main(["score", model, "--data", str(out), *option]) == 0
         assert main(["attack", model, "--data", str(out), *option]) == 0
-        assert len(asked) > len(ROWS) and set(asked) == {threads}
+        assert len(asked) > 5  # the rows of the report, and the attack
+        assert set(asked) == {threads}
         with np.load(out) as content:
             results[threads] = content["X"]
     np.testing.assert_array_equal(results[1], results[2])
@@ -578,36 +325,6 @@ def test_the_threads_of_a_model_are_those_asked_for(tmp_path):
         assert _commands._threaded(_commands._load_model(path), threads).n_threads == threads
 
 
-def test_asymmetric_rows_say_their_noise(report, tmp_path):
-    folder, printed = report
-    summary = {row["model"]: row for row in read_csv(folder / "summary.csv")}
-    page = (folder / "report.html").read_text("utf-8")
-    for key, noise in (("bayes_asymmetric", "0.01"), ("bayes_asymmetric_same_noise", "0.001")):
-        title = f"Bayes, asymmetric, noise {noise}"
-        assert summary[key]["title"] == title
-        assert float(summary[key]["noise_std"]) == float(noise)
-        assert title in page
-        assert f"  noise {noise} " in printed
-    lower = float(summary["bayes_asymmetric_same_noise"]["mean_l2"])
-    assert lower < float(summary["bayes_asymmetric"]["mean_l2"])
-    assert "no pictures" in page
-    shares = {float(row[name]) for row in summary.values() for name in ("accuracy", "success_rate")}
-    assert all(("100 %" if share == 1 else f"{100 * share:.1f} %") in printed for share in shares)
-    assert "…" not in printed  # nothing is cut short on 80 columns
-
-    once = tmp_path / "once"
-    assert main(["run", *QUICK, "--gamma", "0.1", "--noise-std", "0.01", "--out", str(once)]) == 0
-    assert [row["model"] for row in read_csv(once / "summary.csv")] == MODELS
-    assert "no pictures" not in (once / "report.html").read_text("utf-8")
-
-
-def test_the_papers_asymmetric_figure_stands_beside_its_own_noise_only():
-    at = {noise: main_job._paper_figures(RunConfig(data=".", asymmetric_noise_std=noise)) for noise in (0.01, 0.001)}
-    assert at[0.01]["bayes_asymmetric"].mean_l2 == 0.5
-    assert set(at[0.01]) - set(at[0.001]) == {"bayes_asymmetric"}
-    assert all("bayes_asymmetric_same_noise" not in figures for figures in at.values())
-
-
 def test_help_tells_of_the_noise_and_of_the_products(capsys):
     assert main(["run", "--help"]) == 0
     printed = " ".join(re.sub("[\u2500-\u257f|]", " ", capsys.readouterr().out).split())
@@ -624,7 +341,7 @@ def test_the_package_runs_as_the_command():
     assert (done.returncode, done.stdout) == (0, command("--version").stdout)
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["run", "--pair", "3", "3"], ["no-such-command"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["no-such-command"]])
 def test_the_console_script_exits_like_the_module(arguments):
     (script,) = entry_points(group="console_scripts", name="mfa-fast")
     # What installers write for it.

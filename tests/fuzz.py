@@ -25,133 +25,12 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC, LinearSVC
 
+import hostile
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core, attacks
 from tolerances import LOG_DENSITY, relative_error
 
-# Block edges and widths of vectors are straddled; 0 is refused.
-ROWS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 33, 47, 48, 49)
-FEATURES = (2, 3, 5, 8, 9, 17, 31)
-DTYPES = ("f4", "f8", "f2", "g", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "?")
 ALLOWED = (ValueError, TypeError)
-
-
-def _parameters(rng, d=None, **options):
-    d = int(rng.choice(FEATURES)) if d is None else d
-    K, L = int(rng.integers(1, 7)), int(rng.integers(0, min(4, d)))
-    options = {
-        "noise_std": float(rng.choice([1e-3, 0.1, 1.0])),
-        "noise_type": str(rng.choice(["spherical", "diag"])),
-        "tied": bool(rng.integers(2)),
-        "seed": int(rng.integers(2**31)),
-    } | options
-    return ref.random_parameters(K, d, L, **options)
-
-
-def _matrix(rng, d, near=None):
-    """Return samples of any type, layout and size, and whether all of their numbers are ordinary ones."""
-    n = int(rng.choice(ROWS))
-    dtype = np.dtype(str(rng.choice(DTYPES)) if rng.random() < 0.6 else rng.choice(["f4", "f8"]))
-    if near is not None and n and rng.random() < 0.7:
-        values = ref.random_samples(near, n, seed=int(rng.integers(2**31)))
-    else:
-        values = rng.normal(size=(n, d)) * float(rng.choice([1, 10, 100]))
-    benign = True
-    with np.errstate(all="ignore"):
-        if dtype.kind == "f":
-            if values.size and rng.random() < 0.25:
-                extremes = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e20, -1e30, 1e150, 1e300, 1e-300, 5e-324, 3.4e38]
-                for _ in range(int(rng.integers(1, 4))):
-                    values[rng.integers(n), rng.integers(d)] = rng.choice(extremes)
-                benign = False
-            X = values.astype(dtype)
-        elif dtype.kind == "b":
-            X = values > 0
-        else:
-            X = np.clip(values, *(0, 100) if dtype.kind == "u" else (-100, 100)).astype(dtype)
-            if X.size and rng.random() < 0.1:
-                X.flat[0] = np.iinfo(dtype).max
-                benign = False
-    return _layout(rng, X), benign
-
-
-def _layout(rng, X):
-    """Return the same numbers, laid out in memory in another way."""
-    n, d = X.shape
-    kind = int(rng.integers(10))
-    if kind == 1:
-        return np.asfortranarray(X)
-    if kind == 2:  # every second row and column of something larger
-        wide = np.zeros((2 * n + 1, 2 * d + 1), X.dtype)
-        view = wide[1::2, 1::2]
-        view[...] = X
-        return view
-    if kind == 3:
-        return np.ascontiguousarray(X[::-1, ::-1])[::-1, ::-1]
-    if kind == 4:
-        return X.astype(X.dtype.newbyteorder())
-    if kind == 5:
-        buffer = np.zeros(X.nbytes + 1, np.uint8)
-        view = buffer[1:].view(X.dtype).reshape(X.shape)
-        view[...] = X
-        return view
-    if kind == 6:
-        X = X.copy()
-        X.flags.writeable = False
-        return X
-    if kind == 7 and n:  # all rows the same memory
-        return np.broadcast_to(X[:1], X.shape)
-    if kind == 8:  # inside a packed record
-        record = np.zeros(n, [("tag", "u1"), ("x", X.dtype, (d,))])
-        record["x"] = X
-        return record["x"]
-    if kind == 9 and X.dtype.kind == "f" and n:  # one column for all features
-        return np.broadcast_to(X[:, :1], X.shape)
-    return X
-
-
-def _misshapen(rng, X):
-    """Return something that is no (n, d) matrix of real numbers."""
-    d = X.shape[1]
-    options = (
-        lambda: X[:, : d - 1], lambda: np.hstack([X, X]), lambda: X.ravel(), lambda: X[None], lambda: None,
-        lambda: X.astype(complex), lambda: X.astype("U8"), lambda: "X", lambda: [[1.0], [1.0, 2.0]],
-        lambda: X.astype(object), lambda: np.zeros((3, d), "datetime64[s]"), lambda: np.zeros((0, d)),
-        lambda: X.tolist(), lambda: 3.5,
-    )  # fmt: skip
-    with np.errstate(all="ignore"):
-        return options[int(rng.integers(len(options)))]()
-
-
-def _hide(rng, X):
-    """Return the samples with NaN in any pattern: single entries, whole rows and columns, all of it."""
-    if not (isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind == "f" and X.size):
-        return X
-    n, d = X.shape
-    hidden = rng.random((n, d)) < rng.choice([0.05, 0.5, 0.95])
-    hidden[rng.integers(n)] = rng.random() < 0.5
-    hidden[:, rng.integers(d)] = rng.random() < 0.5
-    if rng.random() < 0.3:
-        hidden[:] = hidden[0]
-    if rng.random() < 0.03:
-        hidden[:] = True
-    X = X.copy()
-    X[hidden] = np.nan
-    return _layout(rng, X)
-
-
-def _weights(rng, n):
-    weight = rng.random(n) * float(rng.choice([1, 1e-300, 1e300, 1e10]))
-    change = int(rng.integers(6))
-    if change == 1 and n:
-        weight[rng.integers(n)] = rng.choice([0.0, -1.0, np.nan, np.inf])
-    elif change == 2:
-        weight[: n // 2 + 1] = 0
-    elif change == 3:
-        weight = weight[:-1]
-    elif change == 4:
-        weight = weight[:, None]
-    return weight
 
 
 def _finite(*values):
@@ -167,11 +46,11 @@ SCORING = ("score_samples", "predict", "predict_proba", "weighted_log_prob", "po
 
 def scoring(rng):
     """Score anything by any method; log-densities of ordinary samples against the reference."""
-    p = _parameters(rng)
+    p = hostile.parameters(rng)
     model = MFA.from_parameters(*p).set_params(n_threads=int(rng.integers(1, 4)), screening=bool(rng.integers(2)))
-    X, benign = _matrix(rng, p.means.shape[1], p)
+    X, benign = hostile.matrix(rng, p.means.shape[1], p)
     if rng.random() < 0.15:
-        X, benign = _misshapen(rng, X), False
+        X, benign = hostile.misshapen(rng, X), False
     method = str(rng.choice(SCORING))
     result = getattr(model, method)(X)
     _finite(*(result if isinstance(result, tuple) else (result,)))
@@ -195,12 +74,12 @@ MARGINAL = (
 
 def missing(rng):
     """Score, impute and draw where X has NaN; log-densities of ordinary samples against the reference."""
-    p = _parameters(rng)
+    p = hostile.parameters(rng)
     model = MFA.from_parameters(*p).set_params(
         missing="marginal", n_threads=int(rng.integers(1, 4)), screening=bool(rng.integers(2))
     )
-    X, benign = _matrix(rng, p.means.shape[1], p)
-    X = _hide(rng, X)
+    X, benign = hostile.matrix(rng, p.means.shape[1], p)
+    X = hostile.hide(rng, X)
     method = str(rng.choice(MARGINAL))
     result = getattr(model, method)(X)
     if method == "conditional":
@@ -220,8 +99,8 @@ def missing(rng):
 
 
 def _classifier(rng):
-    d = int(rng.choice(FEATURES))
-    mixtures = [_parameters(rng, d) for _ in range(int(rng.integers(2, 4)))]
+    d = int(rng.choice(hostile.FEATURES))
+    mixtures = [hostile.parameters(rng, d) for _ in range(int(rng.integers(2, 4)))]
     model = MFAClassifier.from_mixtures(
         [MFA.from_parameters(*m) for m in mixtures], rule=str(rng.choice(["max", "sum"]))
     )
@@ -231,9 +110,9 @@ def _classifier(rng):
 def classifying(rng):
     """Classify, and take gradients."""
     model, mixtures = _classifier(rng)
-    X, benign = _matrix(rng, mixtures[0].means.shape[1], mixtures[0])
+    X, benign = hostile.matrix(rng, mixtures[0].means.shape[1], mixtures[0])
     if rng.random() < 0.1:
-        X, benign = _misshapen(rng, X), False
+        X, benign = hostile.misshapen(rng, X), False
     method = str(rng.choice(["predict", "predict_proba", "predict_log_proba", "decision_function", "gradient"]))
     if method == "gradient":
         samples = model._samples(X)
@@ -262,7 +141,7 @@ def _attacked(X, result):
 def attacking(rng):
     """Attack classifiers; the nearest point of few samples only."""
     model, mixtures = _classifier(rng)
-    X, _ = _matrix(rng, mixtures[0].means.shape[1], mixtures[0])
+    X, _ = hostile.matrix(rng, mixtures[0].means.shape[1], mixtures[0])
     y = None if rng.random() < 0.6 or not len(X) else rng.integers(0, len(mixtures) + (rng.random() < 0.1), len(X))
     if rng.random() < 0.15:
         result = attacks.nearest(model, X[:4], None if y is None else y[:4])
@@ -283,15 +162,15 @@ def attacking(rng):
 
 def machines(rng):
     """Attack support vector machines."""
-    d = int(rng.choice(FEATURES))
+    d = int(rng.choice(hostile.FEATURES))
     points = rng.normal(size=(30, d))
     y = (points[:, 0] > 0).astype(int)
     y[:2] = [0, 1]
     machine = LinearSVC(max_iter=50) if rng.random() < 0.5 else SVC(gamma=float(rng.choice([1e-3, 0.5, 10])))
     machine.fit(points, y)
-    X, _ = _matrix(rng, d)
+    X, _ = hostile.matrix(rng, d)
     if rng.random() < 0.1:
-        X = _misshapen(rng, X)
+        X = hostile.misshapen(rng, X)
     run = attacks.nearest if rng.random() < 0.3 else attacks.ld_grad
     result = run(machine, X, steps=int(rng.integers(0, 6)))
     _attacked(X, result)
@@ -301,12 +180,12 @@ def machines(rng):
 
 def fitting(rng):
     """Fit anything, in few iterations."""
-    d = int(rng.choice(FEATURES))
-    X, _ = _matrix(rng, d)
+    d = int(rng.choice(hostile.FEATURES))
+    X, _ = hostile.matrix(rng, d)
     if len(X) and rng.random() < 0.3:
         X = np.repeat(X[: max(1, len(X) // 4)], 4, axis=0)
     if rng.random() < 0.1:
-        X = _misshapen(rng, X)
+        X = hostile.misshapen(rng, X)
     model = MFA(
         int(rng.integers(0, 5)),
         int(rng.integers(0, 5)),
@@ -319,8 +198,8 @@ def fitting(rng):
         missing=str(rng.choice(["error", "marginal"])),
     )
     if rng.random() < 0.3:
-        X = _hide(rng, X)
-    weight = None if rng.random() < 0.6 else _weights(rng, len(X) if hasattr(X, "__len__") else 1)
+        X = hostile.hide(rng, X)
+    weight = None if rng.random() < 0.6 else hostile.weights(rng, len(X) if hasattr(X, "__len__") else 1)
     (model.fit if rng.random() < 0.7 else model.partial_fit)(X, sample_weight=weight)
     _finite(model.weights_, model.means_, model.loadings_, model.noise_variance_, model.lower_bound_)
     assert (model.noise_variance_ > 0).all()
@@ -330,7 +209,7 @@ def fitting(rng):
 
 def sampling(rng):
     """Draw samples at any place of the stream."""
-    p = _parameters(rng)
+    p = hostile.parameters(rng)
     model = MFA.from_parameters(*p)
     start = int(rng.choice([0, 1, 47, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 2, 2**64, -1]))
     n = int(rng.choice([0, 1, 7, 33, 49, -1]))
@@ -344,7 +223,7 @@ def sampling(rng):
 
 def parameters(rng):
     """Make models of parameters that are out of order."""
-    p = _parameters(rng)._asdict()
+    p = hostile.parameters(rng)._asdict()
     name = str(rng.choice(list(p)))
     value = p[name].copy()
     change = int(rng.integers(6))
@@ -360,25 +239,25 @@ def parameters(rng):
     elif change == 4:
         value = value.astype(str(rng.choice(["f4", "f2", "i4", "U3", "complex128", "object"])))
     else:
-        value = _misshapen(rng, np.atleast_2d(value))
+        value = hostile.misshapen(rng, np.atleast_2d(value))
     with np.errstate(all="ignore"):
         model = MFA.from_parameters(**p | {name: value})
-    X, _ = _matrix(rng, model.means_.shape[1])
+    X, _ = hostile.matrix(rng, model.means_.shape[1])
     _finite(model.score_samples(X))
 
 
 def bindings(rng):
     """Call the extension itself, with one argument out of order."""
-    p = _parameters(rng)
+    p = hostile.parameters(rng)
     K, L, d = p.loadings.shape
     packed = _core.Model(*(np.ascontiguousarray(a) for a in p))
-    n = int(rng.choice(ROWS))
+    n = int(rng.choice(hostile.ROWS))
     dtype = rng.choice([np.float32, np.float64])
     groups = np.array([0, K] if K < 2 or rng.random() < 0.3 else [0, 1, K], np.int64)
     G = len(groups) - 1
     f, i = np.zeros, (lambda *s: np.zeros(s, np.int64))
     X = (
-        _hide(rng, rng.normal(size=(n, d)).astype(dtype))
+        hostile.hide(rng, rng.normal(size=(n, d)).astype(dtype))
         if rng.random() < 0.3
         else rng.normal(size=(n, d)).astype(dtype)
     )
@@ -430,42 +309,8 @@ def bindings(rng):
     arguments = calls[function] | ({"n_threads": int(rng.choice([0, 1, 3]))} if function is not _core.Model else {})
     if rng.random() < 0.9:
         name = str(rng.choice(list(arguments)))
-        arguments[name] = _spoilt(rng, arguments[name])
+        arguments[name] = hostile.spoilt(rng, arguments[name])
     function(**arguments)
-
-
-def _spoilt(rng, value):
-    """Return an argument of the extension that is wrong in type, shape, layout or value."""
-    if isinstance(value, tuple):
-        parts = list(value)
-        if rng.random() < 0.2:
-            return tuple(parts[:-1])
-        place = int(rng.integers(len(parts)))
-        parts[place] = _spoilt(rng, parts[place])
-        return tuple(parts)
-    if not isinstance(value, np.ndarray):
-        options = [None, -1, 2**40, 2**63, 1.5, np.nan, np.inf, "a", [], True, np.zeros(2)]
-        return options[int(rng.integers(len(options)))]
-    kinds = ["f2", "f4", "f8", "g", "i4", "i8", "u8", "?", "U2", "O", "c16", "M8[s]", ">f8", ">i8", ">f4"]
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        changes = (
-            lambda: value.astype(str(rng.choice(kinds))),
-            lambda: value[..., :-1] if value.shape[-1:] > (0,) else value[None],
-            lambda: np.concatenate([value, value]),
-            lambda: value[None],
-            lambda: value.ravel()[0] if value.size else None,
-            lambda: value[::-1],
-            lambda: np.asfortranarray(np.repeat(value, 2, axis=-1))[..., ::2],
-            lambda: np.broadcast_to(value.ravel()[:1].reshape((1,) * value.ndim), value.shape) if value.size else value,
-            lambda: np.frombuffer(b"\0" + value.tobytes(), np.uint8)[1:].view(value.dtype).reshape(value.shape),
-            lambda: np.full_like(value, rng.choice([-1, 10**6, 127]) if value.dtype.kind == "i" else True),
-            lambda: np.full(value.shape, rng.choice([np.nan, np.inf, 1e300, -1e300, 5e-324])).astype(value.dtype),
-            lambda: value.tolist(),
-            lambda: None,
-            lambda: np.zeros((0,) * value.ndim, value.dtype),
-        )
-        return changes[int(rng.integers(len(changes)))]()
 
 
 _FILES: dict[type, bytes] = {}

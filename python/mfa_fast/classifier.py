@@ -22,8 +22,8 @@ from mfa_fast._backend import (
     as_random_state,
     as_samples,
     as_seed,
+    raise_named,
 )
-from mfa_fast._devices import to_host
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import FloatArray, Parameters, Scorer
 from mfa_fast._labels import as_labels, check_classes, check_labels, class_indices, labels_at, naming_class
@@ -473,12 +473,15 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         data = as_data(X, estimator=self)
         labels = check_labels(y, len(data))
+        weights = check_sample_weight(sample_weight, len(data))
         if isinstance(data, Samples):
             predicted = self.classes_[data.fetch(self._class_indices(data))]
         else:
             predicted = self.predict(data)
-        weights = None if sample_weight is None else to_host(sample_weight, "sample_weight")
-        return float(accuracy_score(labels, predicted, sample_weight=weights))
+        try:
+            return float(accuracy_score(labels, predicted, sample_weight=weights))
+        except ValueError as error:  # labels of another type than the classes
+            raise_named("y", error)
 
     @by_blocks
     def decision_function(self, X: Any) -> Any:

@@ -160,6 +160,15 @@ def test_bad_labels(y, name):
         MFAClassifier(1, 1).fit(_data(n=20), y)
 
 
+def test_a_score_names_what_it_cannot_take():
+    X, y = _data(n=20), np.arange(20) % 2
+    with pytest.raises(ValueError, match=r"^y: .*label"):
+        _classifier().score(X, y.astype(str))
+    for weights, words in ((np.ones(19), r"shape \(20,\)"), (-np.ones(20), "negative"), (np.full(20, np.nan), "NaN")):
+        with pytest.raises(ValueError, match=f"sample_weight.*{words}"):
+            _classifier().score(X, y, sample_weight=weights)
+
+
 def test_labels_that_are_not_finite_are_named_without_a_warning():
     X, y = _data(n=20), np.arange(20) % 2.0
     classifier = _classifier()

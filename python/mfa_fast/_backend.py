@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite, check_random_state, check_scalar
+from sklearn.utils import assert_all_finite, check_random_state
 from sklearn.utils.validation import check_array, validate_data
 
 from mfa_fast import _array_api
@@ -20,7 +21,6 @@ from mfa_fast._devices import arrays_of, check_device, requested_arrays, require
 from mfa_fast._late_errors import LateCheck
 
 Array = NDArray[Any]
-
 
 # More than any machine makes use of.
 MOST_THREADS = 1024
@@ -331,11 +331,13 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
 def check_threads(n_threads: int | None) -> int:
     """Return the number of threads to run on; None: as many as ``OMP_NUM_THREADS`` says, or all cores it may use."""
     if n_threads is not None:
-        try:
-            check_scalar(n_threads, "n_threads", (int, np.integer), min_val=1, max_val=MOST_THREADS)
-        except ValueError as error:
-            msg = f"{error} Use None for all cores."
-            raise ValueError(msg) from None
+        expected = f"n_threads must be None, for all cores, or an integer from 1 to {MOST_THREADS}"
+        if not isinstance(n_threads, Integral) or isinstance(n_threads, bool):
+            msg = f"{expected}; got {n_threads!r} of type {type(n_threads).__name__}."
+            raise TypeError(msg)
+        if not 1 <= n_threads <= MOST_THREADS:
+            msg = f"{expected}; got {n_threads}."
+            raise ValueError(msg)
         return int(n_threads)
     # One number for each level of nested loops; ours are the first.
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()

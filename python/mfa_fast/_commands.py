@@ -186,7 +186,7 @@ def fit(
         msg = f"out is the model file to write, and {out.name} is one of arrays; name a .safetensors file"
         raise ValueError(msg)
     if symmetric is not None:
-        check_real("--symmetric", symmetric, min_val=0.0, include_boundaries="neither")
+        check_real("--symmetric", symmetric, above=0.0)
     X, y = _read(data, pair, attribute, size, part="train")
     if y is None or _is_array_file(data, pair, attribute):
         if components is None or factors is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_array
 
 from mfa_fast._backend import raise_named
 from mfa_fast._devices import to_host
@@ -55,11 +55,29 @@ def check_place(n_samples: Any, start: Any) -> tuple[int, int]:
     return n, check_integer("start", start, 0, MOST_SAMPLES - n)
 
 
-def check_real(name: str, value: Any, **bounds: Any) -> float:
-    """Return a finite number within the bounds, which are those of scikit-learn's check_scalar."""
-    number = float(check_scalar(value, name, (int, float, np.integer, np.floating), **bounds))
-    if not np.isfinite(number):
-        msg = f"{name} must be finite, got {value}."
+def check_real(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a finite number within bounds: above one, or that at least, and at most one, or below that."""
+    bounds = {"above": above, "of at least": least, "of at most": most, "below": below}
+    limits = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+    if least is not None and most is not None:
+        limits = f"from {least:g} to {most:g}"
+    expected = f"{name} must be a finite number {limits}".rstrip()
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+        msg = f"{expected}; got {one_line(repr(value))} of type {type(value).__name__}."
+        raise TypeError(msg)
+    number = float(value)
+    within = (above is None or number > above) and (least is None or number >= least)
+    within = within and (most is None or number <= most) and (below is None or number < below)
+    if not (np.isfinite(number) and within):
+        msg = f"{expected}; got {value}."
         raise ValueError(msg)
     return number
 

@@ -711,7 +711,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             msg = f"asymmetric needs a classifier of two classes, this one has {len(self.classes_)}."
             raise ValueError(msg)
         if weight is not None:
-            check_real("weight", weight, min_val=0.0, max_val=1.0)
+            check_real("weight", weight, least=0.0, most=1.0)
         means = outlier_means(self._samples(X), component, offset, dtype)
 
         def change(p: Parameters, mean: Array) -> Parameters:
@@ -830,7 +830,7 @@ def _check_priors(priors: Any, n_classes: int) -> FloatArray:
 
 
 def _variance(name: str, noise_std: Any, dtype: np.dtype[Any]) -> float:
-    std = check_real(name, noise_std, min_val=0.0, include_boundaries="neither")
+    std = check_real(name, noise_std, above=0.0)
     with np.errstate(over="ignore", under="ignore"):
         held = float(dtype.type(std * std))
     if not 0.0 < held < np.inf:

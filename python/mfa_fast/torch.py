@@ -166,7 +166,7 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         check_is_fitted(classifier)
         self.classifier = classifier
         self.image_shape = None if image_shape is None else _check_image_shape(image_shape, classifier.n_features_in_)
-        self.temperature = check_real("temperature", temperature, min_val=0.0, include_boundaries="neither")
+        self.temperature = check_real("temperature", temperature, above=0.0)
         self.eval()  # there is nothing that training would change, and attack libraries ask
 
     @property

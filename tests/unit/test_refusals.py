@@ -262,9 +262,9 @@ def test_a_bad_seed_is_told_what_sampling_takes():
         _model().sample(1, random_state="seed")
 
 
-@pytest.mark.parametrize("n_threads", [1.5, 0, "all"])
+@pytest.mark.parametrize("n_threads", [1.5, 0, "all", True, 10**6])
 def test_bad_n_threads_when_scoring(n_threads):
-    with pytest.raises((ValueError, TypeError), match="n_threads"):
+    with pytest.raises((ValueError, TypeError), match=f"n_threads must be None, for all cores, .*; got {n_threads!r}"):
         _model().set_params(n_threads=n_threads).score_samples(_data())
 
 
@@ -390,6 +390,21 @@ def test_bad_arguments_of_sample(arguments, name):
     for model in (_model(), _classifier()):
         with pytest.raises((ValueError, TypeError), match=name):
             model.sample(3, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (0.5, ValueError, "learning_decay must be a finite number above 0.5 and of at most 1; got 0.5"),
+        (np.nan, ValueError, "got nan"),
+        (np.float32(2), ValueError, "got 2"),
+        (True, TypeError, "got True of type bool"),
+        ("slow", TypeError, "got 'slow' of type str"),
+    ],
+)
+def test_numbers_are_described_with_their_bounds(value, error, words):
+    with pytest.raises(error, match=words):
+        MFA(learning_decay=value).partial_fit(_data())
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def cw_l2(
     """
     check_integer("iterations", iterations, 1)
     check_integer("binary_search_steps", binary_search_steps, 1)
-    check_real("learning_rate", learning_rate, min_val=0.0, include_boundaries="neither")
+    check_real("learning_rate", learning_rate, above=0.0)
     check_flag("abort_early", abort_early)
     bridge = _bridge("cw_l2")
 
@@ -168,8 +168,8 @@ def ddn(
     1.0
     """
     check_integer("steps", steps, 1)
-    check_real("init_epsilon", init_epsilon, min_val=0.0, include_boundaries="neither")
-    check_real("gamma", gamma, min_val=0.0, max_val=1.0, include_boundaries="neither")
+    check_real("init_epsilon", init_epsilon, above=0.0)
+    check_real("gamma", gamma, above=0.0, below=1.0)
     bridge = _bridge("ddn")
 
     def make(_: Bounds) -> Any:

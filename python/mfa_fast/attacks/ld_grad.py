@@ -113,7 +113,7 @@ def ld_grad(
     1.0
     """
     check_integer("steps", steps, 0, MOST_STEPS)
-    check_real("overshoot", overshoot, min_val=0.0)
+    check_real("overshoot", overshoot, least=0.0)
     bounds = check_clip(clip)
     attack: MixtureAttack | _MachineAttack
     if isinstance(model, MFAClassifier):

@@ -101,7 +101,7 @@ def nearest(
     >>> bool((exact.l2 <= attack.l2).all())
     True
     """
-    check_real("rtol", rtol, min_val=0.0)
+    check_real("rtol", rtol, least=0.0)
     check_integer("steps", steps, 0, MOST_STEPS)
     if isinstance(model, MFAClassifier):
         samples = as_array(X, estimator=model)

@@ -251,7 +251,7 @@ def helix(n: int, *, noise_std: float = 0.05, random_state: Any = None) -> Array
     (500, 3)
     """
     n = check_integer("n", n, 1)
-    noise_std = check_real("noise_std", noise_std, min_val=0.0)
+    noise_std = check_real("noise_std", noise_std, least=0.0)
     random = as_random_state(random_state)
     turns = random.uniform(0.0, 2.0, n)
     curve = np.stack([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns), turns], axis=1)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from mfa_fast._backend import Array
+from mfa_fast._validation import check_integer, check_real
 
 # The noise at which the paper's figures for asymmetric data are set beside ours: at any other the distance is another.
 PAPER_ASYMMETRIC_NOISE_STD = 1e-2
-
 
 # The side to which faces are resized unless another is asked for.
 FACE_SIZE = 64
@@ -94,23 +94,17 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Reject what would only fail after minutes of work."""
         check_images(self.pair, self.attribute, self.size)
-        at_least_one = (
-            *("size", "components", "max_iter", "train_samples"),
-            *("attack_samples", "steps", "svm_steps", "n_threads"),
-        )
-        for name in ("factors", *at_least_one):
-            value, least = getattr(self, name), 0 if name == "factors" else 1
-            if value is not None and np.min(value) < least:
-                msg = f"{name} must be at least {least}, got {value}"
-                raise ValueError(msg)
+        counts = ("size", "max_iter", "train_samples", "attack_samples", "steps", "svm_steps", "n_threads")
+        for name in ("factors", *counts):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 0 if name == "factors" else 1)
+        for components in self.components if isinstance(self.components, tuple) else (self.components,):
+            if components is not None:
+                check_integer("components", components, 1)
         for name in ("noise_std", "asymmetric_noise_std", "gamma"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                msg = f"{name} must be a positive number, got {value}"
-                raise ValueError(msg)
-        if self.seed < 0:
-            msg = f"seed must not be negative, got {self.seed}"
-            raise ValueError(msg)
+            if getattr(self, name) is not None:
+                check_real(name, getattr(self, name), above=0.0)
+        check_integer("seed", self.seed, 0)
 
     def mixture_size(self, y_train: Array) -> tuple[int | tuple[int, ...], int]:
         """Return the components of all classes or of each, and the factors, with what was left out filled in."""

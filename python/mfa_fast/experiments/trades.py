@@ -38,9 +38,9 @@ class Trades:
 
     def __post_init__(self) -> None:
         """Reject what would only fail later."""
-        check_real("beta", self.beta, min_val=0.0)
+        check_real("beta", self.beta, least=0.0)
         check_option("norm", self.norm, ("l2", "linf"))
-        check_real("radius", self.radius, min_val=0.0, include_boundaries="neither")
+        check_real("radius", self.radius, above=0.0)
         check_integer("steps", self.steps, 1)
 
 

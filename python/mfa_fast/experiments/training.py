@@ -64,9 +64,9 @@ class TrainConfig:
         for name in ("images", "batch_size", "evaluate_every"):
             check_integer(name, getattr(self, name), 1)
         check_integer("seed", self.seed, 0)
-        check_real("learning_rate", self.learning_rate, min_val=0.0, include_boundaries="neither")
+        check_real("learning_rate", self.learning_rate, above=0.0)
         if self.target_accuracy is not None:
-            check_real("target_accuracy", self.target_accuracy, min_val=0.0, max_val=1.0)
+            check_real("target_accuracy", self.target_accuracy, least=0.0, most=1.0)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def nearest(
         `X_adv` in float32 where X is, else float64. `l2` is never above that of `ld_grad` with as many steps, and never
         below `lower_bound`; it is infinite, and `success` False, where no adversarial example was found. Where
         there is none at all, `lower_bound` is infinite if that can be shown; else it is finite, and may be huge.
-        `n_steps` counts the problems that were solved, of which a device,
-        where pairs are solved another way, takes about one more.
+        `n_steps` counts the problems that were solved, of which a device, where pairs are solved another way, takes
+        about one more.
 
     Raises
     ------

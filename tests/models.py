@@ -2,6 +2,7 @@
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
+from tolerances import scaled_error
 
 
 def parameters_of(mixture):
@@ -17,3 +18,11 @@ def mixtures_of(classifier):
 def classifier_of(mixtures, priors=None, rule="max", classes=None):
     """The classifier of mixtures that the reference takes."""
     return MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in mixtures], classes, priors, rule)
+
+
+def assert_same_parameters(mixture, expected, tolerance):
+    """A mixture has the parameters that are expected, which the reference takes, or those of another mixture."""
+    if isinstance(expected, MFA):
+        expected = parameters_of(expected)
+    for name, value in parameters_of(mixture)._asdict().items():
+        assert scaled_error(value, getattr(expected, name)) <= tolerance, name

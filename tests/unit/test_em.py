@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 import reference as ref
 from fits import quietly, starting_from
 from mfa_fast import MFA
-from models import parameters_of
+from models import assert_same_parameters, parameters_of
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
 KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
@@ -34,18 +34,13 @@ def _near(p):
     )
 
 
-def _assert_same_parameters(model, expected, tolerance):
-    for name, value in parameters_of(model)._asdict().items():
-        assert scaled_error(value, getattr(expected, name)) <= tolerance, name
-
-
 @kinds
 @pytest.mark.parametrize("n_iter", [1, 2, 10])
 def test_agrees_with_the_reference_step_by_step(n_iter, noise_type, tied, isa):
     X, start = _problem(noise_type, tied)
     model = quietly(starting_from(start, noise_type, tied, max_iter=n_iter), X)
     expected, bounds = ref.em(X, start, n_iter, noise_type=noise_type, tied_noise=tied)
-    _assert_same_parameters(model, expected, EM_PARAMETERS)
+    assert_same_parameters(model, expected, EM_PARAMETERS)
     assert model.n_iter_ == n_iter
     assert len(model.lower_bounds_) == n_iter
     assert scaled_error(model.lower_bounds_, bounds[:-1]) <= EM_PARAMETERS
@@ -57,7 +52,7 @@ def test_agrees_with_the_reference_in_float32(noise_type, tied):
     X = X.astype(np.float32)
     model = quietly(starting_from(start, noise_type, tied, max_iter=5), X)
     expected, _ = ref.em(X, start, 5, noise_type=noise_type, tied_noise=tied)
-    _assert_same_parameters(model, expected, EM_PARAMETERS_FLOAT32)
+    assert_same_parameters(model, expected, EM_PARAMETERS_FLOAT32)
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 0), (1, 1, 0), (4, 17, 7), (17, 5, 1), (2, 257, 3)])
@@ -65,21 +60,21 @@ def test_agrees_with_the_reference_for_other_shapes(shape):
     p = ref.random_parameters(*shape, noise_std=0.7, seed=1)
     X, start = ref.random_samples(p, 900), _near(p)
     model = quietly(starting_from(start, max_iter=3), X)
-    _assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
+    assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
 
 
 def test_agrees_with_the_reference_at_small_noise():
     start = ref.random_parameters(3, 12, 2, noise_std=1e-3, seed=4)
     X = ref.random_samples(start, 500, stray=0)
     model = quietly(starting_from(start, max_iter=5, min_noise_variance=1e-9), X)
-    _assert_same_parameters(model, ref.em(X, start, 5, floor=1e-9)[0], EM_PARAMETERS)
+    assert_same_parameters(model, ref.em(X, start, 5, floor=1e-9)[0], EM_PARAMETERS)
 
 
 def test_agrees_with_the_reference_far_from_the_origin():
     X, start = _problem()
     model = quietly(starting_from(start._replace(means=start.means + 1e4), max_iter=5), X + 1e4)
     expected, _ = ref.em(X, start, 5)
-    _assert_same_parameters(model, expected._replace(means=expected.means + 1e4), 1e-6)
+    assert_same_parameters(model, expected._replace(means=expected.means + 1e4), 1e-6)
 
 
 @pytest.mark.parametrize("init_params", INIT_PARAMS)
@@ -110,7 +105,7 @@ def test_noise_has_the_structure_asked_for(noise_type, tied):
 def test_same_random_state_same_model(init_params):
     X, _ = _problem()
     a, b, c = (quietly(MFA(3, 2, init_params=init_params, max_iter=5, random_state=seed), X) for seed in (0, 0, 1))
-    _assert_same_parameters(a, parameters_of(b), 0)
+    assert_same_parameters(a, b, 0)
     assert not np.array_equal(a.means_, c.means_)
 
 
@@ -129,14 +124,14 @@ def test_bit_identical_for_any_number_of_threads(n_threads, noise_type, tied, dt
     X, start = _problem(noise_type, tied, n=1500)
     X = X.astype(dtype)
     one, many = (quietly(starting_from(start, noise_type, tied, max_iter=4, n_threads=n), X) for n in (1, n_threads))
-    _assert_same_parameters(many, parameters_of(one), 0)
+    assert_same_parameters(many, one, 0)
     assert np.array_equal(one.lower_bounds_, many.lower_bounds_)
 
 
 def test_initialization_is_bit_identical_for_any_number_of_threads():
     X, _ = _problem(n=1500)
     one, many = (quietly(MFA(3, 2, max_iter=2, random_state=0, n_threads=n), X) for n in (1, 3))
-    _assert_same_parameters(many, parameters_of(one), 0)
+    assert_same_parameters(many, one, 0)
 
 
 def test_starts_may_be_given_in_part():
@@ -153,13 +148,13 @@ def test_warm_start_goes_on_where_it_stopped():
     model = starting_from(start, max_iter=3, warm_start=True)
     for _ in range(3):
         quietly(model, X)
-    _assert_same_parameters(model, ref.em(X, start, 9)[0], EM_PARAMETERS)
+    assert_same_parameters(model, ref.em(X, start, 9)[0], EM_PARAMETERS)
 
 
 def test_without_warm_start_a_second_fit_starts_again():
     X, start = _problem()
     model = quietly(quietly(starting_from(start, max_iter=3), X), X)
-    _assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
+    assert_same_parameters(model, ref.em(X, start, 3)[0], EM_PARAMETERS)
 
 
 def test_n_init_keeps_the_best():
@@ -224,7 +219,7 @@ def test_noise_is_kept_above_its_floor(noise_type, tied):
     expected, _ = ref.em(X, start, 5, noise_type=noise_type, tied_noise=tied, floor=1.0)
     assert model.noise_variance_.min() >= 1.0
     assert expected.noise_variance.min() == 1.0
-    _assert_same_parameters(model, expected, EM_PARAMETERS)
+    assert_same_parameters(model, expected, EM_PARAMETERS)
 
 
 @kinds
@@ -244,7 +239,7 @@ def test_duplicated_rows(noise_type, tied):
     once, thrice = (
         quietly(starting_from(start, noise_type, tied, max_iter=5), np.repeat(X, times, axis=0)) for times in (1, 3)
     )
-    _assert_same_parameters(thrice, parameters_of(once), EM_PARAMETERS)
+    assert_same_parameters(thrice, once, EM_PARAMETERS)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -261,7 +256,7 @@ def test_more_features_than_rows():
     p = ref.random_parameters(2, 50, 3, noise_std=0.7, seed=1)
     X, start = ref.random_samples(p, 24, stray=0), _near(p)
     model = quietly(starting_from(start, max_iter=2), X)
-    _assert_same_parameters(model, ref.em(X, start, 2)[0], EM_PARAMETERS)
+    assert_same_parameters(model, ref.em(X, start, 2)[0], EM_PARAMETERS)
 
 
 def test_verbose_reports_progress(capsys):

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 import reference as ref
 from fits import quietly, starting_from
 from mfa_fast import MFA, MFAClassifier, _core
-from models import parameters_of
+from models import assert_same_parameters, parameters_of
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
 NOISES = [("spherical", False), ("diag", True), ("diag", False)]
@@ -32,8 +32,7 @@ def test_fit_agrees_with_the_reference(shape, noise_type, tied, dtype):
     model = quietly(starting_from(start, noise_type, tied, max_iter=4, missing="marginal"), X)
     expected, bounds = ref.em(X, start, 4, step=ref.marginal_em_step, noise_type=noise_type, tied_noise=tied)
     tolerance = EM_PARAMETERS if dtype == np.float64 else EM_PARAMETERS_FLOAT32
-    for name, value in parameters_of(model)._asdict().items():
-        assert scaled_error(value, getattr(expected, name)) <= tolerance, name
+    assert_same_parameters(model, expected, tolerance)
     assert scaled_error(model.lower_bounds_, bounds[:-1]) <= tolerance
 
 
@@ -41,16 +40,14 @@ def test_fit_agrees_with_the_reference_at_small_noise():
     p, X = _problem((3, 12, 2), 70, noise_std=1e-3, rate=0.2)
     model = quietly(starting_from(p, max_iter=4, min_noise_variance=1e-9, missing="marginal"), X)
     expected, _ = ref.em(X, p, 4, step=ref.marginal_em_step, floor=1e-9)
-    for name, value in parameters_of(model)._asdict().items():
-        assert scaled_error(value, getattr(expected, name)) <= EM_PARAMETERS, name
+    assert_same_parameters(model, expected, EM_PARAMETERS)
 
 
 def test_fit_of_more_features_than_a_slab():
     p, X = _problem((1, 1030, 2), 5, rate=0.3, noise_std=0.5)
     model = quietly(starting_from(p, max_iter=1, missing="marginal"), X)
     expected, _ = ref.marginal_em_step(X, p)
-    for name, value in parameters_of(model)._asdict().items():
-        assert scaled_error(value, getattr(expected, name)) <= EM_PARAMETERS, name
+    assert_same_parameters(model, expected, EM_PARAMETERS)
 
 
 @noises

@@ -10,7 +10,9 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
+from fits import quietly, starting_from
 from mfa_fast import MFA, MFAClassifier
+from models import assert_same_parameters
 from tolerances import EM_PARAMETERS, EM_PARAMETERS_FLOAT32, LOG_DENSITY, relative_error, scaled_error
 
 KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
@@ -24,29 +26,20 @@ def _problem(noise_type="spherical", tied=False, n=600):
     return X, ref.random_parameters(3, 7, 2, **options, seed=3)
 
 
-def _estimator(start, **parameters):
-    return MFA(3, 2, **{f"{name}_init": getattr(start, name) for name in NAMES}, **parameters)
-
-
 def _batches(X, sizes):
     return np.split(X, np.cumsum(sizes)[:-1])
-
-
-def _assert_agrees(model, expected, tolerance):
-    for name in NAMES:
-        assert scaled_error(getattr(model, f"{name}_"), getattr(expected, name)) <= tolerance, name
 
 
 @kinds
 def test_agrees_with_the_reference_step_by_step(noise_type, tied):
     X, start = _problem(noise_type, tied)
     batches = _batches(X, [200, 100, 50, 1, 249])
-    model = _estimator(start, noise_type=noise_type, tied_noise=tied, learning_decay=0.6, learning_offset=3)
+    model = starting_from(start, noise_type=noise_type, tied_noise=tied, learning_decay=0.6, learning_offset=3)
     sizes = [1.0, 4**-0.6, 5**-0.6, 6**-0.6, 7**-0.6]
     for t, batch in enumerate(batches, start=1):
         assert model.partial_fit(batch) is model
         expected = ref.stepwise_em(batches[:t], start, sizes[:t], noise_type=noise_type, tied_noise=tied)
-        _assert_agrees(model, expected, EM_PARAMETERS)
+        assert_same_parameters(model, expected, EM_PARAMETERS)
     assert model.n_steps_ == 5
     assert model.n_samples_seen_ == 600
     assert model.lower_bound_ == pytest.approx(
@@ -60,7 +53,7 @@ def test_a_component_that_has_lost_all_samples_is_moved_to_one_with_missing_valu
     X[np.random.default_rng(0).random(X.shape) < 0.3] = np.nan
     means = np.array(start.means)
     means[1] = 1e3
-    model = _estimator(start, missing="marginal").set_params(means_init=means)
+    model = starting_from(start, missing="marginal").set_params(means_init=means)
     with pytest.warns(ConvergenceWarning, match=r"component\(s\) 1 had lost all samples"):
         model.partial_fit(X)
     assert np.isfinite(model.means_).all()
@@ -70,22 +63,22 @@ def test_a_component_that_has_lost_all_samples_is_moved_to_one_with_missing_valu
 def test_agrees_with_the_reference_in_float32():
     X, start = _problem()
     batches = _batches(X.astype(np.float32), [300, 200, 100])
-    model = _estimator(start)
+    model = starting_from(start)
     for batch in batches:
         model.partial_fit(batch)
     assert model.means_.dtype == np.float32
-    _assert_agrees(model, ref.stepwise_em(batches, start, [1, 3**-0.7, 4**-0.7]), EM_PARAMETERS_FLOAT32)
+    assert_same_parameters(model, ref.stepwise_em(batches, start, [1, 3**-0.7, 4**-0.7]), EM_PARAMETERS_FLOAT32)
 
 
 def test_one_batch_is_one_iteration():
     X, start = _problem()
-    _assert_agrees(_estimator(start).partial_fit(X), ref.em(X, start, 1)[0], EM_PARAMETERS)
+    assert_same_parameters(starting_from(start).partial_fit(X), ref.em(X, start, 1)[0], EM_PARAMETERS)
 
 
 def test_far_from_the_origin_nothing_is_lost():
     X, start = _problem()
     batches = _batches(X, [300, 200, 100])
-    model, moved = _estimator(start), _estimator(start._replace(means=start.means + 1e5))
+    model, moved = starting_from(start), starting_from(start._replace(means=start.means + 1e5))
     for batch in batches:
         model.partial_fit(batch)
         moved.partial_fit(batch + 1e5)
@@ -95,21 +88,18 @@ def test_far_from_the_origin_nothing_is_lost():
 
 def test_the_first_batch_makes_the_start():
     X, _ = _problem()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = MFA(3, 2, max_iter=1, random_state=0).fit(X)
-    _assert_agrees(MFA(3, 2, random_state=0).partial_fit(X), ref.Parameters(
-        fitted.weights_, fitted.means_, fitted.loadings_, fitted.noise_variance_), EM_PARAMETERS)  # fmt: skip
+    fitted = quietly(MFA(3, 2, max_iter=1, random_state=0), X)
+    assert_same_parameters(MFA(3, 2, random_state=0).partial_fit(X), fitted, EM_PARAMETERS)
 
 
 def test_weights_stand_for_repetition():
     X, start = _problem()
     w = np.random.default_rng(0).integers(0, 4, len(X))
-    weighted, repeated = _estimator(start), _estimator(start)
+    weighted, repeated = starting_from(start), starting_from(start)
     for batch, shares in zip(_batches(X, [300, 300]), _batches(w, [300, 300]), strict=True):
         weighted.partial_fit(batch, sample_weight=1e-6 * shares)
         repeated.partial_fit(np.repeat(batch, shares, axis=0))
-    _assert_agrees(weighted, ref.Parameters(
+    assert_same_parameters(weighted, ref.Parameters(
         repeated.weights_, repeated.means_, repeated.loadings_, repeated.noise_variance_), EM_PARAMETERS)  # fmt: skip
 
 
@@ -121,7 +111,7 @@ def test_what_parameters_imply_leads_back_to_them(noise_type, tied):
         learning_offset=1e12, learning_decay=1.0, noise_type=noise_type, tied_noise=tied
     )
     model.partial_fit(X)
-    _assert_agrees(model, start, 1e-9)
+    assert_same_parameters(model, start, 1e-9)
 
 
 def test_a_fit_counts_as_the_batches_that_it_saw():
@@ -136,7 +126,7 @@ def test_a_fit_counts_as_the_batches_that_it_saw():
 def test_forgotten_components_are_moved_to_samples_badly_explained():
     X, start = _problem()
     start.means[1] = 1e6
-    model = _estimator(start)
+    model = starting_from(start)
     with pytest.warns(ConvergenceWarning, match=r"component\(s\) 1 had lost"):
         model.partial_fit(X)
     assert np.any(np.abs(model.means_[1] - X).max(axis=1) < 1e-9)
@@ -161,7 +151,7 @@ def test_more_components_without_weight_than_samples():
 def test_pickle_goes_on_where_it_was():
     X, start = _problem()
     first, second, third = _batches(X, [200, 200, 200])
-    model = _estimator(start).partial_fit(first).partial_fit(second)
+    model = starting_from(start).partial_fit(first).partial_fit(second)
     copy = pickle.loads(pickle.dumps(model))
     assert np.array_equal(copy.partial_fit(third).means_, model.partial_fit(third).means_)
     assert not [name for name in vars(clone(model)) if name.endswith("_") or name.startswith("_")]
@@ -169,7 +159,7 @@ def test_pickle_goes_on_where_it_was():
 
 def test_a_fit_or_an_m_step_in_between_starts_from_its_parameters():
     X, start = _problem()
-    mixed, plain = _estimator(start, max_iter=1, tol=0), _estimator(start, max_iter=1, tol=0)
+    mixed, plain = starting_from(start, max_iter=1, tol=0), starting_from(start, max_iter=1, tol=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixed.partial_fit(X[:50]).fit(X).partial_fit(X[:100])
@@ -213,7 +203,7 @@ def test_learning_parameters_are_checked(name, wrong):
 
 def test_a_step_that_fails_changes_nothing():
     X, start = _problem()
-    model = _estimator(start).partial_fit(X[:300])
+    model = starting_from(start).partial_fit(X[:300])
     before = pickle.loads(pickle.dumps(model))
     with pytest.raises(ValueError, match="NaN"):
         model.partial_fit(np.full((10, 7), np.nan))
@@ -222,9 +212,7 @@ def test_a_step_that_fails_changes_nothing():
 
 def test_one_pass_over_digits_comes_near_many_of_fit():
     X = np.random.default_rng(0).permutation(load_digits().data / 16)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = MFA(5, 3, random_state=0).fit(X[:1400])
+    fitted = quietly(MFA(5, 3, random_state=0), X[:1400])
     model = MFA(5, 3, random_state=0)
     for start in range(0, 1400, 100):
         model.partial_fit(X[start : start + 100])
@@ -239,9 +227,7 @@ def test_one_pass_over_mnist_comes_near_fifteen_of_fit(mnist):
     one_component = MFA(1, 4, random_state=0, max_iter=15, tol=0.1).fit(X).score(held_out)
     gains = []  # how much of what four more components gain is found; which optimum is, depends on the start
     for seed in range(3):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = MFA(5, 4, random_state=seed, max_iter=15).fit(X).score(held_out)
+        fitted = quietly(MFA(5, 4, random_state=seed, max_iter=15), X).score(held_out)
         model = MFA(5, 4, random_state=seed)
         for start in range(0, len(X), 250):
             model.partial_fit(X[start : start + 250])

@@ -7,14 +7,14 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import reference as ref
-from fits import quietly
+from fits import quietly, starting_from
 from mfa_fast import MFA, MFAClassifier, _core
+from models import assert_same_parameters
 from tolerances import EM_PARAMETERS, scaled_error
 
 KINDS = [("spherical", False), ("spherical", True), ("diag", False), ("diag", True)]
 kinds = pytest.mark.parametrize(("noise_type", "tied"), KINDS)
 starts = pytest.mark.parametrize("init_params", ["kmeans", "k-means++", "random_from_data", "random"])
-NAMES = ("weights", "means", "loadings", "noise_variance")
 
 
 def _problem(n=300, noise_type="spherical", tied=False):
@@ -23,23 +23,12 @@ def _problem(n=300, noise_type="spherical", tied=False):
     return X, ref.random_parameters(3, 7, 2, **options, seed=3), np.random.default_rng(4).integers(0, 4, n)
 
 
-def _estimator(start, **parameters):
-    given = {f"{name}_init": getattr(start, name) for name in NAMES}
-    return MFA(3, 2, tol=0, **{**given, "max_iter": 5, **parameters})
-
-
-def _assert_same(a, b, tolerance):
-    for name in NAMES:
-        assert scaled_error(getattr(a, f"{name}_"), getattr(b, f"{name}_")) <= tolerance, name
-
-
 @kinds
 def test_integers_stand_for_repetition(noise_type, tied):
     X, start, w = _problem(noise_type=noise_type, tied=tied)
-    model = quietly(_estimator(start, noise_type=noise_type, tied_noise=tied), X, sample_weight=w)
+    model = quietly(starting_from(start, noise_type=noise_type, tied_noise=tied, max_iter=5), X, sample_weight=w)
     expected, bounds = ref.em(np.repeat(X, w, axis=0), start, 5, noise_type=noise_type, tied_noise=tied)
-    for name in NAMES:
-        assert scaled_error(getattr(model, f"{name}_"), getattr(expected, name)) <= EM_PARAMETERS, name
+    assert_same_parameters(model, expected, EM_PARAMETERS)
     assert scaled_error(model.lower_bounds_, bounds[:-1]) <= EM_PARAMETERS
 
 
@@ -75,12 +64,16 @@ def test_zero_is_as_good_as_removed(init_params):
     options = {"init_params": init_params, "random_state": 0, "max_iter": 3}
     weighted = quietly(MFA(3, 2, **options), np.where(w[:, None] > 0, X, 1e3), sample_weight=fractions)
     removed = quietly(MFA(3, 2, **options), X[w > 0], sample_weight=fractions[w > 0])
-    _assert_same(weighted, removed, 0)
+    assert_same_parameters(weighted, removed, 0)
 
 
 def test_ones_are_as_good_as_none():
     X, start, _ = _problem()
-    _assert_same(quietly(_estimator(start), X, sample_weight=np.ones(len(X))), quietly(_estimator(start), X), 0)
+    assert_same_parameters(
+        quietly(starting_from(start, max_iter=5), X, sample_weight=np.ones(len(X))),
+        quietly(starting_from(start, max_iter=5), X),
+        0,
+    )
 
 
 @starts
@@ -88,14 +81,14 @@ def test_ones_and_zeros_need_no_weights(init_params):
     X, _, w = _problem()
     options = {"init_params": init_params, "random_state": 0, "max_iter": 3}
     weighted = quietly(MFA(3, 2, **options), X, sample_weight=(w > 0).astype(float))
-    _assert_same(weighted, quietly(MFA(3, 2, **options), X[w > 0]), 0)
+    assert_same_parameters(weighted, quietly(MFA(3, 2, **options), X[w > 0]), 0)
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-12, 0.3, 1e9])
 def test_only_ratios_matter_to_fit(scale):
     X, _, w = _problem()
     a, b = (quietly(MFA(3, 2, random_state=0, max_iter=5), X, sample_weight=w * s) for s in (1.0, scale))
-    _assert_same(a, b, EM_PARAMETERS)
+    assert_same_parameters(a, b, EM_PARAMETERS)
 
 
 def test_an_emptied_component_is_never_moved_to_a_sample_without_weight():
@@ -104,7 +97,7 @@ def test_an_emptied_component_is_never_moved_to_a_sample_without_weight():
     X[w == 0] += 50.0  # explained worst of all
     with pytest.warns(ConvergenceWarning, match="lost all samples"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "EM did not converge")
-        model = _estimator(start, max_iter=1).fit(X, sample_weight=w)
+        model = starting_from(start, max_iter=1).fit(X, sample_weight=w)
     assert np.any(np.all(model.means_[1] == X[w > 0], axis=1))
 
 
@@ -141,8 +134,8 @@ def test_fit_predict_takes_them():
 @pytest.mark.parametrize("n_threads", [2, 3])
 def test_bit_identical_for_any_number_of_threads(noise_type, tied, n_threads, isa):
     X, start, w = _problem(1500, noise_type, tied)
-    one, many = (quietly(_estimator(start, n_threads=n), X, sample_weight=w) for n in (1, n_threads))
-    _assert_same(one, many, 0)
+    one, many = (quietly(starting_from(start, n_threads=n, max_iter=5), X, sample_weight=w) for n in (1, n_threads))
+    assert_same_parameters(one, many, 0)
 
 
 def test_classifier_weighs_samples_and_classes():

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 import reference as ref
 from fits import quietly, starting_from
 from mfa_fast import MFA, Statistics
+from models import assert_same_parameters
 from tolerances import EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
 
 kinds = pytest.mark.parametrize(
@@ -65,8 +66,7 @@ def test_the_two_steps_agree_with_the_reference(noise_type, tied):
     for _ in range(3):
         model.m_step(Statistics.merge(_parts(model, X, 77)))
     expected, _ = ref.em(X, start, 3, noise_type=noise_type, tied_noise=tied)
-    for name, value in expected._asdict().items():
-        assert scaled_error(getattr(model, f"{name}_"), value) <= EM_PARAMETERS, name
+    assert_same_parameters(model, expected, EM_PARAMETERS)
 
 
 def test_float32_models_stay_float32():

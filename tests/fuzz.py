@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 import hostile
@@ -167,6 +169,8 @@ def machines(rng):
     y = (points[:, 0] > 0).astype(int)
     y[:2] = [0, 1]
     machine = LinearSVC(max_iter=50) if rng.random() < 0.5 else SVC(gamma=float(rng.choice([1e-3, 0.5, 10])))
+    if rng.random() < 0.5:
+        machine = make_pipeline(StandardScaler() if rng.random() < 0.5 else MinMaxScaler(), machine)
     machine.fit(points, y)
     X, _ = hostile.matrix(rng, d)
     if rng.random() < 0.1:

@@ -59,7 +59,7 @@ def _small(rule="max", noise_std=0.1):
 
 @attacks
 def test_finds_what_the_closed_form_finds(attack, digits, dtype):
-    """Not farther than LD-Grad by more than the issue's 15 %, and nearer only by what LD-Grad leaves."""
+    """No further than LD-Grad but for what the iterations leave, and nearer only by what LD-Grad leaves."""
     classifier, X, y = digits
     X = X.astype(dtype)
     result, closed_form = attack(classifier, X, y), ld_grad(classifier, X, y, steps=10)

@@ -72,7 +72,7 @@ def test_log_densities(shape, noise_std, noise_type, tied, dtype):
 
 @pytest.mark.parametrize("shape", [(3, 130, 6), (2, 300, 0), (2, 300, 70)])
 def test_log_densities_on_every_instruction_set(shape, isa):
-    p, X = _problem(shape, noise_std=1e-3)
+    p, X = _problem(shape, 20, noise_std=1e-3)
     assert relative_error(_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
 
 

@@ -380,8 +380,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         samples = as_array(X, estimator=self, reset=fresh)
         weights, n_samples = in_units_of_samples(sample_weight, len(samples))
         noise, n_threads = noise_model(self), check_threads(self.n_threads)
-        running: Sums | None = None
-        n_steps, known = 0, None
+        running: Sums | None
         dtype: Any
         if fresh:
             check_rows(self, len(samples))
@@ -390,23 +389,11 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             parameters = first_parameters(
                 self, lambda rng: samples_to_start_from(self, samples, weights, n_samples, shape, rng), shape, rng
             )
+            running, n_steps, known = None, 0, None
             packed, dtype = parameters.pack(n_threads), samples.dtype
         else:
-            parameters = self._parameters().astype(np.float64)
-            packed, dtype = self._scorer().model, self.means_.dtype
-            if parameters.loadings.shape[:2] != (self.n_components, self.n_factors):
-                msg = (
-                    f"n_components={self.n_components} and n_factors={self.n_factors} must be what the model has, "
-                    f"which is {parameters.loadings.shape[:2]}; start again with a clone, or with fit."
-                )
-                raise ValueError(msg)
-            known = self._faults(parameters)
-            fingerprint, *arrays = getattr(self, "_running", ("",))
-            if fingerprint == parameters.fingerprint():
-                running, n_steps = Sums(*arrays), self.n_steps_
-            else:
-                running = implied_sums(parameters)
-                n_steps = max(1, round(getattr(self, "n_samples_seen_", 0) / n_samples))
+            parameters, running, n_steps = self._standing(n_samples)
+            packed, dtype, known = self._scorer().model, self.means_.dtype, self._faults(parameters)
         statistics = e_step(
             packed,
             samples,
@@ -425,6 +412,23 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.lower_bound_ = statistics.mean_log_likelihood
         warn_of_faults(self._faults(new), known=known)
         return self
+
+    def _standing(self, n_samples: int) -> tuple[Parameters, Sums, int]:
+        """Return what `partial_fit` goes on from: parameters, the running mean behind them, how many steps it is worth.
+
+        `n_samples` are those of the batch, in whose number a fit is counted.
+        """
+        parameters = self._parameters().astype(np.float64)
+        if parameters.loadings.shape[:2] != (self.n_components, self.n_factors):
+            msg = (
+                f"n_components={self.n_components} and n_factors={self.n_factors} must be what the model has, "
+                f"which is {parameters.loadings.shape[:2]}; start again with a clone, or with fit."
+            )
+            raise ValueError(msg)
+        fingerprint, *sums = getattr(self, "_running", ("",))
+        if fingerprint == parameters.fingerprint():
+            return parameters, Sums(*sums), self.n_steps_
+        return parameters, implied_sums(parameters), max(1, round(getattr(self, "n_samples_seen_", 0) / n_samples))
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Estimate the parameters and return each sample's best component, as `fit` and `predict` do.

@@ -17,7 +17,7 @@ from sklearn.utils.random import sample_without_replacement
 from mfa_fast._backend import Array, Samples, as_samples, forget_features
 from mfa_fast._dask_blocks import for_task, later, row_blocks, send
 from mfa_fast._em import e_step
-from mfa_fast._fitting import check_hyperparameters, check_rows, completed
+from mfa_fast._fitting import check_hyperparameters, check_rows, check_shape, completed
 from mfa_fast._kernels import Parameters
 from mfa_fast._labels import check_labels
 from mfa_fast._progress import Task
@@ -40,7 +40,8 @@ def fit_mixture(
     forget_features(model, d)
     cluster = _Cluster(client, model, X, spans)
     return model._fit(
-        (n, d),
+        check_shape(model, int(d), n),
+        n,
         np.float32 if X.dtype == np.float32 else np.float64,
         find_samples=lambda rng: completed(model, _pull(client, X, init_rows, rng), None),
         expectation=lambda: cluster.expect,

@@ -271,7 +271,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         shape = check_shape(self, data.n_features, n_samples, weighted=weights is not None)
         n_threads = check_threads(self.n_threads)
         fitted = self._fit(
-            (n_samples, data.n_features),
+            shape,
+            n_samples,
             data.dtype,
             find_samples=lambda rng: samples_to_start_from(self, data, weights, n_samples, shape, rng),
             expectation=lambda: Expectation(
@@ -284,21 +285,19 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     def _fit(
         self,
-        data_shape: tuple[int, int],
+        shape: tuple[int, int, int],
+        n_samples: int,
         dtype: Any,
         find_samples: FindSamples,
         expectation: Callable[[], Callable[[Parameters], Statistics]],
         begin: Callable[[int], Task],
     ) -> Parameters:
-        """Do what `fit` does, for samples that may be elsewhere.
+        """Do what `fit` does, for a number of samples that may be elsewhere, and parameters of shape (K, L, d).
 
         `find_samples` gives those that the first parameters are made of, with their weights if they have any,
         `expectation` an E-step for each start, and `begin` what is told of so many starts. Returns the parameters in
         float64, for `_warn_of`.
         """
-        n_samples, n_features = data_shape
-        shape = check_shape(self, int(n_features), n_samples)
-
         rng = as_random_state(self.random_state)
         going_on = self.warm_start and hasattr(self, "means_") and self.loadings_.shape == shape
         n_starts = 1 if going_on else int(self.n_init)

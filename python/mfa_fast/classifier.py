@@ -352,6 +352,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         classifier : MFAClassifier
 
+        Raises
+        ------
+        ValueError, TypeError
+            If the mixtures are not fitted MFA of one number of features, or there are not as many labels or priors.
+
         Examples
         --------
         >>> import numpy as np
@@ -597,6 +602,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
             Labels from `classes_`.
 
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not as described; the message names it.
+
         Examples
         --------
         >>> from mfa_fast.datasets import gaussian_toy
@@ -638,6 +648,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         classifier : MFAClassifier
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `noise_std` is not above 0, or its square is out of the range of the parameters' dtype.
 
         Examples
         --------
@@ -691,6 +706,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         classifier : MFAClassifier
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not as described, X has NaN or no such direction, or there are other than two classes.
 
         Examples
         --------

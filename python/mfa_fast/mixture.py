@@ -846,6 +846,11 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         X_imputed : ndarray of shape (n_samples, n_features)
             What is observed is as it was, bit for bit.
 
+        Raises
+        ------
+        ValueError, TypeError
+            If X is a sequence of batches, or has infinities or other than the model's number of features.
+
         Examples
         --------
         >>> import numpy as np
@@ -875,6 +880,11 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         -------
         conditional : Conditional
             With mean and variance of every missing value, responsibilities, and draws (`Conditional.sample`).
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X is a sequence of batches, or has infinities or other than the model's number of features.
 
         Examples
         --------
@@ -969,6 +979,11 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             In the dtype of the parameters, or `out`.
         labels : ndarray of shape (n_samples,), int64
             The components, in the order in which they were drawn.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not as described; the message names it.
 
         Examples
         --------

@@ -49,7 +49,7 @@ def test_faces_have_a_component_for_every_thousand_images_of_their_class():
     assert config.mixture_size(y) == ((4, 1), 10)
     assert replace(config, components=7).mixture_size(y) == (7, 10)
     assert replace(config, components=(4, 1), factors=2).mixture_size(y) == ((4, 1), 2)
-    with pytest.raises(ValueError, match=r"components must be .*1.* got 0"):
+    with pytest.raises(ValueError, match=r"^components must be an integer of at least 1; got 0"):
         replace(config, components=(4, 0))
     assert tables.numbers((4, 1)) == "4 and 1"
     assert tables.numbers(7) == "7"

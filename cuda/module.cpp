@@ -54,7 +54,7 @@ class PythonMemory {
 
  private:
   void* take(std::size_t bytes) {
-    const py::gil_scoped_acquire gil;
+    const bindings::GilAcquire gil;
     kept_.push_back(function_(bytes));
     return describe("what allocate returns", kept_.back()).data;
   }
@@ -79,7 +79,7 @@ using PyNearestModel = OnOneDevice<NearestModel>;
 template <class Queue>
 void queue(const void* on, Index* bad_row, std::uintptr_t stream, const py::function& allocate, const Queue& work) {
   PythonMemory memory(allocate);
-  const py::gil_scoped_release release;
+  const bindings::GilRelease release;
   const OnDevice device(device_of(on));
   work(Call{reinterpret_cast<Stream>(stream), memory.allocate(), bad_row});
 }

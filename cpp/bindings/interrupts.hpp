@@ -3,7 +3,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <exception>
+#include <thread>
 
 #include "cpu/parallel.hpp"
 
@@ -11,13 +13,50 @@ namespace mfa::bindings {
 
 namespace py = pybind11;
 
+// Takes the GIL. Where the interpreter has ended meanwhile, Python before 3.14 ends the thread instead, which glibc does by
+// unwinding it: through destructors, which may not be, and past helpers that still work for it. So it rests where it is, as
+// from 3.14 on, and goes with the process.
+template <class Take>
+auto take_gil(const Take& take) {
+  try {
+    return take();
+  } catch (...) {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+}
+
+class GilRelease {
+ public:
+  GilRelease() : state_(PyEval_SaveThread()) {}
+  ~GilRelease() {
+    take_gil([this] { PyEval_RestoreThread(state_); });
+  }
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
+
+ private:
+  PyThreadState* const state_;
+};
+
+// For a while, on a thread that has released it.
+class GilAcquire {
+ public:
+  GilAcquire() : state_(take_gil(PyGILState_Ensure)) {}
+  ~GilAcquire() { PyGILState_Release(state_); }
+  GilAcquire(const GilAcquire&) = delete;
+  GilAcquire& operator=(const GilAcquire&) = delete;
+
+ private:
+  const PyGILState_STATE state_;
+};
+
 // The arrays stay alive and unchanged in shape while the GIL is released: the caller's frame holds references to them,
 // and the kernels touch no Python object. Ctrl-C is asked for on the calling thread, which takes the GIL back for that moment.
 template <class Call>
 auto without_gil(const Call& call) {
-  const py::gil_scoped_release release;
+  const GilRelease release;
   cpu::Interruption interruption([] {
-    const py::gil_scoped_acquire gil;
+    const GilAcquire gil;
     return PyErr_CheckSignals() != 0;
   });
   return call();

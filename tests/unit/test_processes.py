@@ -337,6 +337,36 @@ def test_a_signal_handler_may_score_with_the_model_that_is_being_packed(then):
     assert child.returncode == 0, child.stderr
 
 
+ENDED = """
+import threading, time
+import numpy as np
+from mfa_fast import MFA, MFAClassifier, attacks
+rng = np.random.default_rng(0)
+model = MFA.from_parameters(np.full(4, 0.25), rng.random((4, 100)), rng.random((4, 3, 100)), 1.0)
+other = MFA.from_parameters(model.weights_, 1 - model.means_, model.loadings_, 1.0)
+classifier = MFAClassifier.from_mixtures([model, other])
+X, _ = classifier.sample(3000, random_state=0)
+def use():
+    while True:
+        {call}
+for _ in range(3):
+    threading.Thread(target=use, daemon=True).start()
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["model.score_samples(X)", "model.sample(20000)", "attacks.ld_grad(classifier, X)"],
+    ids=["score", "sample", "ld_grad"],
+)
+def test_a_process_ends_while_daemon_threads_work(call):
+    child = subprocess.run(
+        [sys.executable, "-c", ENDED.format(call=call)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert child.returncode == 0, child.stderr
+
+
 MEMORY = """
 import resource, sys
 import numpy as np

@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
 from mfa_fast._backend import Array
-from mfa_fast._files import whole_file
+from mfa_fast._files import is_no_file, whole_file
 from mfa_fast._labels import class_indices
 from mfa_fast._options import (
     AsymmetricNoiseStd,
@@ -379,7 +379,10 @@ def _load_model(path: Path) -> MFA | MFAClassifier:
 
 def _check_file(out: Path) -> None:
     """Raise ValueError if a file cannot be written there: to be called before the work, not after."""
-    folder = out.absolute().parent
+    folder = out.resolve().parent  # behind links, where it will be written
+    if is_no_file(out):
+        msg = f"out must be a file, and {out} is a device, a pipe or a socket"
+        raise ValueError(msg)
     if not folder.is_dir():
         msg = f"out lies in a folder that does not exist: there is no folder {folder}; make it first"
         raise ValueError(msg)

@@ -206,6 +206,17 @@ def test_a_folder_that_is_not_there_is_named_before_the_work(name, model, tmp_pa
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
+@pytest.mark.parametrize("name", ["fit", "sample", "attack"])
+def test_a_pipe_is_refused_before_the_work(name, model, tmp_path, monkeypatch, capsys):
+    for work in ("_read", "_load_model"):
+        monkeypatch.setattr(f"mfa_fast._commands.{work}", None)
+    os.mkfifo(tmp_path / "pipe")
+    target = tmp_path / "pipe"
+    assert "is a device, a pipe" in fails(capsys, name, *([target] if name == "fit" else [model, "--out", target]))
+    assert target.is_fifo()
+
+
 @pytest.mark.parametrize(
     ("y", "word"),
     [([0, 1], "2 labels"), (["no", "yes", "no"], "does not know"), ([0, 1, 7], "does not know")],

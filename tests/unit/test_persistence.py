@@ -1,6 +1,7 @@
 """Models on disk: safetensors, no pickle."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -104,6 +105,27 @@ def test_files_have_the_permissions_of_any_other(tmp_path):
     path.chmod(0o664)
     _mixture().save(path)
     assert path.stat().st_mode & 0o777 == 0o664
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege on Windows")
+def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "store").mkdir()
+    link, target = tmp_path / "latest", tmp_path / "store" / "model"
+    link.symlink_to(target)
+    for _ in range(2):  # the first finds a link that leads nowhere yet
+        _mixture().save(link)
+        assert link.is_symlink()
+        assert MFA.load(target).n_features_in_ == MFA.load(link).n_features_in_
+        assert [entry.name for entry in target.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this platform has no named pipes")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, which root could replace
+    with pytest.raises(OSError, match="pipe' is a device, a pipe or a socket"):
+        _mixture().save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):

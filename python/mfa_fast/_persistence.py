@@ -56,7 +56,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what goes wrong with a file's contents into a ValueError that names the file."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         msg = f"{os.fspath(path)!r} does not hold a whole model ({error}); save it again."
         raise ValueError(msg) from error
 

@@ -148,6 +148,14 @@ def test_files_that_cannot_be_read(kind, tmp_path):
             kind.load(path)
 
 
+def test_a_label_out_of_range_is_a_file_that_cannot_be_read(tmp_path):
+    path = tmp_path / "model"
+    _classifier(np.array([10, 200], np.uint8)).save(path)
+    path.write_bytes(path.read_bytes().replace(b"[10, 200]", b"[10, 900]"))
+    with pytest.raises(ValueError, match="model' does not hold a whole model"):
+        MFAClassifier.load(path)
+
+
 def test_the_other_kind_of_model_is_refused(tmp_path):
     _mixture().save(tmp_path / "mixture")
     with pytest.raises(ValueError, match=r"holds mfa_fast\.MFA, expected .*; use MFA\.load"):

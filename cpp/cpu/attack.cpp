@@ -11,6 +11,7 @@
 #include "core/quadric.hpp"
 #include "core/reduce.hpp"
 #include "core/screening.hpp"
+#include "cpu/parallel.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -64,6 +65,7 @@ class LdGrad {
     std::fill_n(pairs.source + first, count, -1);
     std::fill_n(pairs.target + first, count, -1);
     for (std::size_t step = 0; !active_.empty(); ++step) {
+      check_interruption();  // a block may take any number of steps
       if (const BadRow bad = score(step)) return active_.index(*bad);
       close_.clear();
       for (std::size_t i = 0; i < active_.size(); ++i) {

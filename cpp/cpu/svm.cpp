@@ -9,6 +9,7 @@
 #include "core/gaussian.hpp"
 #include "core/kernel_machine.hpp"
 #include "cpu/panel.hpp"
+#include "cpu/parallel.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -46,6 +47,7 @@ class LinearAttack {
   BadRow attack(std::size_t first, std::size_t count, const std::int64_t* labels) {
     active_.load(first, count);
     for (std::size_t step = 0; !active_.empty(); ++step) {
+      check_interruption();
       for (std::size_t i = active_.size(); i-- > 0;) {
         const std::size_t at = active_.index(i);
         const T* x = active_.row(i);
@@ -149,7 +151,10 @@ class RbfAttack {
       }
       if (active_.empty()) return {};
       differentiate(labels);
-      for (std::size_t i = active_.size(); i-- > 0;) take_step(i, labels[active_.index(i)]);
+      for (std::size_t i = active_.size(); i-- > 0;) {
+        check_interruption();
+        take_step(i, labels[active_.index(i)]);
+      }
     }
   }
 

@@ -229,6 +229,16 @@ classifier = MFAClassifier.from_mixtures([MFA.from_parameters(np.full(20, 0.05),
 X, _ = classifier.sample(4, random_state=0)
 """
 
+# Steps without end, as none leads out of the clip.
+CLIPPED = """
+from sklearn.svm import SVC, LinearSVC
+X = rng.uniform(0.1, 0.4, size=(50, 20))
+X[25:] += 0.5
+y = np.repeat([0, 1], 25)
+parts = [MFA.from_parameters([1.0], [np.full(20, mean)], np.zeros((1, 1, 20)), 0.1) for mean in (0.25, 0.75)]
+model = {make}
+"""
+
 # Parameters that take a second to pack, and another one to score with for the first time.
 LARGE = """
 parameters = np.full(80, 1 / 80), rng.random((80, 20000)), rng.random((80, 12, 20000)), 1.0
@@ -251,10 +261,26 @@ X = rng.random((1, 20000))
         (SEARCHED.format(noise="1.0"), "attacks.nearest(classifier, X)", 1.5),
         (SEARCHED.format(noise="1 + rng.random(200)"), "attacks.nearest(classifier, X)", 1.5),
         (LONG_SEARCH, "attacks.nearest(classifier, X)", 0.5),
+        *(
+            (CLIPPED.format(make=make), "attacks.ld_grad(model, X[:25], clip=(0, 0.4), steps=10**9)", 0.5)
+            for make in ("MFAClassifier.from_mixtures(parts)", "LinearSVC().fit(X, y)", "SVC(gamma=0.1).fit(X, y)")
+        ),
         (LARGE, "MFA.from_parameters(*parameters).score_samples(X)", 0.2),
         (LARGE, "MFA.from_parameters(*parameters).score_samples(X)", 1.5),
     ],
-    ids=["score", "fit", "ld_grad", "nearest", "nearest-diagonal", "one-sample", "pack", "first-score"],
+    ids=[
+        "score",
+        "fit",
+        "ld_grad",
+        "nearest",
+        "nearest-diagonal",
+        "one-sample",
+        "clipped",
+        "clipped-linear",
+        "clipped-rbf",
+        "pack",
+        "first-score",
+    ],
 )
 def test_ctrl_c_returns_within_a_second(models, call, after):
     script = INTERRUPTED.format(models=models, call=call, after=after)

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_array, validate_data
 from mfa_fast import _array_api
 from mfa_fast._array_libraries import HOST, Arrays, CudaArrays, tensor_as_numpy
 from mfa_fast._cuda_extension import KERNEL_DTYPES, CudaUnavailableError
-from mfa_fast._devices import arrays_of, check_device, requested_arrays, require_kernels
+from mfa_fast._devices import arrays_of, check_device, packages_of, requested_arrays, require_kernels
 from mfa_fast._late_errors import LateCheck
 
 Array = NDArray[Any]
@@ -130,7 +130,7 @@ def identity(array: Any) -> Any:
 
 def _on_host(X: Any) -> tuple[Any, Callable[[Array], Any]]:
     """NumPy's view of another library's array in host memory; everything else is left to scikit-learn's checks."""
-    if type(X).__module__.partition(".")[0] == "torch":
+    if "torch" in packages_of(X):
         import torch
 
         if isinstance(X, torch.Tensor):

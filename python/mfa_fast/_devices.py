@@ -26,8 +26,7 @@ def arrays_of(X: Any) -> CudaArrays | None:
     """Return the library of an array in CUDA memory, None for everything else."""
     if type(X) is np.ndarray or not hasattr(type(X), "__cuda_array_interface__"):
         return None
-    packages = [base.__module__.partition(".")[0] for base in type(X).__mro__]
-    name = next((package for package in packages if package in LIBRARIES), None)
+    name = next((package for package in packages_of(X) if package in LIBRARIES), None)
     # Types of libraries that have arrays in host memory too have the attribute, and raise when it is read of these.
     if not (X.is_cuda if name == "torch" else hasattr(X, "__cuda_array_interface__")):
         return None
@@ -36,6 +35,11 @@ def arrays_of(X: Any) -> CudaArrays | None:
         raise TypeError(msg)
     found: CudaArrays = LIBRARIES[name].of(X)
     return found
+
+
+def packages_of(X: Any) -> list[str]:
+    """Return the packages that an object's type and those it is derived from are of: others derive from tensors too."""
+    return [base.__module__.partition(".")[0] for base in type(X).__mro__]
 
 
 def _kind(X: Any) -> str:

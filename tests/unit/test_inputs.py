@@ -170,6 +170,24 @@ def test_torch_in_torch_out(dtype):
         assert np.array_equal(value.numpy(), function(data))
 
 
+@pytest.mark.parametrize("asks", [False, True], ids=["plain", "requires-grad"])
+def test_tensors_of_another_librarys_type_are_tensors(asks):
+    torch = pytest.importorskip("torch")
+
+    class Image(torch.Tensor):  # as torchvision's
+        pass
+
+    data = _data()
+    X = torch.from_numpy(data).as_subclass(Image).requires_grad_(asks)
+    for function in (_model().score_samples, _model().reconstruct, lambda X: attacks.ld_grad(_classifier(), X).X_adv):
+        value = function(X)
+        assert isinstance(value, torch.Tensor)
+        assert np.array_equal(value.numpy(), function(data))
+    assert np.array_equal(
+        MFA(2, 1, random_state=0, tol=1).fit(X).means_, MFA(2, 1, random_state=0, tol=1).fit(data).means_
+    )
+
+
 def test_bfloat16_is_taken_as_float32():
     torch = pytest.importorskip("torch")
     X, y, weights = torch.from_numpy(_data()).bfloat16(), torch.arange(300) % 2, torch.linspace(1, 2, 300).bfloat16()

@@ -58,6 +58,8 @@ def as_labels(name: str, given: Any) -> Array:
         _check_types(name, labels)
         if len(labels) and isinstance(labels[0], Real):
             labels = np.array(labels.tolist())
+    if not labels.dtype.isnative:
+        labels = labels.astype(labels.dtype.newbyteorder("="))  # predictions are to go to libraries that know no other
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         place = int(np.argmin(np.isfinite(labels)))
         what = "NaN" if np.isnan(labels[place]) else "infinity"

@@ -220,3 +220,16 @@ def test_torch_views_and_gradients():
     assert np.array_equal(model.score_samples(tensor).numpy(), model.score_samples(X))
     fitted = MFA(2, 1, random_state=0, tol=1e-1).fit(torch.from_numpy(X))
     assert np.array_equal(fitted.means_, MFA(2, 1, random_state=0, tol=1e-1).fit(X).means_)
+
+
+@pytest.mark.parametrize("kind", ["i4", "f8"])
+def test_labels_of_foreign_byte_order_are_those_of_our_own(kind):
+    torch = pytest.importorskip("torch")
+    X, y = _data(), np.arange(300) % 2
+    foreign = y.astype(np.dtype(kind).newbyteorder("S"))
+    model = MFAClassifier(2, 1, random_state=0, tol=1e-1).fit(X, foreign)
+    expected = MFAClassifier(2, 1, random_state=0, tol=1e-1).fit(X, y.astype(kind))
+    for classifier in (model, MFAClassifier.from_mixtures(model.mixtures_, np.unique(foreign), model.priors_)):
+        assert classifier.classes_.dtype == expected.classes_.dtype
+        assert torch.equal(classifier.predict(torch.from_numpy(X)), expected.predict(torch.from_numpy(X)))
+        assert classifier.score(X, foreign) == expected.score(X, y)

@@ -20,6 +20,7 @@ from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._backend import Array, Samples, as_samples, identity
 from mfa_fast._devices import check_device, requested_arrays
 from mfa_fast._memory import rows_within, scoring_rows, working_memory
+from mfa_fast._validation import one_line
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -114,6 +115,7 @@ class Batches(Stream):
     def __init__(self, batches: Any, head: Any) -> None:
         super().__init__(_in_memory(head))
         self._batches = batches
+        self._names = _column_names(head)
         self._n_rows: int | None = None
 
     def __len__(self) -> int:
@@ -127,6 +129,13 @@ class Batches(Stream):
         total = 0
         for i in range(len(self._batches)):
             batch = self._batches[i]
+            names = _column_names(batch)
+            if self._names and names and names != self._names:
+                msg = (
+                    f"X must have the same columns in all batches, in the same order: batch {i} has {one_line(names)}, "
+                    f"the first {one_line(self._names)}; use batch[columns] to bring them into one order."
+                )
+                raise ValueError(msg)
             total += len(batch)
             last = i == len(self._batches) - 1
             if self._n_rows is not None and (total > self._n_rows or (last and total < self._n_rows)):
@@ -137,6 +146,12 @@ class Batches(Stream):
                 raise ValueError(msg)
             for start in range(0, len(batch), rows):
                 yield batch[start : start + rows]
+
+
+def _column_names(batch: Any) -> list[str] | None:
+    """Return the names of a frame's columns, where they are strings: scikit-learn takes no others for names."""
+    names = list(getattr(batch, "columns", ()))
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 class Selection(Stream):

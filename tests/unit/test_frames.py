@@ -64,6 +64,19 @@ def test_names_are_checked(make, method):
         getattr(model, method)(TURNED)
 
 
+@pytest.mark.parametrize("method", ["fit", "score", "score_samples"])
+def test_names_are_checked_in_every_batch(method):
+    model = _mixture()
+    with pytest.raises(ValueError, match=r"same columns in all batches, .*: batch 1 has \['f', 'e'"):
+        getattr(model, method)([FRAME[:50], TURNED[50:]])
+    parts = [FRAME[:50], FRAME[50:80], X[80:]]  # arrays have no names to differ
+    assert model.score(parts) == model.score(FRAME)
+    assert np.array_equal(model.fit(parts).means_, _mixture().means_)
+    numbered = pd.DataFrame(X)[[5, 4, 3, 2, 1, 0]]  # and numbers are none
+    plain = MFA(2, 1, random_state=0, tol=1e-1).fit(X)
+    assert plain.score([X[:50], numbered[50:]]) == plain.score(np.vstack([X[:50], X[50:, ::-1]]))
+
+
 def test_a_fit_to_an_array_forgets_the_names():
     model = _mixture().fit(X)
     assert not hasattr(model, "feature_names_in_")

@@ -196,10 +196,11 @@ def test_ends_when_the_target_is_reached():
     assert [e.accuracy >= 0.9 for e in trained.history] == [False] * (len(trained.history) - 1) + [True]
 
 
+@pytest.mark.parametrize("target", [None, 1.0])
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_short_of_the_target_the_most_accurate_weights_are_kept(interrupted, symmetric, tmp_path):
+def test_the_most_accurate_weights_are_kept(interrupted, target, symmetric, tmp_path):
     """With steps so long that the accuracy goes up and down."""
-    config = _config(images=2_000, evaluate_every=100, learning_rate=0.1, target_accuracy=1.0)
+    config = _config(images=2_000, evaluate_every=100, learning_rate=0.1, target_accuracy=target)
     train, held_out = symmetric.sample(300, random_state=1), symmetric.sample(500, random_state=2)
     flipped = held_out[0], np.where(np.arange(500) == 0, 6 - held_out[1], held_out[1])  # out of reach
 

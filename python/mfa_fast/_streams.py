@@ -188,7 +188,10 @@ def as_stream(X: Any) -> Stream | None:
     if isinstance(X, (np.ndarray, Samples)):
         return None
     try:
-        stored = all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
+        # Of a frame, columns may have such names.
+        stored = not hasattr(X, "columns") and all(
+            hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__")
+        )
     except (OSError, RuntimeError, ValueError) as error:
         msg = f"X must be an array that can be read, got {X!r} ({error}): open its file, and keep it open."
         raise ValueError(msg) from error

@@ -128,7 +128,7 @@ def check_weights(weights: Any, n_components: int | None = None, name: str = "we
         msg = f"{name} must not be negative, got a smallest of {checked.min():.6g}."
         raise ValueError(msg)
     total = float(checked.sum())
-    if abs(total - 1.0) > 1e-5:
+    if not abs(total - 1.0) <= 1e-5:  # NaN neither, which scikit-learn's assume_finite lets in
         msg = f"{name} must sum to 1, got a sum of {total:.6g}; divide them by it."
         raise ValueError(msg)
     return checked / total if abs(total - 1.0) > 1e-12 else checked

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
@@ -91,6 +92,11 @@ def test_priors_of_a_fit():
     for given, expected in ((None, [0.6, 0.4]), ("uniform", [0.5, 0.5]), ([0.9, 0.1], [0.9, 0.1])):
         model = MFAClassifier(1, 1, priors=given, tol=1e-2).fit(X, y)
         assert model.priors_ == pytest.approx(expected)
+
+
+def test_priors_that_are_no_numbers_are_refused_whatever_is_assumed():
+    with config_context(assume_finite=True), pytest.raises(ValueError, match="priors must sum to 1, got a sum of nan"):
+        MFAClassifier.from_mixtures([MFA.from_parameters(*m) for m in _mixtures()], priors=[np.nan, 0.5])
 
 
 def test_fit_is_one_mixture_per_class():

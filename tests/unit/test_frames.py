@@ -77,6 +77,11 @@ def test_names_are_checked_in_every_batch(method):
     assert plain.score([X[:50], numbered[50:]]) == plain.score(np.vstack([X[:50], X[50:, ::-1]]))
 
 
+def test_a_frame_with_columns_named_as_attributes_of_stored_arrays_is_a_frame():
+    frame = FRAME.set_axis([*NAMES[:4], "chunks", "dtype"], axis=1)
+    np.testing.assert_array_equal(MFA(2, 1, random_state=0, tol=1e-1).fit(frame).means_, _mixture().means_)
+
+
 def test_a_fit_to_an_array_forgets_the_names():
     model = _mixture().fit(X)
     assert not hasattr(model, "feature_names_in_")

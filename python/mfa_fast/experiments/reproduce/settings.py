@@ -24,7 +24,7 @@ class NetworkSettings:
     Parameters
     ----------
     width : int
-        Filters of the first layer. The paper takes the smallest that makes no error. The default makes up to four in a
+        Filters of the first layer. The paper takes the smallest that makes no error. The default makes up to seven in a
         thousand on symmetric samples of MNIST; faces take more.
     images : int
         Shown in all: as many passes over the training images as that takes.

@@ -17,9 +17,9 @@ from mfa_fast.experiments.reproduce.charts import Line, _draw_bar, _ink, draw_ba
 from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_order, compare_share
 from mfa_fast.experiments.reproduce.distributions import Real
 from mfa_fast.experiments.reproduce.images import ImageSet, ImageSets, find_image_sets
+from mfa_fast.experiments.reproduce.larger_networks import compare_sweep
 from mfa_fast.experiments.reproduce.robustness import Row, _order, asymmetric, symmetric
 from mfa_fast.experiments.reproduce.settings import Settings, read_settings
-from mfa_fast.experiments.reproduce.sweeps import _compare_sweep
 
 NAMES = (
     *("fig2", "obs1", "obs3", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "fig11", "fig12"),
@@ -153,7 +153,7 @@ def test_an_order_is_credited_to_the_figure_that_shows_it():
     ],
 )
 def test_a_gain_is_told_from_robustness(means, verdicts):
-    assert tuple(line.agrees for line in _compare_sweep("x", means, 3.34)) == verdicts
+    assert tuple(line.agrees for line in compare_sweep("x", means, 3.34)) == verdicts
 
 
 @pytest.mark.parametrize(("highest", "inside"), [(0.7, True), (5.0, False), (50.0, False)])
@@ -177,7 +177,7 @@ def _width_and_names(monkeypatch, rows):
 
 
 def _row(distribution):
-    return Row(distribution, "bayes", SimpleNamespace(summary={"mean_l2": 1.0}), None, 1.0)
+    return Row(distribution, "bayes", SimpleNamespace(mean_l2=1.0), None, 1.0)
 
 
 def test_bars_of_many_data_sets_stand_in_several_lines(monkeypatch):

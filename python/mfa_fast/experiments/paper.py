@@ -74,6 +74,10 @@ _TABLE_1_CNN = {
 TRADES = {0.0: (0.710, 0.996), 2.0: (2.942, 0.911), 5.0: (3.608, 0.852), 10.0: (4.341, 0.813)}
 TRADES_SOURCE = "JMLR 22(221) 2021, figure 10"
 
+# The attributes of faces in figures 9 to 11 and in table 2 of the first version, and the names of their data sets.
+ATTRIBUTES = ("Male", "Smiling", "Bangs", "Heavy_Makeup", "Eyeglasses")
+FACES = tuple(f"CelebA {name}" for name in ATTRIBUTES)
+
 # Accuracy on real test images of CNNs that learned from real, and from symmetric, images.
 _TABLE_2 = {
     "CelebA Male": (0.923, 0.880),

@@ -19,6 +19,7 @@ from mfa_fast.experiments.reproduce.robustness import (
     compare_rows,
     data_set_name,
     label,
+    row_of,
     symmetric,
     table_of,
 )
@@ -40,16 +41,7 @@ def asymmetry(name: str, title: str, choose: Choose, shown: tuple[str, ...]) -> 
         return cells
 
     def report(settings: Settings, images: ImageSets, results: Results) -> Report:
-        rows = [
-            Row(
-                distribution,
-                "bayes",
-                results[label(distribution, "bayes")],
-                results.get(label(distribution, "bayes", exact=True)),
-                results[label(distribution, "bayes")].summary["accuracy"],
-            )
-            for distribution in _distributions(settings, choose(images))
-        ]
+        rows = [row_of(distribution, "bayes", results) for distribution in _distributions(settings, choose(images))]
         pairs = list(zip(rows[::2], rows[1::2], strict=True))
         return Report(
             name=name,

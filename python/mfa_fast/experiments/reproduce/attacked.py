@@ -54,6 +54,11 @@ class AttackedModel:
         return self.attack.summary()
 
     @property
+    def mean_l2(self) -> float:
+        """Mean over successful attacks on samples that were classified correctly."""
+        return self.summary["mean_l2"]
+
+    @property
     def flipped(self) -> Array:
         """Which samples were right before the attack and wrong after it."""
         was_right: Array = np.asarray(self.attack.success) & (self.predicted == self.y)

@@ -3,11 +3,14 @@
 Figures have the numbers of the paper's first version (ICLR 2020 submission), which are others than in JMLR.
 """
 
+from mfa_fast.experiments.reproduce.adversarial_training import FIGURE_11
 from mfa_fast.experiments.reproduce.asymmetry import asymmetry
 from mfa_fast.experiments.reproduce.bounds import SUBSPACE
 from mfa_fast.experiments.reproduce.exact import EXACT
 from mfa_fast.experiments.reproduce.experiment import Experiment
 from mfa_fast.experiments.reproduce.helix import plan_figure_8, report_figure_8
+from mfa_fast.experiments.reproduce.larger_networks import FIGURE_9
+from mfa_fast.experiments.reproduce.noise_levels import FIGURE_10
 from mfa_fast.experiments.reproduce.observations import (
     plan_observation_1,
     plan_observation_3,
@@ -16,7 +19,6 @@ from mfa_fast.experiments.reproduce.observations import (
 )
 from mfa_fast.experiments.reproduce.plane import plan_figure_2, plan_figure_5, report_figure_2, report_figure_5
 from mfa_fast.experiments.reproduce.real_images import CIFAR, FIGURE_12, TABLE_2
-from mfa_fast.experiments.reproduce.sweeps import FIGURE_9, FIGURE_10, FIGURE_11
 from mfa_fast.experiments.reproduce.symmetric_sets import FIGURE_6, TABLE_1, samples_figure
 
 # In the order of the paper.

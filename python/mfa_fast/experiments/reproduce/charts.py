@@ -38,6 +38,7 @@ GROUPS_PER_LINE = 5  # of bars
 BAR = 0.8  # of the room between two groups
 LABEL = 0.1  # of the highest mark of a chart: what a bar's label takes
 PAPER_BLACK = "#1d1d1f"
+DATA_SET_COLOURS = ("#CC79A7", "#0072B2", "#E69F00", "#009E73", "#56B4E9")  # of curves that are told by their data
 
 
 def colour_of(row: Row) -> str:

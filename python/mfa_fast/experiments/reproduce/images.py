@@ -14,6 +14,7 @@ from mfa_fast import datasets
 from mfa_fast.datasets.celeba import ATTRIBUTES
 from mfa_fast.datasets.celeba import FOLDERS as CELEBA_FOLDERS
 from mfa_fast.datasets.cifar import find_cifar10
+from mfa_fast.experiments import paper
 from mfa_fast.experiments.config import FACE_SIZE
 from mfa_fast.experiments.main_job import load_images
 from mfa_fast.experiments.reproduce.cells import NOT_IN_KEY
@@ -92,6 +93,11 @@ class ImageSets:
     def modelled(self) -> tuple[ImageSet, ...]:
         """Those of which the paper makes symmetric data sets."""
         return self.faces + self.digits
+
+    @property
+    def swept(self) -> tuple[ImageSet, ...]:
+        """Those of figures 9 to 11: five attributes or, without faces, MNIST's 4 and 5 (or the last pair)."""
+        return self.wanted(*paper.ATTRIBUTES) or self.wanted("4-5") or self.modelled[-1:]
 
     def wanted(self, *names: str) -> tuple[ImageSet, ...]:
         """Return the sets of these names (without their collection's) that there are."""

@@ -27,7 +27,6 @@ from mfa_fast.experiments.reproduce.robustness import (
     table_of,
 )
 from mfa_fast.experiments.reproduce.settings import Settings
-from mfa_fast.experiments.reproduce.sweeps import ATTRIBUTES, FACES
 from mfa_fast.experiments.tables import distance, percent
 
 Choose = Callable[[ImageSets], tuple[ImageSet, ...]]
@@ -103,7 +102,7 @@ CIFAR = _on_real_images(
 
 
 def _sets(images: ImageSets) -> tuple[ImageSet, ...]:
-    return images.wanted(*ATTRIBUTES) or images.modelled
+    return images.wanted(*paper.ATTRIBUTES) or images.modelled
 
 
 def _plan_table_2(settings: Settings, images: ImageSets) -> Plan:
@@ -146,7 +145,7 @@ def _report_table_2(settings: Settings, images: ImageSets, results: Results) -> 
             "How close are the symmetric data sets to the real ones? A network that learned from samples of the model "
             "is tested on real test images, beside one that learned from real training images. The paper's networks "
             "were trained against an adversary here; these were not.",
-            *images.instead_of(*FACES),
+            *images.instead_of(*paper.FACES),
         ),
         tables=(DataTable("accuracies", header, tuple(rows), "Accuracy on real test images."),),
         pictures=(Picture("accuracies", _draw_accuracies(names, results), "Accuracy on real test images."),),

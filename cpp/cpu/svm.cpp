@@ -21,7 +21,7 @@ bool holds(double decision, std::int64_t label) { return label == 1 ? decision >
 double lead(double decision, std::int64_t label) { return label == 1 ? decision : -decision; }
 
 // Two programs sum the same terms in different orders. Of a decision that is smaller than so many roundings of all its
-// terms, theory.md (18a) and (19a), the model's own predict may see another sign. attacks/svm.py counts as many.
+// terms, theory.md (18a) and (19a), the model's own predict may see another sign. attacks/_decisions.py counts as many.
 constexpr double rounding_margin = 64.0 * std::numeric_limits<double>::epsilon();
 
 template <class T>

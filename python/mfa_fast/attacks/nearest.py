@@ -15,6 +15,8 @@ from mfa_fast._kernels import FloatArray, gram_of
 from mfa_fast._labels import class_indices
 from mfa_fast._streams import as_array
 from mfa_fast._validation import MOST_STEPS, check_integer, check_real
+from mfa_fast.attacks._crossings import crossings
+from mfa_fast.attacks._distance_bounds import distance_bound
 from mfa_fast.attacks.ld_grad import MixtureAttack, ld_grad, outputs_for, own_labels
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
@@ -190,7 +192,7 @@ def _without_failures(
     if not len(lost):
         return start
     X = samples.data[lost].astype(samples.dtype)
-    points, found = machine.crossings(X, own[lost])
+    points, found = crossings(machine, X, own[lost])
     X_adv, l2, success, n_steps = (a.copy() for a in (start.X_adv, start.l2, start.success, start.n_steps))
     X_adv[lost], success[lost] = points, found
     l2[lost] = np.linalg.norm(points.astype(np.float64) - X, axis=1)
@@ -205,7 +207,7 @@ def _of_machine(
     X = samples.data
     l2 = np.where(start.success, start.l2, np.inf).astype(np.float64)
     untouched = start.success & (start.n_steps == 0)
-    lower_bound = np.where(untouched, 0.0, np.minimum(machine.distance_bound(X, l2), l2))
+    lower_bound = np.where(untouched, 0.0, np.minimum(distance_bound(machine, X, l2), l2))
     norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64, casting="same_kind"))
     with np.errstate(invalid="ignore"):
         apart = l2 - lower_bound

@@ -5,7 +5,7 @@ What the floors are, and how results are judged, is in `mfa_fast.experiments.tas
 
 from threadpoolctl import threadpool_limits
 
-from mfa_fast._backend import check_threads
+from mfa_fast._validation import check_threads
 from mfa_fast.experiments.timing import Comparison, settle, timed
 
 

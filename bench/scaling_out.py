@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 import shapes
 from cluster_model import Cluster, Costs, simulate
 from mfa_fast import MFA
-from mfa_fast._kernels import Parameters
+from mfa_fast._parameters import Parameters
 from mfa_fast.experiments.problems import Shape, cast, smooth_mixture
 from table import result_path, write_json
 

@@ -108,7 +108,7 @@ PEERS = {
 def torch_threads():
     """Give torch as many threads as everyone else."""
     torch = pytest.importorskip("torch")
-    from mfa_fast._backend import check_threads
+    from mfa_fast._validation import check_threads
 
     torch.set_num_threads(check_threads(None))
 

@@ -16,7 +16,6 @@ from scipy.special import logsumexp
 
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
-from mfa_fast._backend import Array
 from mfa_fast._files import is_no_file, whole_file
 from mfa_fast._labels import class_indices
 from mfa_fast._options import (
@@ -42,6 +41,7 @@ from mfa_fast._options import (
 )
 from mfa_fast._persistence import kind_of
 from mfa_fast._reproduce import reproduce
+from mfa_fast._typing import Array
 from mfa_fast._validation import check_real
 from mfa_fast.attacks import ld_grad, nearest
 from mfa_fast.experiments import RunConfig, check_destination, tables, write_report

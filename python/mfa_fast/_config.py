@@ -8,8 +8,8 @@ from importlib.metadata import version
 import numpy as np
 
 from mfa_fast import _core
-from mfa_fast._backend import check_threads
 from mfa_fast._devices import cuda_state
+from mfa_fast._validation import check_threads
 
 
 def show_config() -> None:

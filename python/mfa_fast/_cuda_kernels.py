@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mfa_fast import _core
 from mfa_fast._array_libraries import CudaArrays
-from mfa_fast._backend import Array, Samples
 from mfa_fast._device_rows import Columns, rows_at_once, run
-from mfa_fast._kernels import FloatArray, Scorer, gram_of
+from mfa_fast._kernels import Scorer, gram_of
+from mfa_fast._samples import Samples
+from mfa_fast._typing import Array, FloatArray
 
 # The handle of CUDA's per-thread default stream (cudaStreamPerThread).
 _PER_THREAD_STREAM = 2

@@ -14,14 +14,15 @@ from distributed import Client
 from numpy.typing import NDArray
 from sklearn.utils.random import sample_without_replacement
 
-from mfa_fast._backend import Array, Samples, as_samples, forget_features
 from mfa_fast._dask_blocks import for_task, later, row_blocks, send
 from mfa_fast._em import e_step
 from mfa_fast._fitting import check_hyperparameters, check_rows, check_shape, completed
-from mfa_fast._kernels import Parameters
 from mfa_fast._labels import check_labels
+from mfa_fast._parameters import Parameters
 from mfa_fast._progress import Task
+from mfa_fast._samples import Samples, as_samples, forget_features
 from mfa_fast._statistics import Statistics
+from mfa_fast._typing import Array
 from mfa_fast._validation import check_integer
 from mfa_fast.mixture import MFA
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from mfa_fast._array_libraries import CudaArrays
-from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._cuda_extension import KERNEL_DTYPES
 from mfa_fast._late_errors import LateCheck, leave, raise_known
+from mfa_fast._samples import Samples, reject_bad_row
+from mfa_fast._typing import Array
 
 Columns = dict[str, Any]
 # What a kernel is called with: arrays by name, X among them, and the arguments that all kernels share.

@@ -57,6 +57,13 @@ def require_kernels(X: Any, arrays: CudaArrays) -> None:
         raise CudaUnavailableError(msg) from error
 
 
+def require_host(device: CudaArrays | None, what: str) -> None:
+    """Refuse a CUDA device for what has no kernel there."""
+    if device is not None:
+        msg = f"{what} has no CUDA kernel: it takes samples in host memory (X.cpu() or X.get()), with device=None."
+        raise CudaUnavailableError(msg)
+
+
 def default_arrays() -> CudaArrays:
     """Return the library that lends memory on the current device: one that is imported, else one that is installed."""
     reasons = []

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from mfa_fast._kernels import FloatArray, Parameters
+from mfa_fast._parameters import Parameters
+from mfa_fast._typing import FloatArray
 
 # A component at the floor has collapsed if the floor is less than this share of the samples' variance; above it the
 # floor is a choice, not a last resort.

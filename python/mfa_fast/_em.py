@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core, _cuda_kernels
-from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._diagnosis import warn
-from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import expectation_rows
 from mfa_fast._missing import IncompleteSamples, by_pattern
+from mfa_fast._parameters import Parameters
+from mfa_fast._samples import Samples, reject_bad_row
 from mfa_fast._statistics import Statistics, Sums, keep_worst, worst_rows, zero_sums
 from mfa_fast._streams import Stream
+from mfa_fast._typing import Array, FloatArray
 
 # Noise is what factors leave of the squares. Of a smaller share of them rounding leaves few digits, and of the matrices
 # that the E-step inverts none.

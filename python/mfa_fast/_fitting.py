@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils.random import sample_without_replacement
 
-from mfa_fast._backend import Samples, check_threads
 from mfa_fast._devices import check_device
 from mfa_fast._em import NoiseModel, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
-from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import start_rows
 from mfa_fast._missing import filled
+from mfa_fast._parameters import Parameters
 from mfa_fast._progress import Task
+from mfa_fast._samples import Samples
 from mfa_fast._statistics import Statistics
 from mfa_fast._streams import Stream
+from mfa_fast._typing import FloatArray
 from mfa_fast._validation import (
     check_factors,
     check_finite_array,
@@ -30,6 +31,7 @@ from mfa_fast._validation import (
     check_option,
     check_real,
     check_sample_weight,
+    check_threads,
     check_weights,
 )
 

@@ -12,10 +12,11 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
-from mfa_fast._backend import Array, Samples, reject_bad_row
 from mfa_fast._em import NoiseModel, assigned_sums, regress
-from mfa_fast._kernels import FloatArray, Parameters
 from mfa_fast._memory import projection_rows
+from mfa_fast._parameters import Parameters
+from mfa_fast._samples import Samples, reject_bad_row
+from mfa_fast._typing import Array, FloatArray
 
 METHODS = ("kmeans", "k-means++", "random_from_data", "random")
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from mfa_fast._backend import Array, Samples
 from mfa_fast._devices import to_host
 from mfa_fast._diagnosis import naming
+from mfa_fast._samples import Samples
+from mfa_fast._typing import Array
 from mfa_fast._validation import one_line
 
 

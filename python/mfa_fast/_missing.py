@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 
 from mfa_fast import _core
 from mfa_fast._array_libraries import CudaArrays
-from mfa_fast._backend import Array, Samples, check_threads, find_bad_row, reject_bad_row, require_host
 from mfa_fast._cuda_kernels import CudaScorer
-from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._devices import require_host
+from mfa_fast._kernels import Scorer
+from mfa_fast._parameters import Parameters
+from mfa_fast._samples import Samples, find_bad_row, reject_bad_row
+from mfa_fast._typing import Array, FloatArray
+from mfa_fast._validation import check_threads
 
 # Complete rows are copied from between the others in parts of this size.
 _BYTES_AT_ONCE = 2**25

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
-from mfa_fast._backend import Samples, find_bad_row
-from mfa_fast._kernels import FloatArray
+from mfa_fast._samples import Samples, find_bad_row
+from mfa_fast._typing import FloatArray
 from mfa_fast._validation import check_integer, check_real
 
 # Of the largest standard deviation along a principal direction; what is less is rounding.

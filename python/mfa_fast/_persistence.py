@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from mfa_fast._backend import Array
 from mfa_fast._files import whole_file
+from mfa_fast._typing import Array
 
 _FORMAT = "1"
 _NAMES = ("weights", "means", "loadings", "noise_variance")

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfa_fast._backend import Array
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import Array, FloatArray
 
 # A component with less than this many samples' worth of responsibility has no claim to any: it is seeded anew.
 EMPTY_COUNT = 1e-3

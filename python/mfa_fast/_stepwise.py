@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mfa_fast._backend import Array
 from mfa_fast._diagnosis import round_parameters, warn
 from mfa_fast._em import NoiseModel, check_range, filled_in, regress
-from mfa_fast._kernels import FloatArray, Parameters
+from mfa_fast._parameters import Parameters
 from mfa_fast._statistics import EMPTY_COUNT, Statistics, Sums
+from mfa_fast._typing import Array, FloatArray
 
 # A component whose running share of the samples is this small, times 1 / K, has been forgotten: it is seeded anew.
 FORGOTTEN_SHARE = 1e-6

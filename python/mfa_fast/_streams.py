@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast._array_libraries import CudaArrays
-from mfa_fast._backend import Array, Samples, as_samples, identity
 from mfa_fast._devices import check_device, requested_arrays
 from mfa_fast._memory import rows_within, scoring_rows, working_memory
+from mfa_fast._samples import Samples, as_samples, identity
+from mfa_fast._typing import Array
 from mfa_fast._validation import one_line
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])

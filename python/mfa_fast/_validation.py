@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_random_state
 
-from mfa_fast._backend import raise_named
 from mfa_fast._devices import to_host
-from mfa_fast._kernels import FloatArray, Parameters
+from mfa_fast._parameters import Parameters
+from mfa_fast._typing import FloatArray
 
 # Samples of one seed, draws of what is missing in a row, and steps of an attack: as far as the kernels count.
 MOST_SAMPLES = 2**63
 MOST_DRAWS = 2**23
 MOST_STEPS = 2**63 - 1
+# More than any machine makes use of.
+MOST_THREADS = 1024
 
 
 def check_option(name: str, value: Any, options: Sequence[str]) -> str:
@@ -53,6 +56,53 @@ def check_place(n_samples: Any, start: Any) -> tuple[int, int]:
     """Return how many samples of a seed are asked for, and from which on."""
     n = check_integer("n_samples", n_samples, 1, MOST_SAMPLES)
     return n, check_integer("start", start, 0, MOST_SAMPLES - n)
+
+
+def check_threads(n_threads: int | None) -> int:
+    """Return the number of threads to run on; None: as many as ``OMP_NUM_THREADS`` says, or all cores it may use."""
+    if n_threads is not None:
+        expected = f"n_threads must be None, for all cores, or an integer from 1 to {MOST_THREADS}"
+        if not isinstance(n_threads, Integral) or isinstance(n_threads, bool):
+            msg = f"{expected}; got {n_threads!r} of type {type(n_threads).__name__}."
+            raise TypeError(msg)
+        if not 1 <= n_threads <= MOST_THREADS:
+            msg = f"{expected}; got {n_threads}."
+            raise ValueError(msg)
+        return int(n_threads)
+    # One number for each level of nested loops; ours are the first.
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def as_seed(random_state: Any) -> int:
+    """Turn a random state into the 64-bit seed of a counter-based generator; a non-negative integer is that seed."""
+    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
+        if not 0 <= int(random_state) < 2**64:
+            msg = f"random_state must lie in [0, 2**64), got {random_state}."
+            raise ValueError(msg)
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(0, 2**64, dtype=np.uint64))
+    try:
+        return int(check_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))
+    except ValueError as error:
+        msg = (
+            f"random_state must be None, an integer in [0, 2**64), a RandomState or a Generator, got {random_state!r}."
+        )
+        raise ValueError(msg) from error
+
+
+def as_random_state(random_state: Any) -> np.random.RandomState:
+    """Return scikit-learn's random state of a seed, a random state or None."""
+    try:
+        return check_random_state(random_state)
+    except ValueError as error:
+        msg = f"random_state must be None, an integer in [0, 2**32) or a RandomState, got {random_state!r}."
+        raise ValueError(msg) from error
 
 
 def check_real(
@@ -226,3 +276,17 @@ def check_clip(clip: Any) -> tuple[float | None, float | None]:
         msg = f"clip must be a pair (low, high) with low < high, either of which may be None; got {clip!r}."
         raise ValueError(msg)
     return (low, high)
+
+
+def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
+    """Raise another library's error again, with the name of the argument in front unless it is there."""
+    msg = str(error)
+    if msg.startswith("Complex data not supported"):  # the whole array follows
+        msg = f"Complex data not supported: {name} must hold real numbers; pass {name}.real if that is all."
+    elif "dtype='numeric'" in msg:  # an argument of scikit-learn's own
+        msg = f"{name} must hold numbers, got bytes or strings; use numpy.asarray({name}, dtype=float)."
+    if not re.search(rf"\b{name}\b", msg):
+        msg = f"{name}: {msg}"
+    if msg == str(error):
+        raise error
+    raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error

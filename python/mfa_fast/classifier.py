@@ -15,29 +15,26 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
-from mfa_fast._backend import (
-    Array,
-    Samples,
-    as_output,
-    as_random_state,
-    as_samples,
-    as_seed,
-    raise_named,
-)
 from mfa_fast._fitting import check_hyperparameters
-from mfa_fast._kernels import FloatArray, Parameters, Scorer
+from mfa_fast._kernels import Scorer
 from mfa_fast._labels import as_labels, check_classes, check_labels, class_indices, labels_at, naming_class
 from mfa_fast._missing import scorer_of
 from mfa_fast._outliers import outlier_means
+from mfa_fast._parameters import Parameters
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
+from mfa_fast._samples import Samples, as_output, as_samples
 from mfa_fast._streams import Stream, as_array, as_data, by_blocks, select
+from mfa_fast._typing import Array, FloatArray
 from mfa_fast._validation import (
+    as_random_state,
+    as_seed,
     check_flag,
     check_option,
     check_place,
     check_real,
     check_sample_weight,
     check_weights,
+    raise_named,
 )
 from mfa_fast.mixture import MFA
 

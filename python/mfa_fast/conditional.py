@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mfa_fast import _core
-from mfa_fast._backend import Samples, as_seed
-from mfa_fast._kernels import Parameters
 from mfa_fast._missing import IncompleteSamples
-from mfa_fast._validation import MOST_DRAWS, check_integer
+from mfa_fast._parameters import Parameters
+from mfa_fast._samples import Samples
+from mfa_fast._validation import MOST_DRAWS, as_seed, check_integer
 
 __all__ = ["Conditional"]
 

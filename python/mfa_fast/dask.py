@@ -33,7 +33,6 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(msg, name=error.name) from None
 
 from mfa_fast import attacks
-from mfa_fast._backend import Array, as_seed, forget_features
 from mfa_fast._dask_blocks import (
     check_blocks,
     check_client,
@@ -49,7 +48,9 @@ from mfa_fast._dask_blocks import (
 )
 from mfa_fast._dask_fit import count_classes, fit_mixture, of_class
 from mfa_fast._progress import Task
-from mfa_fast._validation import check_place
+from mfa_fast._samples import forget_features
+from mfa_fast._typing import Array
+from mfa_fast._validation import as_seed, check_place
 from mfa_fast.attacks import AttackResult
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA

@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
-from mfa_fast._backend import Array, Samples, as_output, as_random_state, as_samples, as_seed, check_threads
 from mfa_fast._diagnosis import Fault, find_faults, round_parameters, warn, warn_of_faults
 from mfa_fast._em import Expectation, add_log_likelihoods, e_step, m_step
 from mfa_fast._fitting import (
@@ -29,19 +28,25 @@ from mfa_fast._fitting import (
     run_em,
     samples_to_start_from,
 )
-from mfa_fast._kernels import Parameters, Scorer
+from mfa_fast._kernels import Scorer
 from mfa_fast._memory import scoring_rows
 from mfa_fast._missing import MarginalScorer, scorer_of
+from mfa_fast._parameters import Parameters
 from mfa_fast._progress import CallbackSupportMixin, Task, with_callbacks
+from mfa_fast._samples import Samples, as_output, as_samples
 from mfa_fast._statistics import Statistics, Sums
 from mfa_fast._stepwise import implied_sums, step, step_size
 from mfa_fast._streams import Stream, as_array, as_data, by_blocks
+from mfa_fast._typing import Array
 from mfa_fast._validation import (
+    as_random_state,
+    as_seed,
     check_flag,
     check_noise_variance,
     check_parameters,
     check_place,
     check_sample_weight,
+    check_threads,
 )
 from mfa_fast.conditional import Conditional
 

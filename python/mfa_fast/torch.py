@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
     msg = f"mfa_fast.torch needs torch ({error}); install it with: pip install 'mfa_fast[torch]'"
     raise ModuleNotFoundError(msg, name=error.name) from None
 
-from mfa_fast._backend import Samples, as_samples
+from mfa_fast._samples import Samples, as_samples
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.classifier import MFAClassifier
 

@@ -20,7 +20,7 @@ from mfa_fast import (
     attacks,
     synchronize,
 )
-from mfa_fast._backend import Samples
+from mfa_fast._samples import Samples
 from tolerances import (
     ATTACK,
     EM_PARAMETERS,

@@ -120,7 +120,7 @@ def test_parameters(device):
 
 
 def test_nothing_is_copied_on_the_way():
-    from mfa_fast._backend import as_samples
+    from mfa_fast._samples import as_samples
 
     samples = _move(X, "CPU_DEVICE")
     inside = as_samples(samples)

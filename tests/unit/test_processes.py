@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core
-from mfa_fast._backend import check_threads
+from mfa_fast._validation import check_threads
 from mfa_fast.attacks import ld_grad, nearest
 from models import classifier_of
 

@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin
 
-from mfa_fast._backend import Array
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import Array, FloatArray
 from mfa_fast.attacks._decisions import parts, rbf_decisions
 from mfa_fast.attacks.svm import RbfMachine
 

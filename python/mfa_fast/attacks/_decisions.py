@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from mfa_fast._backend import Array
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import Array, FloatArray
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine
 
 # The sign of a sum is certain beyond so much of the size of its terms, docs/theory.md (18a) and (19a).

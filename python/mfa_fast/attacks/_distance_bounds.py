@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mfa_fast._backend import Array
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import Array, FloatArray
 from mfa_fast.attacks._decisions import linear_decisions, parts, rbf_kernels
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine
 

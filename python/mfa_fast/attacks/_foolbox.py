@@ -13,8 +13,10 @@ from foolbox.attacks import DDNAttack, L2CarliniWagnerAttack
 from foolbox.models import PyTorchModel
 from numpy.typing import NDArray
 
-from mfa_fast._backend import Array, as_samples, find_bad_row, reject_bad_row, require_host
+from mfa_fast._devices import require_host
 from mfa_fast._labels import class_indices
+from mfa_fast._samples import as_samples, find_bad_row, reject_bad_row
+from mfa_fast._typing import Array
 from mfa_fast._validation import check_clip, check_integer
 from mfa_fast.attacks._modules import MachineModule, as_module
 from mfa_fast.attacks.ld_grad import labels_of_points

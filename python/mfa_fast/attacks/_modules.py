@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import FloatArray
 from mfa_fast.attacks.svm import LinearMachine, Machine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.torch import MFAModule

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import FloatArray
 
 
 def compose(steps: Sequence[Any], n_features: int) -> tuple[FloatArray, FloatArray]:

@@ -10,20 +10,13 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from mfa_fast import _core
-from mfa_fast._backend import (
-    Array,
-    Samples,
-    as_samples,
-    check_threads,
-    find_bad_row,
-    reject_bad_row,
-    require_host,
-)
 from mfa_fast._cuda_kernels import CudaScorer
-from mfa_fast._devices import arrays_of
+from mfa_fast._devices import arrays_of, require_host
 from mfa_fast._labels import class_indices
+from mfa_fast._samples import Samples, as_samples, find_bad_row, reject_bad_row
 from mfa_fast._streams import as_array
-from mfa_fast._validation import MOST_STEPS, check_clip, check_integer, check_real
+from mfa_fast._typing import Array
+from mfa_fast._validation import MOST_STEPS, check_clip, check_integer, check_real, check_threads
 from mfa_fast.attacks.result import AttackResult
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier

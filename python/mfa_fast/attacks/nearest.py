@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfa_fast import _core
-from mfa_fast._backend import Array, Samples, check_threads, reject_bad_row, require_host
 from mfa_fast._cuda_kernels import CudaScorer
-from mfa_fast._kernels import FloatArray, gram_of
+from mfa_fast._devices import require_host
+from mfa_fast._kernels import gram_of
 from mfa_fast._labels import class_indices
+from mfa_fast._samples import Samples, reject_bad_row
 from mfa_fast._streams import as_array
-from mfa_fast._validation import MOST_STEPS, check_integer, check_real
+from mfa_fast._typing import Array, FloatArray
+from mfa_fast._validation import MOST_STEPS, check_integer, check_real, check_threads
 from mfa_fast.attacks._crossings import crossings
 from mfa_fast.attacks._distance_bounds import distance_bound
 from mfa_fast.attacks.ld_grad import MixtureAttack, ld_grad, outputs_for, own_labels

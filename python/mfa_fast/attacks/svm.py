@@ -11,8 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.validation import check_is_fitted
 
-from mfa_fast._backend import Array
-from mfa_fast._kernels import FloatArray
+from mfa_fast._typing import Array, FloatArray
 from mfa_fast.attacks._scalers import compose
 
 __all__ = ["LinearMachine", "Machine", "RbfMachine", "as_machine"]

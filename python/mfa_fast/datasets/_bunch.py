@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 
 
 def unit_interval(images: Array, maximum: int) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast._validation import one_line
 
 # What the readers of NumPy and of the standard library raise on a damaged file.

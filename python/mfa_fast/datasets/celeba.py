@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils import Bunch
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast._validation import check_integer
 from mfa_fast.datasets._bunch import image_bunch, unit_interval
 from mfa_fast.datasets._checks import check_existing_path

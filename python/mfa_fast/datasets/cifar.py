@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.datasets._bunch import image_bunch, unit_interval
 from mfa_fast.datasets._checks import check_existing_path
 from mfa_fast.datasets._files import reject

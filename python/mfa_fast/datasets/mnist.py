@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import fetch_openml
 from sklearn.utils import Bunch
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast._validation import one_line
 from mfa_fast.datasets._bunch import digit_pair_bunch
 from mfa_fast.datasets._checks import check_digit_pair, check_existing_path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast._validation import MOST_SAMPLES, check_flag, check_integer
 
 if TYPE_CHECKING:

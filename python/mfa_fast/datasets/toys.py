@@ -6,8 +6,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from scipy.stats import norm
 
-from mfa_fast._backend import Array, as_random_state
-from mfa_fast._validation import check_flag, check_integer, check_option, check_real
+from mfa_fast._typing import Array
+from mfa_fast._validation import as_random_state, check_flag, check_integer, check_option, check_real
 from mfa_fast.classifier import MFAClassifier
 from mfa_fast.mixture import MFA
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast._validation import check_integer, check_real
 
 # The noise at which the paper's figures for asymmetric data are set beside ours: at any other the distance is another.

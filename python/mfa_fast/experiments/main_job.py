@@ -20,7 +20,7 @@ from sklearn.svm import SVC, LinearSVC
 
 import mfa_fast
 from mfa_fast import MFAClassifier, datasets
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.experiments import models, paper
 from mfa_fast.experiments.config import PAPER_ASYMMETRIC_NOISE_STD, RunConfig

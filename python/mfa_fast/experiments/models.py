@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.svm import SVC, LinearSVC
 
 from mfa_fast import MFAClassifier
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.attacks import ld_grad
 
 # Multiples of scikit-learn's gamma="scale", 1 / (n_features * X.var()), that the search goes

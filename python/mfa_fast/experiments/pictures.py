@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.experiments.main_job import ModelResult, RunResult
 from mfa_fast.experiments.tables import percent
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from mfa_fast import MFA
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.datasets import load_digits_pair, load_mnist_pair
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.attacks import AttackResult
 from mfa_fast.experiments.main_job import ModelResult, RunResult
 

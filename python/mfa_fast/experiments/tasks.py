@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast import MFA, MFAClassifier
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.attacks import AttackResult, ld_grad, nearest
 from mfa_fast.experiments.problems import (
     ATTACK_STEPS,

@@ -20,7 +20,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from mfa_fast import MFA, MFAClassifier, _core
-from mfa_fast._backend import Array, check_threads
+from mfa_fast._typing import Array
+from mfa_fast._validation import check_threads
 from mfa_fast.experiments.problems import (
     ATTACK_SAMPLES,
     ATTACK_STEPS,

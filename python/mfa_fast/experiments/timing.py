@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mfa_fast._backend import check_threads
+from mfa_fast._validation import check_threads
 
 
 @dataclass(frozen=True)

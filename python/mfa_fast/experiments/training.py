@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mfa_fast._backend import Array
 from mfa_fast._files import whole_file
 from mfa_fast._labels import class_indices
+from mfa_fast._typing import Array
 from mfa_fast._validation import check_integer, check_real
 from mfa_fast.datasets import SampleStream
 from mfa_fast.experiments.trades import Trades, trades_loss

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mfa_fast import MFAClassifier, attacks
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.attacks import AttackResult, ld_grad
 from mfa_fast.experiments.reproduce.cells import Cell, Context
 from mfa_fast.experiments.reproduce.distributions import ATTACK, Asymmetric, Distribution, Symmetric

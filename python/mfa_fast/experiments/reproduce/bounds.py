@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mfa_fast import MFA
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.experiments import paper
 from mfa_fast.experiments.pictures import COLOURS, png
 from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes, Nearest

@@ -14,7 +14,7 @@ from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.experiments.pictures import (
     COLOURS,
     GREY,

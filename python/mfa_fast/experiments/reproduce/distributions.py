@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mfa_fast import MFAClassifier
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.experiments import models
 from mfa_fast.experiments.config import RunConfig
 from mfa_fast.experiments.reproduce.cells import Cell, Context, spawned_seed

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.experiments.pictures import COLOURS, plain_axes, png
 from mfa_fast.experiments.reproduce.attacked import AttackedModel, Bayes, Nearest
 from mfa_fast.experiments.reproduce.cells import Cell

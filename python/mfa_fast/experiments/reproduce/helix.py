@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from mfa_fast import MFA, datasets
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.experiments.pictures import COLOURS, png
 from mfa_fast.experiments.reproduce.cells import Cell, Context
 from mfa_fast.experiments.reproduce.comparison import claim

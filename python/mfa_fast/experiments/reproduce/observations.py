@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from mfa_fast import MFA, MFAClassifier
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.attacks import ld_grad
 from mfa_fast.datasets.toys import N_LEVELS, DiscreteToy
 from mfa_fast.experiments.pictures import COLOURS, plain_axes, png

@@ -15,7 +15,7 @@ from scipy.ndimage import distance_transform_cdt
 from scipy.spatial import cKDTree
 from sklearn.linear_model import SGDClassifier
 
-from mfa_fast._backend import Array
+from mfa_fast._typing import Array
 from mfa_fast.datasets import discrete_toy, gaussian_toy
 from mfa_fast.datasets.toys import EXTENT
 from mfa_fast.experiments.pictures import png

@@ -14,7 +14,7 @@ from typing import IO
 
 from threadpoolctl import threadpool_limits
 
-from mfa_fast._backend import check_threads
+from mfa_fast._validation import check_threads
 from mfa_fast.experiments.reproduce.cells import Cell, Context, Store, closure, missing
 
 Progress = Callable[[str, int, int], None]

@@ -1,29 +1,23 @@
-"""The edge between array libraries and the kernels: what comes in, what goes out, on how many threads."""
+"""Samples: arrays of any library, checked as they come in, and the way back to that library."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite, check_random_state
+from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_array, validate_data
 
 from mfa_fast import _array_api
 from mfa_fast._array_libraries import HOST, Arrays, CudaArrays, tensor_as_numpy
-from mfa_fast._cuda_extension import KERNEL_DTYPES, CudaUnavailableError
+from mfa_fast._cuda_extension import KERNEL_DTYPES
 from mfa_fast._devices import arrays_of, check_device, packages_of, requested_arrays, require_kernels
 from mfa_fast._late_errors import LateCheck
-
-Array = NDArray[Any]
-
-# More than any machine makes use of.
-MOST_THREADS = 1024
+from mfa_fast._typing import Array
+from mfa_fast._validation import raise_named
 
 
 @dataclass(frozen=True)
@@ -267,27 +261,6 @@ def as_output(out: Any, shape: tuple[int, int], dtype: Any, device: Any) -> Samp
     return target
 
 
-def require_host(device: CudaArrays | None, what: str) -> None:
-    """Refuse a CUDA device for what has no kernel there."""
-    if device is not None:
-        msg = f"{what} has no CUDA kernel: it takes samples in host memory (X.cpu() or X.get()), with device=None."
-        raise CudaUnavailableError(msg)
-
-
-def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
-    """Raise another library's error again, with the name of the argument in front unless it is there."""
-    msg = str(error)
-    if msg.startswith("Complex data not supported"):  # the whole array follows
-        msg = f"Complex data not supported: {name} must hold real numbers; pass {name}.real if that is all."
-    elif "dtype='numeric'" in msg:  # an argument of scikit-learn's own
-        msg = f"{name} must hold numbers, got bytes or strings; use numpy.asarray({name}, dtype=float)."
-    if not re.search(rf"\b{name}\b", msg):
-        msg = f"{name}: {msg}"
-    if msg == str(error):
-        raise error
-    raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
-
-
 def find_bad_row(rows: Array) -> int | None:
     """Return the first row with a number that is not finite, if there is one: for what no kernel looks at."""
     finite = np.isfinite(rows).all(axis=1)
@@ -326,50 +299,3 @@ def reject_bad_row(samples: Samples, row: int | None, estimator: Any = None) -> 
         f"{', or pass float64' if samples.dtype == np.float32 else ''}."
     )
     raise ValueError(msg)
-
-
-def check_threads(n_threads: int | None) -> int:
-    """Return the number of threads to run on; None: as many as ``OMP_NUM_THREADS`` says, or all cores it may use."""
-    if n_threads is not None:
-        expected = f"n_threads must be None, for all cores, or an integer from 1 to {MOST_THREADS}"
-        if not isinstance(n_threads, Integral) or isinstance(n_threads, bool):
-            msg = f"{expected}; got {n_threads!r} of type {type(n_threads).__name__}."
-            raise TypeError(msg)
-        if not 1 <= n_threads <= MOST_THREADS:
-            msg = f"{expected}; got {n_threads}."
-            raise ValueError(msg)
-        return int(n_threads)
-    # One number for each level of nested loops; ours are the first.
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdecimal() and int(asked) > 0:
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def as_seed(random_state: Any) -> int:
-    """Turn a random state into the 64-bit seed of a counter-based generator; a non-negative integer is that seed."""
-    if isinstance(random_state, (int, np.integer)) and not isinstance(random_state, bool):
-        if not 0 <= int(random_state) < 2**64:
-            msg = f"random_state must lie in [0, 2**64), got {random_state}."
-            raise ValueError(msg)
-        return int(random_state)
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(0, 2**64, dtype=np.uint64))
-    try:
-        return int(check_random_state(random_state).randint(0, 2**63 - 1, dtype=np.int64))
-    except ValueError as error:
-        msg = (
-            f"random_state must be None, an integer in [0, 2**64), a RandomState or a Generator, got {random_state!r}."
-        )
-        raise ValueError(msg) from error
-
-
-def as_random_state(random_state: Any) -> np.random.RandomState:
-    """Return scikit-learn's random state of a seed, a random state or None."""
-    try:
-        return check_random_state(random_state)
-    except ValueError as error:
-        msg = f"random_state must be None, an integer in [0, 2**32) or a RandomState, got {random_state!r}."
-        raise ValueError(msg) from error

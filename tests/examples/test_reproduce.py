@@ -97,6 +97,20 @@ def test_every_id_leaves_its_table_and_picture(name, tiny, capsys):
     assert f"mfa-fast reproduce {name}" in page
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", ["fig6", "table1"])
+def test_tables_say_which_gamma_the_rbf_svm_was_given(name, tiny, capsys):
+    options, folder = tiny
+    assert main(["reproduce", name, *options, "--set", WITHOUT_NETWORKS]) == 0
+    table = {"fig6": "attacks", "table1": "accuracies"}[name]
+    with (folder / "out" / name / f"{table}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if name == "table1":
+        assert [row["Gamma of the RBF SVM"] for row in rows] == ["0.05", "0.05"]
+    else:
+        assert [row["Classifier"] for row in rows] == 2 * ["Bayes-optimal", "Linear SVM", "RBF SVM, gamma 0.05"]
+
+
 def _check_page(page):
     text = re.sub(r"base64,[^\"]*", "", page)
     assert "http" not in text and "@import" not in text and "url(" not in text

@@ -18,7 +18,16 @@ from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_
 from mfa_fast.experiments.reproduce.distributions import Real
 from mfa_fast.experiments.reproduce.images import ImageSet, ImageSets, find_image_sets
 from mfa_fast.experiments.reproduce.larger_networks import compare_sweep
-from mfa_fast.experiments.reproduce.robustness import Row, _order, asymmetric, symmetric
+from mfa_fast.experiments.reproduce.learners import Gamma, TrainedRbf
+from mfa_fast.experiments.reproduce.robustness import (
+    Row,
+    _order,
+    asymmetric,
+    label,
+    plan_attacks,
+    rows_of,
+    symmetric,
+)
 from mfa_fast.experiments.reproduce.settings import Settings, read_settings
 
 NAMES = (
@@ -178,6 +187,21 @@ def _width_and_names(monkeypatch, rows):
 
 def _row(distribution):
     return Row(distribution, "bayes", SimpleNamespace(mean_l2=1.0), None, 1.0)
+
+
+def test_rows_say_which_gamma_a_machine_was_given():
+    digits = symmetric(ImageSet("digits", ("0", "6"), None, "none"), Settings())
+    settings = Settings(classifiers=("linear_svm", "rbf_svm"))
+    plan = plan_attacks([digits], settings)
+    (gamma,) = (cell for cell in plan.values() if isinstance(cell, Gamma))
+    assert gamma.machine == plan[label(digits, "rbf_svm")].model
+    trained = TrainedRbf(None, np.float64(0.0220970869), ())
+    value = gamma.compute(SimpleNamespace(value={gamma.machine: trained}.get))
+    attacked = SimpleNamespace(mean_l2=1.0, summary={"accuracy": 1.0, "adversarial_accuracy": 0.0, "median_l2": 1.0})
+    results = {name: value if cell == gamma else attacked for name, cell in plan.items() if "exact" not in name}
+    rows = rows_of([digits], settings, results)
+    assert [row.cells()[1] for row in rows] == ["Linear SVM", "RBF SVM, gamma 0.0221"]
+    assert [row.name for row in rows] == ["Linear SVM", "RBF SVM"]  # in charts and comparisons
 
 
 def test_bars_of_many_data_sets_stand_in_several_lines(monkeypatch):

@@ -24,7 +24,6 @@ from mfa_fast.experiments.reproduce.robustness import (
     TOLERANCE_LEARNED,
     Row,
     accuracy_label,
-    attack_on,
     keys,
     label,
     model_of,
@@ -79,7 +78,7 @@ class Trade:
             )
             for one in self.networks
         ]
-        others = [(self.name, row.name, percent(row.accuracy), distance(row.mean_l2), "-", "-") for row in self.others]
+        others = [(self.name, row.title, percent(row.accuracy), distance(row.mean_l2), "-", "-") for row in self.others]
         return [*networks, *others]
 
 
@@ -100,7 +99,7 @@ def _plan(settings: Settings, images: ImageSets) -> Plan:
     cells: dict[str, Cell] = {}
     for data_set in _data_sets(settings, images):
         for key in _others(data_set, settings):
-            cells[label(data_set, key)] = attack_on(model_of(key, data_set, settings), data_set, settings)
+            cells |= plan_attack(label(data_set, key), model_of(key, data_set, settings), data_set, settings)
         for beta in settings.fig11.betas:
             name, model = _beta_label(data_set, beta), network(data_set, settings, beta)
             cells |= plan_attack(name, model, data_set, settings)

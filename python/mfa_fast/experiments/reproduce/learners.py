@@ -70,6 +70,23 @@ class RbfMachine(Cell):
         return TrainedRbf(models.train_rbf_svm(*train, gamma), gamma, tuple(trials))
 
 
+@dataclass(frozen=True)
+class Gamma(Cell):
+    """The gamma of an RBF machine, by itself: reports need no more of it, and machines of faces take much memory."""
+
+    machine: RbfMachine
+
+    @property
+    def title(self) -> str:
+        """What a progress bar says."""
+        return f"{self.machine.distribution.description}: note the RBF SVM's gamma"
+
+    def compute(self, context: Context) -> float:
+        """Look it up."""
+        trained: TrainedRbf = context.value(self.machine)
+        return float(trained.gamma)
+
+
 def machine(trained: Any) -> SVC | LinearSVC:
     """Return the machine in the result of either cell."""
     return trained.machine if isinstance(trained, TrainedRbf) else trained

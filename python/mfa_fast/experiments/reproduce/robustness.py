@@ -17,7 +17,7 @@ from mfa_fast.experiments.reproduce.comparison import Comparison, compare_distan
 from mfa_fast.experiments.reproduce.distributions import Asymmetric, Distribution, Fitted, Real, Symmetric
 from mfa_fast.experiments.reproduce.experiment import Results
 from mfa_fast.experiments.reproduce.images import ImageSet
-from mfa_fast.experiments.reproduce.learners import LinearMachine, RbfMachine
+from mfa_fast.experiments.reproduce.learners import Gamma, LinearMachine, RbfMachine
 from mfa_fast.experiments.reproduce.network_cells import Accuracy, CarliniWagner, Network, network
 from mfa_fast.experiments.reproduce.report import DataTable
 from mfa_fast.experiments.reproduce.settings import Settings
@@ -92,8 +92,13 @@ def plan_attacks(distributions: Iterable[Distribution], settings: Settings) -> d
 
 
 def plan_attack(name: str, model: Model, distribution: Distribution, settings: Settings) -> dict[str, Cell]:
-    """Return the attack on a classifier and, on more samples than are attacked, a network's accuracy, by label."""
+    """Return the attack on a classifier and what else a row says of it, by label.
+
+    Of a network that is its accuracy on more samples than are attacked, of an RBF machine its gamma.
+    """
     cells = {name: attack_on(model, distribution, settings)}
+    if isinstance(model, RbfMachine):
+        cells[gamma_label(name)] = Gamma(model)
     if isinstance(model, Network):
         cells[accuracy_label(name)] = Accuracy(model, distribution, settings.attack_samples)
     return cells
@@ -109,6 +114,11 @@ def accuracy_label(name: str) -> str:
     return f"{name}, accuracy"
 
 
+def gamma_label(name: str) -> str:
+    """Return the name of an RBF machine's gamma in a plan, from that of the attack on it."""
+    return f"{name}, gamma"
+
+
 @dataclass(frozen=True)
 class Row:
     """One classifier of one data set under attack."""
@@ -118,11 +128,17 @@ class Row:
     attacked: AttackedModel
     exact: AttackedModel | None
     accuracy: float
+    gamma: float | None = None
 
     @property
     def name(self) -> str:
         """The classifier, in words."""
         return NAMES[self.key]
+
+    @property
+    def title(self) -> str:
+        """The same and, of an RBF machine, its gamma."""
+        return self.name if self.gamma is None else f"{self.name}, gamma {self.gamma:.4g}"
 
     @property
     def paper(self) -> PaperFigure | None:
@@ -144,7 +160,7 @@ class Row:
         summary = self.attacked.summary
         return (
             data_set_name(self.distribution),
-            self.name,
+            self.title,
             percent(self.accuracy),
             percent(summary["adversarial_accuracy"]),
             distance(self.mean_l2),
@@ -171,8 +187,9 @@ def row_of(distribution: Distribution, key: str, results: Results) -> Row:
     """Return the row of one classifier."""
     name = label(distribution, key)
     attacked: AttackedModel = results[name]
+    exact = results.get(label(distribution, key, exact=True))
     accuracy = results.get(accuracy_label(name), attacked.summary["accuracy"])
-    return Row(distribution, key, attacked, results.get(label(distribution, key, exact=True)), accuracy)
+    return Row(distribution, key, attacked, exact, accuracy, results.get(gamma_label(name)))
 
 
 def paper_figures(distribution: Distribution) -> Mapping[str, PaperFigure]:

@@ -70,7 +70,7 @@ def _report_table_1(settings: Settings, images: ImageSets, results: Results) -> 
     by_set = {d.images.name: {row.key: row for row in rows if row.distribution == d} for d in distributions}
     table = DataTable(
         "accuracies",
-        ("Data set", *(NAMES[key] for key in shown)),
+        ("Data set", *(NAMES[key] for key in shown), *(["Gamma of the RBF SVM"] if "rbf_svm" in shown else [])),
         tuple(
             (
                 name,
@@ -78,6 +78,7 @@ def _report_table_1(settings: Settings, images: ImageSets, results: Results) -> 
                     f"{percent(own[k].accuracy)} ({percent(own[k].attacked.summary['adversarial_accuracy'])})"
                     for k in shown
                 ),
+                *(f"{row.gamma:.4g}" for row in own.values() if row.gamma is not None),
             )
             for name, own in by_set.items()
         ),

@@ -267,6 +267,19 @@ def test_ld_grad(library, dtype, rule, given):
     assert np.allclose(result.security_curve([0.1, 1.0]), on_host.security_curve([0.1, 1.0]))
 
 
+@pytest.mark.parametrize("given", ["none", "host", "device"])
+def test_ld_grad_between_components_that_are_held(library, given):
+    X, classifier = _data(n=30), _classifier()
+    y = classifier.predict(X)
+    labels = {"none": None, "host": y, "device": library.from_host(y)}[given]
+    result = attacks.ld_grad(classifier, library.from_host(X), labels, source=1, target=5)
+    expected = attacks.ld_grad(classifier, X, y, source=1, target=5)
+    assert np.array_equal(_back(library, result.success), expected.success)
+    assert scaled_error(_back(library, result.X_adv), expected.X_adv) <= ATTACK[X.dtype]
+    with pytest.raises(ValueError, match="target must be a component of the class that a sample is to reach"):
+        attacks.ld_grad(classifier, library.from_host(X), labels, target=6)
+
+
 @pytest.mark.parametrize(("rule", "given"), [("max", "none"), ("max", "host"), ("max", "device"), ("sum", "none")])
 def test_nearest(library, dtype, rule, given):
     X, classifier = _data(dtype, 8 if rule == "max" else 3), _classifier(rule)
@@ -455,9 +468,10 @@ def test_another_thread_does_not_take_a_call_s_own_error(library, monkeypatch):
 def test_a_label_of_no_class_is_an_error_that_comes_late(library, classes, dtype, stray):
     X, y = _data(), np.full(75, 3, dtype)
     y[20] = stray
-    attacks.ld_grad(_classifier(classes=classes), library.from_host(X), library.from_host(y))
-    with pytest.raises(ValueError, match=r"row 20 .* its label is none of the model"):
-        synchronize()
+    for held in ({}, {"source": 1}, {"target": 1}):
+        attacks.ld_grad(_classifier(classes=classes), library.from_host(X), library.from_host(y), **held)
+        with pytest.raises(ValueError, match=r"row 20 .* its label is none of the model"):
+            synchronize()
     y = np.full(75, 5)
     with pytest.raises(ValueError, match="labels that the model does not know"):
         attacks.ld_grad(_classifier(), library.from_host(X), y)

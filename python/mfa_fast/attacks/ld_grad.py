@@ -197,7 +197,8 @@ class MixtureAttack:
         if self.source is None and self.target is None:
             return
         sizes = np.diff(self.scorer.groups)
-        for own in np.unique(self.samples.fetch(labels)):
+        known = labels if isinstance(labels, np.ndarray) else self.samples.fetch(labels)
+        for own in np.unique(known[known >= 0]):  # the kernel reports rows of no class
             for name, component, c in (("source", self.source, own), ("target", self.target, 1 - own)):
                 if component is not None and component >= sizes[c]:
                     role = "class of a sample" if name == "source" else "class that a sample is to reach"

@@ -78,6 +78,9 @@ class EmulatedArray:
     def __getitem__(self, rows):
         if isinstance(rows, (slice, tuple)):  # a view, which reads nothing
             return EmulatedArray(self.memory[rows])
+        if self.dtype.kind == "u" and self.dtype.itemsize > 1:
+            msg = f'"index_cuda" not implemented for {self.dtype}'  # as torch has it
+            raise NotImplementedError(msg)
         return self._after_queue(lambda a: a[_memory(rows)])
 
     def __add__(self, other):
@@ -174,6 +177,10 @@ class EmulatedArrays:
     def to_host(self, array):
         CURRENT.run()
         return array.memory.copy()
+
+    def pick(self, values, indices):
+        bits = values.view(f"i{values.itemsize}") if values.dtype.kind == "u" else values
+        return EmulatedArray(self.from_host(bits)[indices].memory.view(values.dtype))
 
     def softmax(self, scores):
         return scores._after_queue(lambda a: softmax(a, axis=1))

@@ -35,6 +35,9 @@ class Arrays(Protocol):
     def to_host(self, array: Any) -> NDArray[Any]:
         """Return a NumPy array, once everything that it waits for is done."""
 
+    def pick(self, values: NDArray[Any], indices: Any) -> Any:
+        """Return the entries of a NumPy array that indices stand for, where these are."""
+
     def softmax(self, scores: Any) -> Any:
         """Return softmax over the columns."""
 
@@ -111,6 +114,9 @@ class _NumpyArrays:
 
     def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
+
+    def pick(self, values: NDArray[Any], indices: NDArray[Any]) -> Any:
+        return values[indices]
 
     def softmax(self, scores: NDArray[Any]) -> Any:
         return softmax(scores, axis=1)
@@ -199,6 +205,11 @@ class TorchArrays:
 
     def to_host(self, array: Any) -> NDArray[Any]:
         return tensor_as_numpy(array.cpu())
+
+    def pick(self, values: NDArray[Any], indices: Any) -> Any:
+        # Of unsigned integers torch indexes no more than bytes on a device: the others' bits are taken for signed ones.
+        bits = values.view(f"i{values.itemsize}") if values.dtype.kind == "u" else values
+        return self.from_host(bits)[indices].view(self._dtype(values.dtype))
 
     def softmax(self, scores: Any) -> Any:
         return self._torch.softmax(scores, 1)
@@ -298,6 +309,9 @@ class CupyArrays:
 
     def to_host(self, array: Any) -> NDArray[Any]:
         return np.asarray(self._cupy.asnumpy(array))
+
+    def pick(self, values: NDArray[Any], indices: Any) -> Any:
+        return self.from_host(values)[indices]
 
     def softmax(self, scores: Any) -> Any:
         return import_module("cupyx.scipy.special").softmax(scores, axis=1)

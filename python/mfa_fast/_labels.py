@@ -103,7 +103,7 @@ def class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
 def labels_at(samples: Samples, labels: Array, indices: Any) -> Any:
     """Return the labels that indices stand for: where the samples are if they are numbers, else as a NumPy array."""
     if labels.dtype.kind in "biuf":
-        return samples.wrap(samples.arrays.from_host(labels)[indices])
+        return samples.wrap(samples.arrays.pick(labels, indices))
     return labels[samples.fetch(indices)]
 
 

@@ -139,6 +139,16 @@ def test_labels_that_are_no_numbers_come_as_numpy(library):
     assert np.array_equal(classifier.predict(library.from_host(X)), classifier.predict(X))
 
 
+@pytest.mark.parametrize("kind", ["?", "i1", "u1", "u2", "u4", "u8", "f4"])
+def test_labels_of_every_type_of_numbers(library, kind):
+    X, classifier = _data(), _classifier(classes=np.array([0, 1], kind))
+    predicted = _back(library, classifier.predict(library.from_host(X)), np.dtype(kind))
+    assert np.array_equal(predicted, classifier.predict(X))
+    out = library.empty((20, SHAPE[1]), np.float64)
+    _, labels = classifier.sample(20, random_state=0, out=out)
+    assert np.array_equal(_back(library, labels, np.dtype(kind)), classifier.sample(20, random_state=0)[1])
+
+
 def test_images_of_bytes(library):
     X = np.random.default_rng(0).integers(0, 256, (40, SHAPE[1]), dtype=np.uint8)
     scores = _back(library, _model().score_samples(library.from_host(X)), np.float64)

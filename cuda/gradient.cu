@@ -99,10 +99,19 @@ __global__ void shares_kernel(GroupView groups, bool sum_rule, const double* vec
   }
 }
 
+// One thread per number. A score in range may have a gradient that is not: that is as many times steeper as the noise is small.
 template <class T>
-__global__ void round_kernel(const double* from, std::size_t count, T* to) {
+__global__ void round_kernel(const double* from, std::size_t n, std::size_t d, const double* vectors, std::size_t n_groups,
+                             std::size_t first, T* to, std::int64_t* bad_row) {
   const std::size_t task = task_index();
-  if (task < count) to[task] = static_cast<T>(from[task]);
+  if (task >= n * d) return;
+  const auto value = static_cast<T>(from[task]);
+  to[first * d + task] = value;
+  if (std::isfinite(value)) return;
+  const std::size_t row = first + task / d;
+  for (std::size_t g = 0; g < n_groups; ++g)
+    if (!std::isfinite(vectors[row * n_groups + g])) return;  // nothing else was asked for
+  report_bad_row(bad_row, row);
 }
 
 }  // namespace
@@ -153,7 +162,8 @@ void gradient(const DeviceModel& model, const Rows<S>& rows, Groups groups, Rule
     launch_tasks(call.stream, part.count, shares_kernel, scorer.groups(), rule == Rule::sum, vectors, part.first,
                  scorer.scores());
     gradients.add_up(call.stream, part, scorer, rule == Rule::sum ? model.n_components() : scorer.groups().count);
-    launch_tasks(call.stream, part.count * d, round_kernel<T>, gradients.data(), part.count * d, out + part.first * d);
+    launch_tasks(call.stream, part.count * d, round_kernel<T>, gradients.data(), part.count, d, vectors,
+                 scorer.groups().count, part.first, out, call.bad_row);
   });
 }
 

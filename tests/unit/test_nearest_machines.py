@@ -7,7 +7,9 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from attack_cases import SCALED, blobs
+from fits import quietly
 from mfa_fast.attacks import ld_grad, nearest
+from mfa_fast.attacks.svm import as_machine
 from tolerances import ATTACK, NEAREST_ROUNDING
 
 
@@ -37,6 +39,32 @@ def test_linear_machines_are_exact(svm, scaling, dtype):
     assert np.all(model.predict(result.X_adv) != predicted)
     distance = np.abs(model.decision_function(X.astype(np.float64))) / np.linalg.norm(normal)
     assert result.lower_bound == pytest.approx(distance, rel=1e-6)
+
+
+@pytest.mark.parametrize(("gamma", "C"), [(1e-4, 1e10), (1e-3, 1e9), (0.5, 1e6)])
+def test_next_to_the_surface_of_a_gaussian_kernel_rounding_is_no_distance(gamma, C):
+    rng, long = np.random.default_rng(0), np.longdouble
+    X = rng.normal(size=(60, 3))
+    y = (X[:, 0] + 0.3 * rng.normal(size=60) > 0).astype(int)
+    machine = quietly(SVC(C=C, gamma=gamma, max_iter=200_000), X, y)
+
+    def decide(x):
+        terms = machine.dual_coef_[0] * np.exp(-long(gamma) * np.sum((x - machine.support_vectors_.astype(long)) ** 2, 1))
+        return terms.sum() + machine.intercept_[0], -2 * gamma * terms @ (x - machine.support_vectors_)
+
+    for one, other in zip(X[y == 0][:20], X[y == 1][:20], strict=True):
+        side = decide(one.astype(long))[0] > 0
+        if (decide(other.astype(long))[0] > 0) == side:
+            continue
+        near, far = 0.0, 1.0
+        for _ in range(50):
+            at = (near + far) / 2
+            near, far = (at, far) if (decide((one + at * (other - one)).astype(long))[0] > 0) == side else (near, at)
+        x = one + near * (other - one)
+        f, gradient = decide(x.astype(long))
+        distance = abs(f) / np.linalg.norm(gradient)
+        # The way is so short that the surface is a plane.
+        assert as_machine(machine).distance_bound(x[None], np.array([1.0]))[0] <= 1.01 * distance
 
 
 @pytest.mark.parametrize("scaling", SCALED)

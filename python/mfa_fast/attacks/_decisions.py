@@ -9,33 +9,36 @@ from mfa_fast._typing import Array, FloatArray
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine
 
 # The sign of a sum is certain beyond so much of the size of its terms, docs/theory.md (18a) and (19a).
-_TERM_ROUNDING = 64 * np.finfo(np.float64).eps
+TERM_ROUNDING = 64 * np.finfo(np.float64).eps
 # Of a machine's kernels, one for each sample and support vector, some ten megabytes are made at a time.
 _KERNELS_AT_ONCE = 1_000_000
 
 
 def linear_decisions(machine: LinearMachine, X: Array) -> tuple[FloatArray, FloatArray]:
-    """Return the decisions at points (n, d), and what rounding may change them by, docs/theory.md (18a).
+    """Return the decisions at points (n, d), and what rounding may change them by, docs/theory.md (18a) and (19b).
 
-    Without the last term there: it is the kernel's, which adds up over x. Here it is x - shift, as in the machine.
+    Without the last term of (18a): it is the kernel's, which adds up over x. Here it is x - shift, as in the machine.
     """
     centered = np.asarray(X, np.float64) - machine.shift
     sizes = abs(machine.intercept) + machine.reach * np.linalg.norm(centered * machine.scale, axis=1)
-    return centered @ (machine.weights * machine.scale) + machine.intercept, _TERM_ROUNDING * sizes
+    moved = np.linalg.norm(machine.weights) * _moved_by_scalers(machine, X)
+    return centered @ (machine.weights * machine.scale) + machine.intercept, TERM_ROUNDING * sizes + moved
 
 
 def rbf_decisions(machine: RbfMachine, X: Array) -> tuple[FloatArray, FloatArray]:
-    """Return the decisions at points (n, d), and what rounding may change them by, docs/theory.md (19a).
-
-    With (19b) for scalers, which work in the dtype of X.
-    """
+    """Return the decisions at points (n, d), and what rounding may change them by, docs/theory.md (19a) and (19b)."""
     points, distances, weights = rbf_kernels(machine, X)
     norms = np.sum(points**2, axis=1)[:, None] + np.sum(machine.support_vectors**2, axis=1)
     sizes = abs(machine.intercept) + np.sum(np.abs(weights) * (1 + machine.gamma * norms), axis=1)
     steepness = 2 * machine.gamma * np.sum(np.abs(weights) * distances, axis=1)
-    terms = (np.abs(X, dtype=np.float64) + np.abs(machine.shift)) * machine.scale
-    moved = 4 * np.finfo(X.dtype).eps * np.linalg.norm(terms, axis=1)
-    return weights.sum(axis=1) + machine.intercept, _TERM_ROUNDING * sizes + steepness * moved
+    doubt = TERM_ROUNDING * sizes + steepness * _moved_by_scalers(machine, X)
+    return weights.sum(axis=1) + machine.intercept, doubt
+
+
+def _moved_by_scalers(machine: LinearMachine | RbfMachine, X: Array) -> FloatArray:
+    """Return how far scalers, which work in the dtype of X, may put points (n, d) from where they belong, (19b)."""
+    terms = (np.abs(X, dtype=np.float64) + np.abs(machine.shift)) * np.abs(machine.scale)
+    return np.asarray(4 * np.finfo(X.dtype).eps * np.linalg.norm(terms, axis=1))
 
 
 def rbf_kernels(machine: RbfMachine, X: Array) -> tuple[FloatArray, FloatArray, FloatArray]:

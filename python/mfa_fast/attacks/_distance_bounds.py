@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mfa_fast._typing import Array, FloatArray
-from mfa_fast.attacks._decisions import linear_decisions, parts, rbf_kernels
+from mfa_fast.attacks._decisions import TERM_ROUNDING, linear_decisions, parts, rbf_decisions, rbf_kernels
 from mfa_fast.attacks.svm import LinearMachine, RbfMachine
 
 # By which bounds are lowered, relative: the rounding of what they are made of in double.
@@ -25,7 +25,7 @@ def distance_bound(machine: LinearMachine | RbfMachine, X: Array, known: FloatAr
 
 
 def _from_plane(machine: LinearMachine, X: Array) -> FloatArray:
-    """Return distances from the plane, docs/theory.md (18), less what rounding may take from them, (18a)."""
+    """Return distances from the plane, docs/theory.md (18), less what rounding may take from them, (18a) and (19b)."""
     decisions, doubts = linear_decisions(machine, X)
     length = float(np.linalg.norm(machine.weights * machine.scale))
     sure = np.maximum(0.0, np.abs(decisions) - doubts)
@@ -36,16 +36,20 @@ def _from_surface(machine: RbfMachine, X: Array, known: FloatArray) -> FloatArra
     """Return lower bounds of distances from the surface on which the decision is 0.
 
     In a ball of radius R the decision, with the sign that it has at x, is at least f - |grad f| r - c(R) r^2 / 2 at a
-    distance r, where c(R) bounds how fast any kernel can bend it downwards (docs/theory.md (37), (38)). The root of
-    that, or R if it is smaller, is a lower bound for any R; the best one is found by bisection.
+    distance r, where c(R) bounds how fast any kernel can bend it downwards (docs/theory.md (37), (38)), f less what
+    rounding may change it by. The root of that, or R if it is smaller, is a lower bound for any R; the best one is found
+    by bisection.
     """
     gamma = machine.gamma
     points, distances, weights = rbf_kernels(machine, X)
-    decision = weights.sum(axis=1) + machine.intercept
+    decision, doubt = rbf_decisions(machine, X)
+    lead = np.maximum(0.0, np.abs(decision) - doubt)
     sign = np.where(decision > 0, 1.0, -1.0)
     gradient = -2 * gamma * machine.scale * (weights.sum(axis=1)[:, None] * points - weights @ machine.support_vectors)
-    steepness = np.linalg.norm(gradient, axis=1)
     stretch = float(np.abs(machine.scale).max())
+    lengths = np.linalg.norm(points, axis=1)[:, None] + np.linalg.norm(machine.support_vectors, axis=1)
+    terms = 2 * gamma * stretch * np.sum(np.abs(weights) * lengths, axis=1)
+    steepness = np.linalg.norm(gradient, axis=1) + TERM_ROUNDING * terms
     own = sign[:, None] * machine.coefficients  # positive: of the sample's class
 
     def reach(radius: FloatArray) -> FloatArray:
@@ -58,8 +62,8 @@ def _from_surface(machine: RbfMachine, X: Array, known: FloatArray) -> FloatArra
         up = np.maximum(0.0, 4 * gamma**2 * at - 2 * gamma) * np.exp(-gamma * at)
         down = 2 * gamma * np.exp(-gamma * near**2)
         bend = stretch**2 * np.sum(np.where(own > 0, own * down, -own * up), axis=1)
-        root = steepness + np.sqrt(steepness**2 + 2 * bend * np.abs(decision))
-        return np.divide(2 * np.abs(decision), root, out=np.full(len(root), np.inf), where=root > 0)
+        root = steepness + np.sqrt(steepness**2 + 2 * bend * lead)
+        return np.divide(2 * lead, root, out=np.where(lead > 0, np.inf, 0.0), where=root > 0)
 
     # Where nothing is known: all kernels have vanished there.
     high = np.minimum(known, (distances.max(axis=1) + 10 / np.sqrt(gamma)) / stretch)

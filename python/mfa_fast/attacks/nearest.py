@@ -206,7 +206,7 @@ def _of_machine(
     machine: LinearMachine | RbfMachine, samples: Samples, start: AttackResult, rtol: float
 ) -> tuple[FloatArray, FloatArray, Array]:
     """Return l2, the machine's bounds, and whether these say that LD-Grad has found the nearest point."""
-    X = samples.data
+    X = samples.data.astype(samples.dtype, copy=False)
     l2 = np.where(start.success, start.l2, np.inf).astype(np.float64)
     untouched = start.success & (start.n_steps == 0)
     lower_bound = np.where(untouched, 0.0, np.minimum(distance_bound(machine, X, l2), l2))

@@ -13,9 +13,9 @@ namespace mfa::cpu {
 // Samples that `accumulate` keeps in registers at once.
 inline constexpr std::size_t accumulated_rows = 4;
 
-// A vector of at most 64 bytes for every factor of every row, and for q.
+// Two vectors of at most 64 bytes for every factor of every row, and for q.
 inline constexpr std::size_t lanes_scratch(std::size_t rows, std::size_t n_factors) {
-  return rows * (n_factors + 1) * 8;
+  return 2 * rows * (n_factors + 1) * 8;
 }
 
 // What is left of a matrix product's row to make log-densities of.

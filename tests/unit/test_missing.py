@@ -83,6 +83,21 @@ def test_log_densities_of_more_rows_than_a_block_of_one_pattern():
     assert relative_error(_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
 
 
+def test_long_rows_of_equal_entries_on_every_instruction_set(isa):
+    # Where all terms are alike, all roundings of a sum may go one way.
+    d, rng, long = 12_288, np.random.default_rng(0), np.longdouble
+    for _ in range(8):
+        r, b = 128 * rng.uniform(0.8, 1.0), rng.uniform(1.0, 2.0)
+        model = MFA.from_parameters([1.0], np.zeros((1, d)), np.full((1, 1, d), b), 1.0)
+        model.set_params(missing="marginal")
+        X = np.full((1, d), r)
+        X[0, -1] = np.nan
+        m = 1 + (d - 1) * long(b) ** 2
+        q = (d - 1) * long(r) ** 2 / m
+        expected = -((d - 1) * np.log(2 * long(np.pi)) + np.log(m) + q) / 2
+        assert relative_error(model.score_samples(X), np.array([expected])) <= LOG_DENSITY[X.dtype]
+
+
 def test_log_densities_far_from_the_origin():
     p, X = _problem(noise_std=1e-3)
     far = p._replace(means=p.means + 1e4)

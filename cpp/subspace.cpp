@@ -8,6 +8,7 @@
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
+#include "factor.hpp"
 
 namespace mfa {
 namespace {
@@ -28,6 +29,13 @@ void orthonormalize(double* rows, std::size_t n) {
 
 // Rounding of the few sums below, generously: of products over all features, of eigenvalues and of factors.
 constexpr double rounding = 1e-12;
+
+// Computes  by how much of itself an eigenvalue of C^-1 G C^-T may be off, from the relative error (6) of what is solved with
+//           C = chol(M_y), for products that are off by sixteen units; infinite where that says nothing.
+double spread_error(double model_error, double unit) {
+  const double error = 16.0 * unit / std::numeric_limits<double>::epsilon() * model_error;
+  return error <= 0.1 ? 2.0 * error : std::numeric_limits<double>::infinity();
+}
 
 // Computes  factors in which a component's M_y = C C^T = I + A_y^T A_y / s and G = A_perp^T A_perp are simple at once:
 //           an orthogonal Q (its columns are the rows of `rotation`) such that with the Cholesky factor of Q^T M_y Q
@@ -62,6 +70,7 @@ Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directi
   const std::size_t L = model.n_factors();
   const std::size_t R = n_directions_;
   const Directions& from = *directions_;
+  const double unit = core::rounding_unit(std::numeric_limits<double>::epsilon(), from.n_features());
   std::vector<double> weights(K, 1.0), means(K * R), loadings(K * L * R), noise(K * R), origin(R, 0.0);
   for (std::size_t k = 0; k < K; ++k) {
     std::copy_n(from.inside(k, L), R, means.data() + k * R);
@@ -78,7 +87,8 @@ Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directi
   exact.inverse_weights.resize(K);
   model.for_each_component(L * L * (R + 30 * L), [&] {
     return [&, outside = std::vector<double>(L * L), factor = std::vector<double>(L * L),
-            spreads = std::vector<double>(L)](std::size_t k) mutable {
+            spreads = std::vector<double>(L), diagonal = std::vector<double>(L),
+            inverse = std::vector<double>(L * L)](std::size_t k) mutable {
       const auto product_inside = [&](std::size_t l, std::size_t m) {
         return core::dot(from.inside(k, l), from.inside(k, m), R);
       };
@@ -96,10 +106,19 @@ Subspace::Subspace(const Model& model, std::shared_ptr<const Directions> directi
               from.product(k, l, m) - inside + (l == m ? rounding * loadings_square : 0.0);
           factor[l * L + m] = inside / model.largest_noise(k) + (l == m ? 1.0 : 0.0);
         }
-      core::cholesky(L, factor.data());  // of I and a product: positive definite
+      for (std::size_t l = 0; l < L; ++l) diagonal[l] = factor[l * L + l];
       double* rotation = rotations_.data() + k * L * L;
-      rotate_factors(L, factor.data(), outside.data(), rotation, spreads.data());
+      double error = std::numeric_limits<double>::infinity();
+      if (core::cholesky(L, factor.data()))  // of I and a product, but rounding may have left it indefinite
+        error = spread_error(core::model_error(invert(L, factor.data(), diagonal.data(), inverse.data())), unit);
+      if (std::isfinite(error)) {
+        rotate_factors(L, factor.data(), outside.data(), rotation, spreads.data());
+      } else {  // nothing is known of what is outside
+        for (std::size_t l = 0; l < L * L; ++l) rotation[l] = l % (L + 1) == 0 ? 1.0 : 0.0;
+        std::fill(spreads.begin(), spreads.end(), 1.0);
+      }
       for (std::size_t l = 0; l < L; ++l) {
+        spreads[l] *= 1.0 + error;
         exact.spreads_by_factor[l * K + k] = spreads[l];
         exact.spreads[k] = std::max(exact.spreads[k], spreads[l]);
         double* loading = loadings.data() + (k * L + l) * R;

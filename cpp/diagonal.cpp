@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/gaussian.hpp"
+
 namespace mfa {
 
 Diagonal::Diagonal(const Model& model) {
@@ -37,7 +39,7 @@ Diagonal::Diagonal(const Model& model) {
            columns_.data(),
            largest_.data(),
            model.log_normalizers(),
-           std::numeric_limits<double>::epsilon() + model.column_error()};
+           core::rounding_unit(std::numeric_limits<double>::epsilon(), d) + model.column_error()};
 }
 
 }  // namespace mfa

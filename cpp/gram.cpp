@@ -36,7 +36,7 @@ Gram::Gram(const Model& model, std::size_t n_threads)
   view_.n_factors = model.n_factors();
   view_.n_features = d;
   view_.kappa = 1.0 / largest;
-  view_.unit = std::numeric_limits<double>::epsilon() + column_error_;
+  view_.unit = core::rounding_unit(std::numeric_limits<double>::epsilon(), d) + column_error_;
   view_.equal_noise = std::all_of(inverse, inverse + K, [&](double v) { return v == largest; });
   view_.weights = weights_.data();
   view_.log_normalizers = model.log_normalizers();
@@ -133,6 +133,7 @@ void Gram::make_pair(std::size_t s, std::size_t t, PairEigen& out) const {
   }
   const double least = r[(rank - 1) * n + pivots[rank - 1]];
   const double largest = *std::max_element(norms.begin(), norms.end());
+  out.length_error = core::basis_rounding(least, view_.unit);
   out.error = largest * largest *
               (1e-15 * static_cast<double>(n) / least + 4.0 * column_error_ +
                (rank < n ? std::sqrt(core::smallest_pivot) : 0.0));

@@ -18,6 +18,7 @@ struct PairEigen {
   std::vector<double> eigenvalues;  // (rank)
   std::vector<double> vectors;      // (rank, 2 L): coefficients of the eigenvectors on [V_s, V_t]
   double error = 0.0;               // bound on what the eigenvalues are off by
+  double length_error = 0.0;        // and on that of squared lengths, relative
 };
 
 class Gram {

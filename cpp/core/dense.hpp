@@ -39,6 +39,10 @@ MFA_HD inline std::size_t pivoted_cholesky(std::size_t n, double* m, double tole
 // The least pivot that is told from rounding; what is left out then has a norm of 3e-8 of its vector's at most.
 inline constexpr double smallest_pivot = 1e-15;
 
+// What the squared lengths of vectors are off by, relative, in coordinates of which the least entry of R on its diagonal is
+// given: its square has been made of products that are off by `unit`.
+MFA_HD inline double basis_rounding(double least, double unit) { return 4.0 * unit / (least * least); }
+
 // Computes  b <- U^-1 b with U the columns `pivots` of R (rank, n), an upper triangle: the coefficients, on the vectors that
 //           the pivots stand for, of the vector whose coordinates are b.
 MFA_HD inline void solve_pivots(std::size_t n, std::size_t rank, const double* r, const std::size_t* pivots, double* b) {

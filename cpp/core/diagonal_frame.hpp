@@ -153,6 +153,14 @@ class DiagonalFrame {
   MFA_HD double rounding(std::size_t s, std::size_t t) const {
     return 16.0 * parts_.unit * (sizes_[s] + sizes_[t]);
   }
+  // The same of its gradient, and of its Hessian.
+  MFA_HD double gradient_rounding(std::size_t s, std::size_t t) const {
+    const auto size_of = [&](std::size_t k) { return std::sqrt(parts_.largest[k] * sizes_[k]); };
+    return 16.0 * parts_.unit * (size_of(s) + size_of(t));
+  }
+  MFA_HD double bend_rounding(std::size_t s, std::size_t t) const {
+    return 16.0 * parts_.unit * (parts_.largest[s] + parts_.largest[t]);
+  }
 
  private:
   Team& team_;
@@ -169,7 +177,8 @@ class DiagonalFrame {
 template <class Team>
 class DiagonalDual : public Dual<Team, DiagonalDual<Team>> {
   using Base = Dual<Team, DiagonalDual<Team>>;
-  using Base::f_, Base::gradients_, Base::n_, Base::rounding_, Base::size_, Base::team_;
+  using Base::bend_rounding_, Base::f_, Base::gradient_rounding_, Base::gradients_, Base::n_, Base::rounding_, Base::size_,
+      Base::team_;
 
  public:
   MFA_HD explicit DiagonalDual(DiagonalFrame<Team>& frame)
@@ -197,6 +206,10 @@ class DiagonalDual : public Dual<Team, DiagonalDual<Team>> {
       frame_.gap_gradient(against_[s], target, gradients_ + s * d);
       const double rounding = frame_.rounding(against_[s], target);
       rounding_ = rounding_ < rounding ? rounding : rounding_;
+      const double of_gradient = frame_.gradient_rounding(against_[s], target);
+      gradient_rounding_ = gradient_rounding_ < of_gradient ? of_gradient : gradient_rounding_;
+      const double of_bend = frame_.bend_rounding(against_[s], target);
+      bend_rounding_ = bend_rounding_ < of_bend ? of_bend : bend_rounding_;
     }
   }
 

@@ -208,11 +208,12 @@ class GramFrame {
     return 16.0 * gram_.unit * (size_of(s) + size_of(t));
   }
 
- protected:
   // The same of its squared gradient.
   MFA_HD double square_rounding(std::size_t s, std::size_t t) const {
     return (gram_.weights[s] + gram_.weights[t]) * rounding(s, t);
   }
+
+ protected:
   MFA_HD const double* factors(std::size_t k) const { return factors_ + k * L_; }
   MFA_HD const double* products() const { return products_; }
 
@@ -275,7 +276,8 @@ class GramFrame {
 template <class Team>
 class GramDual : public Dual<Team, GramDual<Team>> {
   using Base = Dual<Team, GramDual<Team>>;
-  using Base::f_, Base::gradients_, Base::n_, Base::rounding_, Base::size_, Base::team_;
+  using Base::bend_rounding_, Base::f_, Base::gradient_rounding_, Base::gradients_, Base::left_of_gradients_, Base::left_out_,
+      Base::length_rounding_, Base::n_, Base::rounding_, Base::size_, Base::team_;
 
  public:
   MFA_HD explicit GramDual(GramFrame<Team>& frame) : Base(frame.team()), frame_(frame) {}
@@ -329,10 +331,7 @@ class GramDual : public Dual<Team, GramDual<Team>> {
 
     this->begin(n, rank);
     anything_outside_ = rank < gram.n_features;
-    for (std::size_t s = 0; s < n; ++s) {
-      const double rounding = frame_.rounding(against[s], target);
-      rounding_ = rounding_ < rounding ? rounding : rounding_;
-    }
+    count_rounding(against, n, target, found < m && found < gram.n_features);
     team_.each(n, [&](std::size_t s) { f_[s] = frame_.values()[against[s]] - frame_.values()[target]; });
     team_.each(n, rank, [&](std::size_t s, std::size_t a) {
       const std::size_t column = (n + 1) * L + s;
@@ -386,6 +385,42 @@ class GramDual : public Dual<Team, GramDual<Team>> {
     return (n + 1) * gram.n_factors + n + (gram.equal_noise ? 0 : 1);
   }
 
+  // theory.md (36a). What products are off by is divided by the least pivot where coordinates are made of them.
+  MFA_HD void count_rounding(const std::size_t* against, std::size_t n, std::size_t target, bool truncated) {
+    const GramView& gram = frame_.gram();
+    const std::size_t L = gram.n_factors, m = n_columns_;
+    double least = 1.0, largest = 0.0;  // of the basis's pivots; of the squared lengths of the columns of V
+    for (std::size_t q = 0; q < size_; ++q) {
+      const double pivot = r_[q * m + pivots_[q]];
+      least = pivot < least ? pivot : least;
+    }
+    for (std::size_t c = 0; c < (n + 1) * L; ++c) {
+      const double square = norms_[c] * norms_[c];
+      largest = largest < square ? square : largest;
+    }
+    for (std::size_t s = 0; s < n; ++s) {
+      const double rounding = frame_.rounding(against[s], target);
+      rounding_ = rounding_ < rounding ? rounding : rounding_;
+      // Of |g_s|^2: what it moves |g_s| by, and at most.
+      const double square = frame_.square_rounding(against[s], target);
+      const double length = least * norms_[(n + 1) * L + s];
+      const double own = square < length * length ? square / length : std::sqrt(square);
+      const double along = std::sqrt(square * 16.0 * gram.unit) / least;
+      gradient_rounding_ = gradient_rounding_ < own + along ? own + along : gradient_rounding_;
+    }
+    // A direction that all but depends on others is known to the square of that.
+    length_rounding_ = basis_rounding(least, gram.unit);
+    bend_rounding_ = largest * (1e-15 * static_cast<double>(m) / least + 4.0 * gram.unit);
+    for (std::size_t s = 0; s < n; ++s)
+      bend_rounding_ += length_rounding_ * std::abs(weights_[n] - weights_[s]);
+    if (!truncated) return;
+    left_out_ = 4.0 * smallest_pivot * largest * largest;
+    for (std::size_t s = 0; s < n; ++s) {
+      const double left = smallest_pivot * norms_[(n + 1) * L + s] * norms_[(n + 1) * L + s];
+      left_of_gradients_ = left_of_gradients_ < left ? left : left_of_gradients_;
+    }
+  }
+
   // Products of any two coordinates that are no gradients, or of a gradient with one; the latter come as their means.
   MFA_HD double product(std::size_t i, std::size_t j) const {
     const GramView& gram = frame_.gram();
@@ -418,11 +453,10 @@ class GramDual : public Dual<Team, GramDual<Team>> {
     }
     team_.each(size_, [&](std::size_t i) { factor_[i * size_ + i] += identity; });
     if (!cholesky(team_, size_, factor_)) return false;
-    least_pivot_ = anything_outside_ ? identity : 1.0;
     const double least = -team_.best(size_, [&](std::size_t i) {
       return -(factor_[i * size_ + i] * factor_[i * size_ + i]);
     }).max;
-    least_pivot_ = least < least_pivot_ ? least : least_pivot_;
+    least_pivot_ = anything_outside_ && !(least < identity) ? identity : least;
     return true;
   }
 

@@ -268,14 +268,20 @@ class Dual {
     slopes_ = team_.template take<double>(n * size);
     delta_ = team_.template take<double>(size);
     right_ = team_.template take<double>(size);
-    rounding_ = value_ = square_ = sum_ = 0.0;
+    rounding_ = gradient_rounding_ = bend_rounding_ = length_rounding_ = left_out_ = left_of_gradients_ = 0.0;
+    value_ = square_ = sum_ = 0.0;
   }
 
   Team& team_;
   std::size_t n_ = 0, size_ = 0;
   double* f_ = nullptr;          // (n)
   double* gradients_ = nullptr;  // (n, size): g_s
-  double rounding_ = 0.0;        // of every f_s
+  // What every f_s, g_s and H_s may be off by: a number, the length of a vector, the norm of a matrix.
+  double rounding_ = 0.0, gradient_rounding_ = 0.0, bend_rounding_ = 0.0;
+  // And the square of a displacement, relative.
+  double length_rounding_ = 0.0;
+  // Of the coordinates, all but so much is left out: squared, what H_s couples the others with, and what g_s has there.
+  double left_out_ = 0.0, left_of_gradients_ = 0.0;
 
  private:
   MFA_HD Derived& derived() { return static_cast<Derived&>(*this); }
@@ -295,9 +301,28 @@ class Dual {
     team_.each(size_, [&](std::size_t i) { right_[i] = delta_[i]; });
     derived().solve(delta_);
     square_ = team_.dot(delta_, delta_, size_);
-    const double exact = constant - 0.5 * team_.dot(right_, delta_, size_);
-    const double least = derived().least_pivot();
-    value_ = exact - sum_ * rounding_ -
+    double exact = constant - 0.5 * team_.dot(right_, delta_, size_);
+    // Where V_+ and V_- all but cancel, delta solves its equation less well than rounding alone says. What it leaves of that is
+    // looked at: at delta the function is less by half of its product with delta, and at its least by no more than its square.
+    double* bent = slopes_;
+    team_.each(size_, [&](std::size_t i) { right_[i] -= delta_[i]; });
+    for (std::size_t s = 0; s < n_; ++s) {
+      const double factor = lam[s];
+      if (!(factor > 0.0)) continue;
+      derived().apply(s, delta_, bent);
+      team_.each(size_, [&](std::size_t i) { right_[i] -= factor * bent[i]; });
+    }
+    exact -= 0.5 * team_.dot(right_, delta_, size_);
+    const double unsolved = team_.dot(right_, right_, size_);
+    // By what all that may be off, |delta|^2 / 2 + sum lam_s f_s changes no more than linearly in the length of a displacement,
+    // and by a square that has to leave the least eigenvalue positive: theory.md (36a).
+    const double pivot = derived().least_pivot();
+    const double bend = length_rounding_ + sum_ * (bend_rounding_ + sum_ * left_out_ / pivot);
+    const double least = pivot - 2.0 * bend;
+    if (!(least > 0.0)) return false;
+    const double slope = sum_ * gradient_rounding_;
+    value_ = exact - sum_ * rounding_ - slope * std::sqrt(square_) - bend * square_ -
+             (slope * slope + unsolved) / least - sum_ * sum_ * left_of_gradients_ / pivot -
              (1e-14 + 16.0 * derived().unit()) * (std::abs(exact) + square_ / (least < 1.0 ? least : 1.0));
     return std::isfinite(value_);
   }
@@ -353,7 +378,7 @@ class Dual {
   double* slack_ = nullptr;   // (n): f_s at delta
   double* slopes_ = nullptr;  // (n, size)
   double* delta_ = nullptr;   // (size)
-  double* right_ = nullptr;   // (size)
+  double* right_ = nullptr;   // (size): -sum_s lam_s g_s, and what delta leaves of it
   double value_ = 0.0, square_ = 0.0, sum_ = 0.0;
 };
 

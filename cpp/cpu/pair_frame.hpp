@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "core/gram_frame.hpp"
@@ -33,8 +34,11 @@ class PairFrame : public core::GramFrame<Alone> {
     const double discriminant = g2 * g2 - 2.0 * curvature * q.f;
     const double start = 2.0 * q.f / (g2 + std::sqrt(std::max(0.0, discriminant)));
     const core::DualSolution found = core::maximize_dual(q, start, enough);
+    const double outside = std::abs(gram().weights[t] - gram().weights[s]);
     const auto lowered = [&](double lam, const core::DualPoint& at) {
-      return at.value - pair_->error * (lam * at.square + at.value) -
+      const double bend = lam * pair_->error + (1.0 + lam * outside) * pair_->length_error;
+      if (bend * at.largest > 0.5) return -std::numeric_limits<double>::infinity();  // 1 + lam theta may have vanished
+      return at.value - bend * at.square - pair_->error * at.value -
              lam * (rounding(s, t) + lam * at.largest * square_rounding(s, t));
     };
     core::PairBound bound{lowered(found.lam, found.at), found.lam};

@@ -14,7 +14,7 @@ from fits import quietly
 from mfa_fast import MFAClassifier
 from mfa_fast.attacks import ld_grad, nearest
 from models import classifier_of, mixtures_of
-from tolerances import ATTACK, scaled_error
+from tolerances import ATTACK, NEAREST_ROUNDING, scaled_error
 
 rules = pytest.mark.parametrize("rule", ["max", "sum"])
 classes = pytest.mark.parametrize("n_classes", [2, 3])
@@ -210,6 +210,32 @@ def test_nothing_within_the_bound_flips_where_loadings_are_nearly_parallel(varia
     assert np.all(result.certified)
     within = X + (result.X_adv - X) * (result.lower_bound / result.l2 * (1 - 1e-14))[:, None]
     assert np.array_equal(model.predict(within), model.predict(X))
+
+
+@noise_types
+@pytest.mark.parametrize("apart", [1e-3, 1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("n_factors", [0, 1])
+def test_no_bound_is_beyond_the_plane_between_classes_that_are_nearly_the_same(n_factors, apart, noise_type):
+    d, long = 6, np.longdouble
+    for seed in range(5):
+        p = ref.random_parameters(1, d, n_factors, noise_type=noise_type, seed=seed)
+        rng = np.random.default_rng(seed)
+        q = p._replace(means=p.means + apart * rng.normal(size=(1, d)))
+        classifier = classifier_of([p, q], [0.5 + 10 * apart / (1 + 40 * apart), 0.5 - 10 * apart / (1 + 40 * apart)])
+        x = p.means + 1e-2 * rng.normal(size=(1, d))
+        own, other = (p, q) if classifier.predict(x)[0] == 0 else (q, p)
+        # Of equal covariances the gap is linear.
+        A, D = p.loadings[0].astype(long), p.noise_variance[0].astype(long)
+        moved = other.means[0].astype(long) - own.means[0]
+        weighted = moved / D
+        if n_factors:
+            weighted -= A[0] / D * (A[0] @ weighted) / (1 + A[0] @ (A[0] / D))
+        priors = classifier.log_priors().astype(long)
+        middle = (other.means[0].astype(long) + own.means[0]) / 2
+        gap = (priors[0] - priors[1]) * (1 if own is p else -1) - weighted @ (x[0] - middle)
+        distance = gap / np.sqrt(weighted @ weighted)
+        result = nearest(classifier, x)
+        assert result.lower_bound[0] <= distance * (1 + NEAREST_ROUNDING)
 
 
 def test_identical_components_and_identical_classes():

@@ -49,7 +49,9 @@ def test_next_to_the_surface_of_a_gaussian_kernel_rounding_is_no_distance(gamma,
     machine = quietly(SVC(C=C, gamma=gamma, max_iter=200_000), X, y)
 
     def decide(x):
-        terms = machine.dual_coef_[0] * np.exp(-long(gamma) * np.sum((x - machine.support_vectors_.astype(long)) ** 2, 1))
+        terms = machine.dual_coef_[0] * np.exp(
+            -long(gamma) * np.sum((x - machine.support_vectors_.astype(long)) ** 2, 1)
+        )
         return terms.sum() + machine.intercept_[0], -2 * gamma * terms @ (x - machine.support_vectors_)
 
     for one, other in zip(X[y == 0][:20], X[y == 1][:20], strict=True):

@@ -36,9 +36,9 @@ def _from_surface(machine: RbfMachine, X: Array, known: FloatArray) -> FloatArra
     """Return lower bounds of distances from the surface on which the decision is 0.
 
     In a ball of radius R the decision, with the sign that it has at x, is at least f - |grad f| r - c(R) r^2 / 2 at a
-    distance r, where c(R) bounds how fast any kernel can bend it downwards (docs/theory.md (37), (38)), f less what
-    rounding may change it by. The root of that, or R if it is smaller, is a lower bound for any R; the best one is found
-    by bisection.
+    distance r, where c(R) bounds how fast any kernel can bend it downwards (docs/theory.md (37), (38)). f is taken less
+    what rounding may change it by. The root of that, or R if it is smaller, is a lower bound for any R; the best one is
+    found by bisection.
     """
     gamma = machine.gamma
     points, distances, weights = rbf_kernels(machine, X)

@@ -49,6 +49,7 @@ void find_patterns(const Rows& rows, std::int64_t* out, std::size_t n_threads) {
   for (std::size_t j = 0; j < d; ++j) empty[j / word_bits] |= std::uint64_t{1} << j % word_bits;
   std::unordered_map<Mask, std::int64_t, MaskHash, MaskEqual> known{{Mask(empty), -1}, {Mask(complete), 0}};
   for (std::size_t i = 0; i < rows.n_rows; ++i) {
+    if (i % rows_per_task == 0) check_interruption();
     const auto next = static_cast<std::int64_t>(known.size()) - 1;
     out[i] = known.emplace(Mask(masks.data() + i * words, words), next).first->second;
   }

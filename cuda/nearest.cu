@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/gaussian.hpp"
+#include "core/gram_dual.hpp"
 #include "core/nearest_search.hpp"
 #include "core/reduce.hpp"
 #include "warp.hpp"

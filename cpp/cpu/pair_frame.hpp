@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/gram_dual.hpp"
 #include "core/gram_frame.hpp"
 #include "core/trust_region.hpp"
 #include "cpu/alone.hpp"

@@ -14,9 +14,7 @@ namespace mfa::core {
 inline namespace MFA_ISA {
 
 // Computes  a point of another class that is nearer than `farthest`, if rays and descents from their ends find one, where none is
-//           nearer than `bound`. From here on targets_ has, for every component, the nearest end of a ray between it and
-//           another one, in other words than elsewhere: the ray's number is `n`, how far along it `multiplier`, half the
-//           squared distance `value`, and `against` are the two components.
+//           nearer than `bound`.
 // Shapes    as run.
 // Cost      an image for every ray; for each of at most six times fifteen steps of descents two or three, and as many gradients
 //           as surfaces are active.
@@ -30,10 +28,11 @@ MFA_HD void NearestSearch<Frame>::explore(std::size_t label, double farthest, do
   has_point_ = false;
   start(label);
   const std::size_t K = classes_.n_components();
-  team_.each(K, [&](std::size_t k) {
-    targets_[k] = {};
-    targets_[k].value = infinity();
-  });
+  // In the memory of the dual, which is not needed here.
+  team_.release(for_dual_);
+  dual_of_ = none;
+  ends_ = team_.template take<RayEnd>(K);
+  team_.each(K, [&](std::size_t k) { ends_[k] = {infinity(), 0.0, 0, 0, 0, 0}; });
   choose_components();
   for (std::size_t ray = 0; ray < n_rays(); ++ray) {
     if (!aim(ray)) continue;
@@ -49,16 +48,16 @@ MFA_HD void NearestSearch<Frame>::explore(std::size_t label, double farthest, do
   }
   for (int descent = 0; descent < most_descents; ++descent) {
     const ArgMax best = team_.best(K, [&](std::size_t k) {
-      return targets_[k].visited ? -infinity() : -targets_[k].value;
+      return ends_[k].visited ? -infinity() : -ends_[k].value;
     });
     if (best.max == -infinity()) return;
-    const NearestTarget end = targets_[best.index];
+    const RayEnd end = ends_[best.index];
     team_.each(K, [&](std::size_t k) {
-      if (targets_[k].n == end.n && targets_[k].multiplier == end.multiplier) targets_[k].visited = 1;
+      if (ends_[k].ray == end.ray && ends_[k].at == end.at) ends_[k].visited = 1;
     });
-    aim(end.n);
-    scale(end.multiplier, trial_);
-    descend(label, end.against[0], end.against[1], bound);
+    aim(end.ray);
+    scale(end.at, trial_);
+    descend(label, end.source, end.target, bound);
   }
 }
 
@@ -131,17 +130,12 @@ MFA_HD void NearestSearch<Frame>::look_along(std::size_t label, std::size_t ray,
   if (!(crossing.at < infinity())) return;
   if (gap(label, crossing.at * (1.0 + a_little)) <= 0.0)
     keep_along(trial_, crossing.at, square, crossing.source, crossing.target);
-  const std::size_t both[] = {crossing.source, crossing.target};
-  for (const std::size_t k : both) {
-    NearestTarget nearest = targets_[k];
-    if (!(0.5 * crossing.at * crossing.at * square < nearest.value)) continue;
-    nearest.value = 0.5 * crossing.at * crossing.at * square;
-    nearest.multiplier = sign * crossing.at;
-    nearest.n = ray;
-    nearest.against[0] = crossing.source;
-    nearest.against[1] = crossing.target;
-    store(k, nearest);
-  }
+  const RayEnd end{0.5 * crossing.at * crossing.at * square, sign * crossing.at, ray, crossing.source, crossing.target, 0};
+  const std::size_t both[] = {end.source, end.target};
+  for (const std::size_t k : both)
+    team_.once([&] {
+      if (end.value < ends_[k].value) ends_[k] = end;
+    });
 }
 
 // Where the displacement of image_, prolonged, leads to another class for the first time, which it does not before `from`; in

@@ -90,8 +90,10 @@ class NearestSearch {
                                     const OfDual& of_dual) {
     const std::size_t shares = shares_at_once(most_in_class);
     const std::size_t against = most_in_class < most_against ? most_in_class : most_against;
-    return n_components * (sizeof(NearestTarget) / sizeof(double) + 5) + 7 * size + 2 * shares +
-           of_dual(shares < against ? against : shares);
+    // Searches have a dual or the ends of rays.
+    const std::size_t dual = of_dual(shares < against ? against : shares);
+    const std::size_t ends = n_components * sizeof(RayEnd) / sizeof(double);
+    return n_components * (sizeof(NearestTarget) / sizeof(double) + 5) + 7 * size + 2 * shares + (dual < ends ? ends : dual);
   }
 
   // What a search has found.
@@ -138,6 +140,14 @@ class NearestSearch {
   struct Crossing {
     double at;
     std::size_t source, target;
+  };
+  // The nearest end of a ray between a component and another one.
+  struct RayEnd {
+    double value;  // half the squared distance
+    double at;     // on the ray, which also leads backwards
+    std::size_t ray;
+    std::size_t source, target;
+    std::int64_t visited;  // by a descent
   };
 
   static constexpr std::size_t none = static_cast<std::size_t>(-1);
@@ -442,6 +452,7 @@ class NearestSearch {
   typename Team::Mark for_dual_{};  // where its memory begins
 
   NearestTarget* targets_ = nullptr;  // (n_targets)
+  RayEnd* ends_ = nullptr;            // (K), while it explores
   std::size_t* order_ = nullptr;      // (n_targets): their components
   std::size_t n_targets_ = 0;
   std::size_t best_own_ = 0;

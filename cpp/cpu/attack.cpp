@@ -125,16 +125,9 @@ class LdGrad {
 
   // By the components that row i has been scored under: the others' densities count as 0.
   ClassScore class_score(std::size_t i, std::span<const std::size_t> scored, std::size_t g) const {
-    const double* values = scorer_.values(i);
-    const auto [begin, end] = extent_of(groups_, g);
-    core::LogSumExp sum;
-    core::ArgMax best;
-    for (const std::size_t k : scored) {
-      if (k < begin || k >= end) continue;
-      best.add(values[k], k);
-      if (options_.rule == Rule::sum) sum.add(values[k]);
-    }
-    return {log_priors_[g] + (options_.rule == Rule::max ? best.max : sum.value()), best.index};
+    const bool sums = options_.rule == Rule::sum;
+    const auto [best, sum] = reduce_group(scorer_.values(i), scored, extent_of(groups_, g), sums);
+    return {log_priors_[g] + (sums ? sum.value() : best.max), best.index};
   }
 
   Pair choose(std::size_t i, std::size_t label) {
@@ -303,12 +296,13 @@ class LdGrad {
   // A class's log-sum-exp has the gradient of its components, each by its posterior probability.
   void add_shares(std::size_t r, std::size_t i, std::size_t g, double sign) {
     const double* values = scorer_.values(i);
-    core::LogSumExp sum;
-    for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) sum.add(values[k]);
-    for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) {
-      const double share = std::exp(values[k] - sum.value());
-      if (share > core::negligible_share) add_term(r, i, static_cast<std::size_t>(k), sign * share);
-    }
+    const std::span<const std::size_t> scored = scorer_.scored(i);
+    const Extent group = extent_of(groups_, g);
+    const double log_sum = reduce_group(values, scored, group, true).sum.value();
+    for (const std::size_t k : scored)
+      if (group.holds(k))
+        if (const double share = std::exp(values[k] - log_sum); share > core::negligible_share)
+          add_term(r, i, k, sign * share);
   }
 
   // The gap that the step of row i is to close: between the classes, or between the two components the caller holds fixed.

@@ -14,6 +14,7 @@
 
 #include "core/rule.hpp"
 #include "core/views.hpp"
+#include "cpu/groups.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
 #include "cpu/rows.hpp"
@@ -24,15 +25,6 @@
 namespace mfa::cpu {
 
 using core::score_tolerance;
-
-// Components [offsets[g], offsets[g + 1]) make up group g: the mixture of one class.
-using Groups = std::span<const std::int64_t>;
-struct Extent {
-  std::size_t begin, end;
-};
-inline Extent extent_of(Groups groups, std::size_t g) {
-  return {static_cast<std::size_t>(groups[g]), static_cast<std::size_t>(groups[g + 1])};
-}
 
 // Rows of a block: enough that every component is met by several of them, few enough that every thread gets several
 // blocks. Rows do not influence each other, so the choice shows in nothing but time.

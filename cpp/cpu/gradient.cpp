@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "core/reduce.hpp"
+#include "cpu/groups.hpp"
 
 namespace mfa::cpu {
 namespace {
@@ -35,22 +35,17 @@ class RowGradient {
  private:
   void add_group(const BlockScorer<T>& scorer, std::size_t i, const double* x, std::span<const std::size_t> scored,
                  std::size_t g, double weight) {
-    const auto [begin, end] = extent_of(groups_, g);
+    const Extent group = extent_of(groups_, g);
     const double* values = scorer.values(i);
-    core::ArgMax best;
-    core::LogSumExp sum;
-    for (const std::size_t k : scored) {
-      if (k < begin || k >= end) continue;
-      best.add(values[k], k);
-      sum.add(values[k]);
-    }
+    const auto [best, sum] = reduce_group(values, scored, group, rule_ == Rule::sum);
     if (rule_ == Rule::max) {
       add(scorer, i, x, best.index, weight);
       return;
     }
+    const double log_sum = sum.value();
     for (const std::size_t k : scored)
-      if (k >= begin && k < end)
-        if (const double share = std::exp(values[k] - sum.value()); share > 0.0) add(scorer, i, x, k, weight * share);
+      if (group.holds(k))
+        if (const double share = std::exp(values[k] - log_sum); share > 0.0) add(scorer, i, x, k, weight * share);
   }
 
   void add(const BlockScorer<T>& scorer, std::size_t i, const double* x, std::size_t k, double weight) {

@@ -164,13 +164,13 @@ class Nearest {
   }
 
   // The class of row i, as predict gives it.
-  std::size_t predicted(std::size_t i) const {
-    const double* values = scorer_.values(i);
+  std::size_t predicted(std::size_t i) {
+    const bool sums = options_.rule == Rule::sum;
+    const std::span<const std::size_t> scored = scorer_.scored(i);
     core::ArgMax best_class;
     for (std::size_t g = 0; g + 1 < groups_.size(); ++g) {
-      core::LogSumExp sum;
-      for (std::int64_t k = groups_[g]; k < groups_[g + 1]; ++k) sum.add(values[k]);
-      best_class.add(log_priors_[g] + (options_.rule == Rule::max ? sum.max : sum.value()), g);
+      const auto [best, sum] = reduce_group(scorer_.values(i), scored, extent_of(groups_, g), sums);
+      best_class.add(log_priors_[g] + (sums ? sum.value() : best.max), g);
     }
     return best_class.index;
   }

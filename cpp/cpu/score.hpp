@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <span>
 
-#include "core/reduce.hpp"
 #include "core/rule.hpp"
 #include "core/views.hpp"
 #include "cpu/block.hpp"
@@ -25,24 +24,18 @@ bool reduce_row(const double* values, std::span<const std::size_t> scored, Group
   const std::size_t n_groups = groups.size() - 1;
   if (out.responsibilities != nullptr) std::fill_n(out.responsibilities + row * n_components, n_components, T{0});
   for (std::size_t g = 0; g < n_groups; ++g) {
-    const auto [begin, end] = extent_of(groups, g);
-    core::LogSumExp sum;
-    core::ArgMax best;
-    for (const std::size_t k : scored) {
-      if (k < begin || k >= end) continue;
-      sum.add(values[k]);
-      best.add(values[k], k - begin);
-    }
+    const Extent group = extent_of(groups, g);
+    const auto [best, sum] = reduce_group(values, scored, group, true);
     const double log_sum = sum.value();
     if (!in_range<T>(log_sum)) return false;
     if (out.log_sum != nullptr) out.log_sum[row * n_groups + g] = log_sum;
     if (out.best_value != nullptr) out.best_value[row * n_groups + g] = best.max;
-    if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index);
+    if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index - group.begin);
     if (out.responsibilities != nullptr)
       for (const std::size_t k : scored)
-        if (k >= begin && k < end)
+        if (group.holds(k))
           out.responsibilities[row * n_components + k] = static_cast<T>(std::exp(values[k] - log_sum));
-    if (out.factors != nullptr && g == 0) factors(begin + best.index, out.factors + row * n_factors);
+    if (out.factors != nullptr && g == 0) factors(best.index, out.factors + row * n_factors);
   }
   return true;
 }

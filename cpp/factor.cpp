@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/dense.hpp"
 #include "core/gaussian.hpp"
 
 namespace mfa {
+namespace {
 
+// Computes  M^-1 (L, L) of the factor C, and L sum_l M_ll (M^-1)_ll, a bound on the condition of M once its diagonal is scaled
+//           to 1, theory.md (6), which it returns. `diagonal` (L) is that of M.
 double invert(std::size_t n_factors, const double* cholesky, const double* diagonal, double* inverse) {
   const std::size_t n = n_factors;
   std::fill_n(inverse, n * n, 0.0);
@@ -22,6 +26,7 @@ double invert(std::size_t n_factors, const double* cholesky, const double* diago
   return condition;
 }
 
+// Computes  C by the QR factorization of [D^-1/2 A; I].
 void factorize_stacked(const ComponentView& component, double* cholesky) {
   const std::size_t n = component.n_factors, d = component.n_features;
   std::vector<double> columns(n * (d + n), 0.0);
@@ -34,6 +39,22 @@ void factorize_stacked(const ComponentView& component, double* cholesky) {
     column[d + l] = 1.0;
   }
   core::factor_of_columns(n, d + n, columns.data(), cholesky);
+}
+
+}  // namespace
+
+double make_factor(const ComponentView& component, double* m, double* inverse) {
+  const std::size_t n = component.n_factors;
+  std::vector<double> diagonal(n);
+  for (std::size_t l = 0; l < n; ++l) diagonal[l] = m[l * n + l];
+  if (core::cholesky(n, m)) {  // it is definite as far as rounding has left it so
+    for (std::size_t l = 0; l < n; ++l) std::fill(m + l * n + l + 1, m + (l + 1) * n, 0.0);
+    const double error = core::model_error(invert(n, m, diagonal.data(), inverse));
+    if (!core::is_ill_conditioned(error, n)) return error;
+  }
+  factorize_stacked(component, m);
+  const double error = core::model_error(invert(n, m, diagonal.data(), inverse));
+  return core::column_error(error, n) <= core::most_column_error ? error : std::numeric_limits<double>::infinity();
 }
 
 }  // namespace mfa

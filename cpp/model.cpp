@@ -5,7 +5,6 @@
 #include <limits>
 #include <utility>
 
-#include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "factor.hpp"
 #include "glance.hpp"
@@ -151,7 +150,7 @@ void Model::factorize() {
     // D^-1 A, and D^-1 (mu - center) in the last row; what it is multiplied with, which is A and mu - center.
     return [&, weighted = std::vector<double>((n + 1) * d), rows = cpu::Panel<double>(loops_.f64, d, n + 1),
             products = std::vector<double>(), mean = std::vector<double>(d), log_noise = std::vector<double>(d),
-            diagonal = std::vector<double>(n), projected = std::vector<double>(n)](std::size_t k) mutable {
+            projected = std::vector<double>(n)](std::size_t k) mutable {
       const ComponentView c = component(k);
       for (std::size_t j = 0; j < d; ++j) {
         mean[j] = c.mean[j] - center_[j];
@@ -174,18 +173,10 @@ void Model::factorize() {
       double* cholesky = cholesky_.data() + k * n * n;
       for (std::size_t l = 0; l < n; ++l) {
         for (std::size_t m = 0; m < l; ++m) cholesky[l * n + m] = cholesky[m * n + l] = product(l, m);
-        diagonal[l] = cholesky[l * n + l] = product(l, l) + 1.0;
+        cholesky[l * n + l] = product(l, l) + 1.0;
       }
-      const bool is_definite = core::cholesky(n, cholesky);  // as far as rounding has left it so
-      for (std::size_t l = 0; l < n; ++l) std::fill(cholesky + l * n + l + 1, cholesky + (l + 1) * n, 0.0);
-      double* covariance = posterior_covariances_.data() + k * n * n;
-      if (is_definite) model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
-      if (!is_definite || core::is_ill_conditioned(model_errors_[k], n)) {
-        factorize_stacked(c, cholesky);
-        model_errors_[k] = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
-        if (!(core::column_error(model_errors_[k], n) <= core::most_column_error))
-          model_errors_[k] = std::numeric_limits<double>::infinity();  // which is_finite tells
-      }
+      // Where it is infinite is_finite tells.
+      model_errors_[k] = make_factor(c, cholesky, posterior_covariances_.data() + k * n * n);
       double log_det_m = 0.0;
       for (std::size_t l = 0; l < n; ++l) log_det_m += 2.0 * std::log(cholesky[l * n + l]);
       log_normalizers_[k] = core::log_normalizer(log_weights_[k], d, log_det_m, sum_log_noise);

@@ -7,7 +7,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "core/dense.hpp"
 #include "core/gaussian.hpp"
 #include "core/reduce.hpp"
 #include "factor.hpp"
@@ -94,15 +93,8 @@ void MarginalBlock::factorize(std::size_t k) {
   double* cholesky = cholesky_.data() + k * n * n;
   for (std::size_t l = 0; l < n; ++l)
     for (std::size_t m = 0; m < n; ++m) cholesky[l * n + m] = products_[l * (n + 1) + m] + (l == m ? 1.0 : 0.0);
-  const bool is_definite = core::cholesky(n, cholesky);  // as far as rounding has left it so
-  std::vector<double> diagonal(n);
-  for (std::size_t l = 0; l < n; ++l) diagonal[l] = products_[l * (n + 1) + l] + 1.0;
-  double* covariance = covariances_.data() + k * n * n;
-  if (is_definite) model_error_ = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
-  if (is_definite && !core::is_ill_conditioned(model_error_, n)) return;
-  factorize_stacked(observed_part(k), cholesky);
-  model_error_ = core::model_error(invert(n, cholesky, diagonal.data(), covariance));
-  if (!(core::column_error(model_error_, n) <= core::most_column_error))
+  model_error_ = make_factor(observed_part(k), cholesky, covariances_.data() + k * n * n);
+  if (!std::isfinite(model_error_))
     throw std::domain_error(
         "missing values cannot be marginalised under component " + std::to_string(k) +
         ": its loadings are too large beside its noise for float64; raise the noise variance");

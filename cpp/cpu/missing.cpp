@@ -6,6 +6,7 @@
 
 #include "core/marginal.hpp"
 #include "core/philox.hpp"
+#include "cpu/feature_part.hpp"
 #include "cpu/sample.hpp"
 
 namespace mfa::cpu {
@@ -40,42 +41,35 @@ class Mixer {
   const double* variance(std::size_t i) const { return variance_.data() + i * size_; }
 
  private:
-  // Mean, loadings and variance of component k in the missing features.
+  // Component k in the missing features, and the variance that is left there.
   void load(const MarginalBlock& block, std::size_t k, bool with_variance) {
     const ComponentView c = model_.component(k);
     const auto missing = block.missing();
-    component_mean_.resize(size_);
+    component_.load(c, missing);
     component_variance_.assign(size_, 0.0);
-    loadings_.resize(c.n_factors * size_);
-    for (std::size_t t = 0; t < size_; ++t) component_mean_[t] = c.mean[missing[t]];
-    for (std::size_t l = 0; l < c.n_factors; ++l)
-      for (std::size_t t = 0; t < size_; ++t) loadings_[l * size_ + t] = c.loadings[l * c.n_features + missing[t]];
     if (!with_variance) return;
     for (std::size_t t = 0; t < size_; ++t) {
-      for (std::size_t l = 0; l < c.n_factors; ++l) factor_[l] = loadings_[l * size_ + t];
+      for (std::size_t l = 0; l < c.n_factors; ++l) factor_[l] = component_.loading(l, t);
       component_variance_[t] = core::conditional_variance(c.n_factors, block.cholesky(k), factor_.data(),
                                                           model_.noise_variance(k)[missing[t]]);
     }
   }
 
   void add(const MarginalBlock& block, std::size_t k, std::size_t i, double g) {
-    values_ = component_mean_;
-    const double* z = block.factors(i, k);
-    for (std::size_t l = 0; l < model_.n_factors(); ++l)
-      for (std::size_t t = 0; t < size_; ++t) values_[t] += z[l] * loadings_[l * size_ + t];
+    const std::vector<double>& values = component_.expected(block.factors(i, k));
     weights_[i] += g;
     const double share = g / weights_[i];
     for (std::size_t t = 0; t < size_; ++t)
-      core::mix_moments(share, values_[t], component_variance_[t], &mean_[i * size_ + t], &variance_[i * size_ + t]);
+      core::mix_moments(share, values[t], component_variance_[t], &mean_[i * size_ + t], &variance_[i * size_ + t]);
   }
 
   const Model& model_;
   std::size_t size_ = 0;  // d_m
-  std::vector<double> component_mean_, component_variance_, values_;  // (d_m)
-  std::vector<double> loadings_;                                      // (L, d_m)
-  std::vector<double> factor_;                                        // (L)
-  std::vector<double> mean_, variance_;                               // (rows, d_m)
-  std::vector<double> weights_, log_sums_;                            // (rows)
+  FeaturePart component_;
+  std::vector<double> component_variance_;  // (d_m)
+  std::vector<double> factor_;              // (L)
+  std::vector<double> mean_, variance_;     // (rows, d_m)
+  std::vector<double> weights_, log_sums_;  // (rows)
 };
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/feature_part.hpp"
+
 namespace mfa::cpu {
 namespace {
 
@@ -73,12 +75,8 @@ class Slab {
     const double* x = read_row(rows_, row, first_, count_, buffers_.data());
     missing_.clear();
     for (std::size_t j = 0; j < count_; ++j)
-      if (std::isnan(x[j])) missing_.push_back(j);
-    const std::size_t size = missing_.size();
-    loadings_.resize(component_.n_factors * size);
-    for (std::size_t l = 0; l < component_.n_factors; ++l)
-      for (std::size_t t = 0; t < size; ++t)
-        loadings_[l * size + t] = component_.loadings[l * component_.n_features + first_ + missing_[t]];
+      if (std::isnan(x[j])) missing_.push_back(first_ + j);
+    part_.load(component_, missing_);
   }
 
   // A row whose missing entries are their conditional means mu_m + A_m z.
@@ -86,27 +84,22 @@ class Slab {
     const double* x = read_row(rows_, row, first_, count_, buffer);
     if (missing_.empty()) return x;
     if (x != buffer) std::copy_n(x, count_, buffer);
-    const std::size_t size = missing_.size();
-    filled_.resize(size);
-    for (std::size_t t = 0; t < size; ++t) filled_[t] = component_.mean[first_ + missing_[t]];
-    for (std::size_t l = 0; l < component_.n_factors; ++l)
-      for (std::size_t t = 0; t < size; ++t) filled_[t] += z[l] * loadings_[l * size + t];
-    for (std::size_t t = 0; t < size; ++t) buffer[missing_[t]] = filled_[t];
+    const std::vector<double>& expected = part_.expected(z);
+    for (std::size_t t = 0; t < missing_.size(); ++t) buffer[missing_[t] - first_] = expected[t];
     return buffer;
   }
 
   // What E[[z; 1] r_m^T] and E[r_m r_m] have beyond the products of means: M_o^-1 A_m^T, and its diagonal with A_m and D_m.
   void add_uncertainty(const Share& share, double* cross, double* squares) {
     const std::size_t n = component_.n_factors;
-    const std::size_t size = missing_.size();
-    for (std::size_t t = 0; t < size; ++t) {
-      const std::size_t j = first_ + missing_[t];
+    for (std::size_t t = 0; t < missing_.size(); ++t) {
+      const std::size_t j = missing_[t];
       double variance = noise_[j];
       for (std::size_t l = 0; l < n; ++l) {
         double sum = 0.0;
-        for (std::size_t i = 0; i < n; ++i) sum += share.covariance[l * n + i] * loadings_[i * size + t];
+        for (std::size_t i = 0; i < n; ++i) sum += share.covariance[l * n + i] * part_.loading(i, t);
         cross[l * component_.n_features + j] += share.total * sum;
-        variance += sum * loadings_[l * size + t];
+        variance += sum * part_.loading(l, t);
       }
       squares[j] += share.total * variance;
     }
@@ -117,9 +110,9 @@ class Slab {
   const ComponentView component_;
   const double* noise_;  // (d)
   std::size_t first_, count_;
-  std::vector<std::size_t> missing_;        // within the slab
+  std::vector<std::size_t> missing_;        // features
+  FeaturePart part_;                        // the component in these
   std::vector<double> buffers_, factors_;   // (accumulated_rows, count), (accumulated_rows, L + 1)
-  std::vector<double> loadings_, filled_;   // (L, missing), (missing)
 };
 
 // The shares of a block's rows, by component.

@@ -62,7 +62,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       all_rows_(max_rows),
       all_components_(model.n_components()),
       wider_row_(max_rows, -1),
-      starts_(model.n_components() + 1),
+      flagged_(model.n_components()),
       last_slot_(max_rows, -1),
       read_buffers_(refined_rows * model.n_features()),
       products_f32_(refined_rows * (model.n_factors() + 1)),
@@ -200,7 +200,7 @@ BadRow BlockScorer<T>::score_all(double tolerance) {
     for (std::size_t k = 0; k < model_.n_components(); ++k) flag_inexact(i, k, tolerance);
   score_in_double([&](BlockScorer<double>& scorer) { scorer.score_all(tolerance); });
   // How much may be left of an entry was told from its product, which may have been far off: now its value is known.
-  const std::vector<Entry> told = flagged_;
+  const std::vector<Entry> told = flagged_.entries();
   refine();
   for (const Entry& entry : told) flag_inexact(entry.row, entry.component, tolerance);
   refine();
@@ -355,23 +355,6 @@ void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> c
   });
 }
 
-// Rows of which more is flagged than is worth taking one by one, whose entries are flagged no more. That is a row's own matter,
-// so that it is scored in the same way whatever rows are beside it.
-template <class T>
-std::vector<std::size_t> BlockScorer<T>::take_rows_of_many() {
-  std::vector<std::size_t> rows;
-  auto kept = flagged_.begin();
-  for (auto begin = flagged_.begin(), end = begin; begin != flagged_.end(); begin = end) {
-    const std::size_t i = begin->row;
-    end = std::find_if(begin, flagged_.end(), [&](const Entry& entry) { return entry.row != i; });
-    const auto count = static_cast<std::size_t>(end - begin);
-    if (count > 1 && count > too_many()) rows.push_back(i);
-    else kept = std::copy(begin, end, kept);
-  }
-  flagged_.erase(kept, flagged_.end());
-  return rows;
-}
-
 template <class T>
 BlockScorer<double>& BlockScorer<T>::wider() {
   if (wider_ == nullptr) wider_ = std::make_unique<BlockScorer<double>>(model_, norms_.size(), false);
@@ -423,7 +406,8 @@ template <class T>
 template <class Score>
 void BlockScorer<T>::score_in_double(const Score& score) {
   if constexpr (std::is_same_v<T, float>) {
-    const std::vector<std::size_t> members = take_rows_of_many();
+    // How many it has is a row's own matter: it is scored in the same way whatever rows are beside it.
+    const std::vector<std::size_t> members = flagged_.take_rows_of_many(too_many());
     if (members.empty()) return;
     const std::size_t d = model_.n_features();
     if (wider_rows_.data() == nullptr) wider_rows_ = AlignedBuffer<float>(norms_.size() * d);

@@ -14,6 +14,7 @@
 
 #include "core/rule.hpp"
 #include "core/views.hpp"
+#include "cpu/entries.hpp"
 #include "cpu/groups.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
@@ -93,10 +94,6 @@ class BlockScorer {
   template <class>
   friend class BlockScorer;
 
-  struct Entry {
-    std::size_t row, component;
-    double allowed;  // how far off its value may be
-  };
   // A group of a row in which components that have not been evaluated may matter.
   struct Contest {
     std::size_t row, group;
@@ -143,16 +140,15 @@ class BlockScorer {
   void find_challengers(RowList rows, Groups groups);
   void find_survivors(Groups groups);
   void evaluate();  // flagged entries
-  void evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  void evaluate_some(std::size_t k, std::span<const Entry> some);
 
-  void flag(std::size_t i, std::size_t k, double allowed) { flagged_.push_back({i, k, allowed}); }
+  void flag(std::size_t i, std::size_t k, double allowed) { flagged_.add({i, k, allowed}); }
   void flag_inexact(std::size_t i, std::size_t k, double tolerance);
   void flag_what_matters(RowList rows, Groups groups, double tolerance);
   void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
                      double tolerance);
   // More components of a row than are taken one by one: a matrix product has them sooner.
   std::size_t too_many() const { return model_.n_components() / 2; }
-  std::vector<std::size_t> take_rows_of_many();
   // Rows in float of which a matrix product has left so many open: score(scorer) is to score them in double.
   template <class Score>
   void score_in_double(const Score& score);
@@ -161,12 +157,11 @@ class BlockScorer {
   BadRow score_groups_in_double(Groups groups, double tolerance);
   BlockScorer<double>& wider();
   void take_from_wider(std::size_t i, std::size_t r);  // what is known there of its row r
-  void sort_flagged();
   void refine();  // flagged entries, in double
-  void refine_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  void refine_some(std::size_t k, std::span<const Entry> some);
   template <class A>
-  void difference_rows(std::size_t k, const std::size_t* members, std::size_t count);
-  void residual_rows(std::size_t k, const std::size_t* members, std::size_t count);
+  void difference_rows(std::size_t k, RowList rows);
+  void residual_rows(std::size_t k, RowList rows);
   template <class A>
   std::vector<A>& products_in() {
     if constexpr (std::is_same_v<A, float>) return products_f32_;
@@ -206,9 +201,7 @@ class BlockScorer {
   AlignedBuffer<float> wider_rows_;             // (rows, d), copies of these
   std::vector<std::int32_t> wider_row_;         // (rows): a row's place there, or -1
 
-  std::vector<Entry> flagged_;
-  std::vector<std::size_t> order_, next_;   // flagged entries sorted by component
-  std::vector<std::size_t> starts_;         // (K + 1)
+  EntryList flagged_;
   std::vector<Slot> slots_;
   std::vector<std::int32_t> last_slot_;     // (rows): the row's latest slot, or -1
   std::vector<std::size_t> scored_;         // components of the row at hand that have been scored

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -12,47 +13,28 @@
 namespace mfa::cpu {
 
 template <class T>
-void BlockScorer<T>::sort_flagged() {
-  std::fill(starts_.begin(), starts_.end(), 0);
-  for (const Entry& entry : flagged_) ++starts_[entry.component + 1];
-  for (std::size_t k = 0; k + 1 < starts_.size(); ++k) starts_[k + 1] += starts_[k];
-  order_.resize(flagged_.size());
-  next_.assign(starts_.begin(), starts_.end() - 1);
-  for (std::size_t e = 0; e < flagged_.size(); ++e) order_[next_[flagged_[e].component]++] = e;
-}
-
-template <class T>
 void BlockScorer<T>::evaluate() {
-  sort_flagged();
-  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
-    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
-      evaluate_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
-  flagged_.clear();
+  flagged_.take_by_component(refined_rows, [&](std::size_t k, std::span<const Entry> some) { evaluate_some(k, some); });
 }
 
 // In difference form; or at once in double, where it can be told beforehand that this would not be good enough.
 template <class T>
-void BlockScorer<T>::evaluate_rows(std::size_t k, const std::size_t* members, std::size_t count) {
-  std::size_t resolved[refined_rows], unresolved[refined_rows];
+void BlockScorer<T>::evaluate_some(std::size_t k, std::span<const Entry> some) {
+  std::size_t resolved[refined_rows];
+  Entry unresolved[refined_rows];
   std::size_t n_resolved = 0, n_unresolved = 0;
-  for (std::size_t r = 0; r < count; ++r) {
-    const Entry& entry = flagged_[members[r]];
+  for (const Entry& entry : some) {
     if (core::difference_form_error(norms(entry.row, k), unit_, model_.model_errors()[k]) <= entry.allowed)
-      resolved[n_resolved++] = members[r];
-    else unresolved[n_unresolved++] = members[r];
+      resolved[n_resolved++] = entry.row;
+    else unresolved[n_unresolved++] = entry;
   }
-  if (n_unresolved > 0) refine_rows(k, unresolved, n_unresolved);
-  if (n_resolved > 0) difference_rows<T>(k, resolved, n_resolved);
+  if (n_unresolved > 0) refine_some(k, {unresolved, n_unresolved});
+  if (n_resolved > 0) difference_rows<T>(k, {resolved, n_resolved});
 }
 
 template <class T>
 void BlockScorer<T>::refine() {
-  if (flagged_.empty()) return;
-  sort_flagged();
-  for (std::size_t k = 0; k + 1 < starts_.size(); ++k)
-    for (std::size_t at = starts_[k]; at < starts_[k + 1]; at += refined_rows)
-      refine_rows(k, order_.data() + at, std::min(refined_rows, starts_[k + 1] - at));
-  flagged_.clear();
+  flagged_.take_by_component(refined_rows, [&](std::size_t k, std::span<const Entry> some) { refine_some(k, some); });
 }
 
 // About |x|^2_D + |mu|^2_D, with x and mu about the centre.
@@ -64,42 +46,44 @@ double BlockScorer<T>::norms(std::size_t i, std::size_t k) const {
 // In double the difference form is good enough for most, at half the cost of the residual form. Where it is not, it gives the
 // factors to start from: always, so that components that are equal get equal values, whatever was known of them before.
 template <class T>
-void BlockScorer<T>::refine_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+void BlockScorer<T>::refine_some(std::size_t k, std::span<const Entry> some) {
   std::size_t difference[refined_rows], residual[refined_rows];
+  double allowed[refined_rows];  // of `difference`
   std::size_t n_difference = 0, n_residual = 0;
-  for (std::size_t r = 0; r < count; ++r) {
-    const Entry& entry = flagged_[members[r]];
+  for (const Entry& entry : some) {
     const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
-    if (error <= entry.allowed || !has_difference(entry.row, k)) difference[n_difference++] = members[r];
-    else residual[n_residual++] = members[r];
+    if (error <= entry.allowed || !has_difference(entry.row, k)) {
+      allowed[n_difference] = entry.allowed;
+      difference[n_difference++] = entry.row;
+    } else {
+      residual[n_residual++] = entry.row;
+    }
   }
-  if (n_difference > 0) difference_rows<double>(k, difference, n_difference);
-  for (std::size_t r = 0; r < n_difference; ++r) {
-    const Entry& entry = flagged_[difference[r]];
-    const std::size_t at = entry.row * model_.n_components() + k;
-    if (!(errors_[at] <= entry.allowed)) residual[n_residual++] = difference[r];
-  }
-  if (n_residual > 0) residual_rows(k, residual, n_residual);
+  if (n_difference > 0) difference_rows<double>(k, {difference, n_difference});
+  for (std::size_t r = 0; r < n_difference; ++r)
+    if (!(errors_[difference[r] * model_.n_components() + k] <= allowed[r])) residual[n_residual++] = difference[r];
+  if (n_residual > 0) residual_rows(k, {residual, n_residual});
 }
 
 // In difference form, in the precision A.
 template <class T>
 template <class A>
-void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+void BlockScorer<T>::difference_rows(std::size_t k, RowList rows) {
   const std::size_t d = model_.n_features();
   const std::size_t K = model_.n_components();
   const std::size_t n = model_.n_factors();
   const T* x[refined_rows];
-  for (std::size_t r = 0; r < count; ++r)
-    x[r] = read_row(rows_, first_ + flagged_[members[r]].row, 0, d, read_buffers_.data() + r * d);
+  for (std::size_t r = 0; r < rows.size(); ++r)
+    x[r] = read_row(rows_, first_ + rows[r], 0, d, read_buffers_.data() + r * d);
   std::vector<A>& products = products_in<A>();
-  if constexpr (std::is_same_v<A, T>) loops_.difference_form(x, count, model_.difference<A>(k), scratch_.data(), products.data());
-  else loops_.difference_form_in_double(x, count, model_.difference<A>(k), scratch_.data(), products.data());
+  const DifferenceView<A> view = model_.difference<A>(k);
+  if constexpr (std::is_same_v<A, T>) loops_.difference_form(x, rows.size(), view, scratch_.data(), products.data());
+  else loops_.difference_form_in_double(x, rows.size(), view, scratch_.data(), products.data());
 
   const double unit = std::is_same_v<A, T> ? unit_ : double_unit_;
   const double mean_rounding = model_.mean_rounding<A>(k);
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = flagged_[members[r]].row;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const std::size_t i = rows[r];
     const A* product = products.data() + r * (n + 1);
     double* v = slot_factors(i, k, std::is_same_v<A, double> ? Known::v : Known::rough_v);
     double explained = 0.0;
@@ -117,23 +101,23 @@ void BlockScorer<T>::difference_rows(std::size_t k, const std::size_t* members, 
 
 // In residual form, (8), from the factors that are known so far.
 template <class T>
-void BlockScorer<T>::residual_rows(std::size_t k, const std::size_t* members, std::size_t count) {
+void BlockScorer<T>::residual_rows(std::size_t k, RowList rows) {
   const std::size_t d = model_.n_features();
   const std::size_t K = model_.n_components();
   const std::size_t n = model_.n_factors();
   const ComponentView component = model_.component(k);
   const T* x[refined_rows];
   double* z = factors_.data();
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = flagged_[members[r]].row;
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const std::size_t i = rows[r];
     x[r] = read_row(rows_, first_ + i, 0, d, read_buffers_.data() + r * d);
     factors(i, k, z + r * n);
   }
 
   double mahalanobis[refined_rows];
-  refine_factors(loops_, x, count, component, z, scratch_.data(), gradient_.data(), mahalanobis);
-  for (std::size_t r = 0; r < count; ++r) {
-    const std::size_t i = flagged_[members[r]].row;
+  refine_factors(loops_, x, rows.size(), component, z, scratch_.data(), gradient_.data(), mahalanobis);
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    const std::size_t i = rows[r];
     values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
     errors_[i * K + k] = 0.0;  // as good as it gets
     std::copy_n(z + r * n, n, slot_factors(i, k, Known::z));

@@ -223,7 +223,7 @@ void BlockScorer<T>::find_survivors(Groups groups) {
       if (find_slot(i, begin + survivors_[s]) < 0) flag(i, begin + survivors_[s], infinity);
     if (c + 1 < contested_.size() && contested_[c + 1].row == i) continue;  // the row has another group
     if (flagged_.size() - before > too_many()) {
-      flagged_.resize(before);
+      flagged_.cut(before);
       dense_rows_.push_back(i);
     }
     before = flagged_.size();

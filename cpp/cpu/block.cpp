@@ -63,7 +63,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       all_components_(model.n_components()),
       wider_row_(max_rows, -1),
       flagged_(model.n_components()),
-      last_slot_(max_rows, -1),
+      known_(max_rows, model.n_factors()),
       read_buffers_(refined_rows * model.n_features()),
       products_f32_(refined_rows * (model.n_factors() + 1)),
       products_f64_(refined_rows * (model.n_factors() + 1)),
@@ -91,8 +91,7 @@ void BlockScorer<T>::load(const Rows& rows, std::size_t first, std::size_t count
   rows_ = rows;
   first_ = first;
   count_ = count;
-  slots_.clear();
-  std::fill_n(last_slot_.begin(), count, -1);
+  known_.clear(count);
   std::fill_n(wider_row_.begin(), count, -1);
   flagged_.clear();
 }
@@ -296,8 +295,7 @@ template <class T>
 std::span<const std::size_t> BlockScorer<T>::scored(std::size_t i) {
   if (product_row_[i] >= 0 || wider_row_[i] >= 0) return {all_components_.data(), all_components_.size()};
   scored_.clear();
-  for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slots_[static_cast<std::size_t>(slot)].before)
-    scored_.push_back(slots_[static_cast<std::size_t>(slot)].component);
+  known_.for_each_of(i, [&](std::size_t k) { scored_.push_back(k); });
   std::sort(scored_.begin(), scored_.end());
   return scored_;
 }

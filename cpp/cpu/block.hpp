@@ -16,6 +16,7 @@
 #include "core/views.hpp"
 #include "cpu/entries.hpp"
 #include "cpu/groups.hpp"
+#include "cpu/known_factors.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
 #include "cpu/rows.hpp"
@@ -98,14 +99,7 @@ class BlockScorer {
   struct Contest {
     std::size_t row, group;
   };
-  // How the factors of an entry are kept: z; or v = C^T z, from a difference form in double, or in T where that is less.
-  enum class Known { z, v, rough_v };
-  // An entry whose factors are kept; those of one row are chained.
-  struct Slot {
-    std::size_t component;
-    std::int32_t before;
-    Known known;
-  };
+  using Form = KnownFactors::Form;
 
   // Rows go through matrix products in tiles that stay in the second-level cache.
   std::size_t center(RowList rows);                 // returns how many are finite
@@ -167,9 +161,6 @@ class BlockScorer {
     if constexpr (std::is_same_v<A, float>) return products_f32_;
     else return products_f64_;
   }
-  std::int32_t find_slot(std::size_t i, std::size_t k) const;
-  bool has_difference(std::size_t i, std::size_t k) const;
-  double* slot_factors(std::size_t i, std::size_t k, Known known);
 
   const Model& model_;
   const TypedLoops<T>& loops_;
@@ -202,10 +193,8 @@ class BlockScorer {
   std::vector<std::int32_t> wider_row_;         // (rows): a row's place there, or -1
 
   EntryList flagged_;
-  std::vector<Slot> slots_;
-  std::vector<std::int32_t> last_slot_;     // (rows): the row's latest slot, or -1
+  KnownFactors known_;                      // of entries that were evaluated
   std::vector<std::size_t> scored_;         // components of the row at hand that have been scored
-  std::vector<double> slot_factors_;        // (slots, L)
   std::vector<T> read_buffers_;             // (refined_rows, d)
   std::vector<float> products_f32_;         // (refined_rows, L + 1)
   std::vector<double> products_f64_;

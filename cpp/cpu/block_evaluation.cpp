@@ -2,7 +2,7 @@
 // cheapest form that is good enough (docs/theory.md, section 1).
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -50,9 +50,13 @@ void BlockScorer<T>::refine_some(std::size_t k, std::span<const Entry> some) {
   std::size_t difference[refined_rows], residual[refined_rows];
   double allowed[refined_rows];  // of `difference`
   std::size_t n_difference = 0, n_residual = 0;
+  const auto has_difference = [&](std::size_t i) {
+    const std::optional<KnownFactors::Found> known = known_.find(i, k);
+    return known && known->form == Form::v;
+  };
   for (const Entry& entry : some) {
     const double error = core::difference_form_error(norms(entry.row, k), double_unit_, model_.model_errors()[k]);
-    if (error <= entry.allowed || !has_difference(entry.row, k)) {
+    if (error <= entry.allowed || !has_difference(entry.row)) {
       allowed[n_difference] = entry.allowed;
       difference[n_difference++] = entry.row;
     } else {
@@ -85,7 +89,7 @@ void BlockScorer<T>::difference_rows(std::size_t k, RowList rows) {
   for (std::size_t r = 0; r < rows.size(); ++r) {
     const std::size_t i = rows[r];
     const A* product = products.data() + r * (n + 1);
-    double* v = slot_factors(i, k, std::is_same_v<A, double> ? Known::v : Known::rough_v);
+    double* v = known_.put(i, k, std::is_same_v<A, double> ? Form::v : Form::rough_v);
     double explained = 0.0;
     for (std::size_t l = 0; l < n; ++l) {
       v[l] = static_cast<double>(product[l]);
@@ -120,66 +124,33 @@ void BlockScorer<T>::residual_rows(std::size_t k, RowList rows) {
     const std::size_t i = rows[r];
     values_[i * K + k] = core::log_density(model_.log_normalizers()[k], mahalanobis[r]);
     errors_[i * K + k] = 0.0;  // as good as it gets
-    std::copy_n(z + r * n, n, slot_factors(i, k, Known::z));
+    std::copy_n(z + r * n, n, known_.put(i, k, Form::z));
   }
-}
-
-template <class T>
-std::int32_t BlockScorer<T>::find_slot(std::size_t i, std::size_t k) const {
-  std::int32_t slot = last_slot_[i];
-  while (slot >= 0 && slots_[static_cast<std::size_t>(slot)].component != k)
-    slot = slots_[static_cast<std::size_t>(slot)].before;
-  return slot;
-}
-
-// The place (L) of what is known of an entry's factors, made if there is none yet.
-template <class T>
-double* BlockScorer<T>::slot_factors(std::size_t i, std::size_t k, Known known) {
-  const std::size_t n = model_.n_factors();
-  std::int32_t slot = find_slot(i, k);
-  if (slot < 0) {
-    slot = static_cast<std::int32_t>(slots_.size());
-    slots_.push_back({k, last_slot_[i], known});
-    last_slot_[i] = slot;
-    if (slot_factors_.size() < slots_.size() * n + 1) slot_factors_.resize(2 * slots_.size() * n + 1);
-  }
-  slots_[static_cast<std::size_t>(slot)].known = known;
-  return slot_factors_.data() + static_cast<std::size_t>(slot) * n;
-}
-
-// In double.
-template <class T>
-bool BlockScorer<T>::has_difference(std::size_t i, std::size_t k) const {
-  const std::int32_t slot = find_slot(i, k);
-  return slot >= 0 && slots_[static_cast<std::size_t>(slot)].known == Known::v;
 }
 
 template <class T>
 void BlockScorer<T>::factors(std::size_t i, std::size_t k, double* z) const {
   const std::size_t n = model_.n_factors();
   const std::size_t K = model_.n_components();
-  const std::int32_t slot = find_slot(i, k);
-  const Known known = slot >= 0 ? slots_[static_cast<std::size_t>(slot)].known : Known::rough_v;
-  if (wider_row_[i] >= 0 && known == Known::rough_v)
+  const std::optional<KnownFactors::Found> known = known_.find(i, k);
+  if (wider_row_[i] >= 0 && !(known && known->form != Form::rough_v))
     return wider_->factors(static_cast<std::size_t>(wider_row_[i]), k, z);
-  if (slot >= 0) {
-    std::copy_n(slot_factors_.data() + static_cast<std::size_t>(slot) * n, n, z);
+  if (known) {
+    std::copy_n(known->factors, n, z);
+    if (known->form == Form::z) return;
   } else {
     const T* product =
         product_.data() + static_cast<std::size_t>(product_row_[i]) * model_.panels<T>().columns.columns();
     for (std::size_t l = 0; l < n; ++l)
       z[l] = static_cast<double>(product[l * K + k]) - model_.projected_means()[l * K + k];
   }
-  if (known == Known::z) return;
   if (!std::all_of(z, z + n, [](double v) { return std::isfinite(v); })) std::fill_n(z, n, 0.0);
   core::solve_lower_transposed(n, model_.component(k).cholesky, z);
 }
 
-#define MFA_INSTANTIATE(T)                                                                        \
-  template void BlockScorer<T>::evaluate();                                                       \
-  template void BlockScorer<T>::refine();                                                         \
-  template std::int32_t BlockScorer<T>::find_slot(std::size_t, std::size_t) const;                \
-  template double* BlockScorer<T>::slot_factors(std::size_t, std::size_t, Known);                 \
+#define MFA_INSTANTIATE(T)                  \
+  template void BlockScorer<T>::evaluate(); \
+  template void BlockScorer<T>::refine();   \
   template void BlockScorer<T>::factors(std::size_t, std::size_t, double*) const;
 MFA_INSTANTIATE(float)
 MFA_INSTANTIATE(double)

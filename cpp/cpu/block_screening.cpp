@@ -89,7 +89,7 @@ template <class T>
 void BlockScorer<T>::flag_candidate(std::size_t i, std::size_t k, double tolerance) {
   const std::size_t at = i * model_.n_components() + k;
   const double allowed = tolerance * std::abs(static_cast<double>(upper_[at]));
-  if (find_slot(i, k) < 0 || !(errors_[at] <= allowed)) flag(i, k, allowed);
+  if (!known_.has(i, k) || !(errors_[at] <= allowed)) flag(i, k, allowed);
 }
 
 // The same; the candidate of the group that seems to win is flagged alone, to be evaluated as it comes.
@@ -141,14 +141,13 @@ void BlockScorer<T>::begin_screening() {
 template <class T>
 double BlockScorer<T>::find_floor(std::size_t i, std::size_t begin, std::size_t end) {
   double floor = -infinity;
-  for (std::int32_t slot = last_slot_[i]; slot >= 0; slot = slots_[static_cast<std::size_t>(slot)].before) {
-    const std::size_t k = slots_[static_cast<std::size_t>(slot)].component;
-    if (k < begin || k >= end) continue;
+  known_.for_each_of(i, [&](std::size_t k) {
+    if (k < begin || k >= end) return;
     const std::size_t at = i * model_.n_components() + k;
     upper_[at] = -std::numeric_limits<T>::infinity();
     const double low = values_[at] - errors_[at];
     floor = low > floor ? low : floor;
-  }
+  });
   return floor;
 }
 
@@ -204,7 +203,7 @@ void BlockScorer<T>::find_challengers(RowList rows, Groups groups) {
       if (n == 0) continue;
       const T* upper = upper_.data() + i * model_.n_components();
       const std::size_t challenger = begin + loops_.largest(upper + begin, end - begin);
-      const bool is_new = find_slot(i, challenger) < 0;  // else no bound can be compared
+      const bool is_new = !known_.has(i, challenger);  // else no bound can be compared
       if (is_new) flag(i, challenger, infinity);
       if (n > 1 || !is_new) contested_.push_back({i, g});
     }
@@ -220,7 +219,7 @@ void BlockScorer<T>::find_survivors(Groups groups) {
     const auto [begin, end] = extent_of(groups, g);
     const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
     for (std::size_t s = 0; s < n; ++s)
-      if (find_slot(i, begin + survivors_[s]) < 0) flag(i, begin + survivors_[s], infinity);
+      if (!known_.has(i, begin + survivors_[s])) flag(i, begin + survivors_[s], infinity);
     if (c + 1 < contested_.size() && contested_[c + 1].row == i) continue;  // the row has another group
     if (flagged_.size() - before > too_many()) {
       flagged_.cut(before);

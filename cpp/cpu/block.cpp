@@ -61,6 +61,7 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       product_row_(max_rows),
       all_rows_(max_rows),
       all_components_(model.n_components()),
+      bounds_(model, unit_, max_rows, tile_, subspace_, glance_ == nullptr ? nullptr : &glance_->subspace()),
       wider_row_(max_rows, -1),
       flagged_(model.n_components()),
       known_(max_rows, model.n_factors()),
@@ -72,18 +73,6 @@ BlockScorer<T>::BlockScorer(const Model& model, std::size_t max_rows, bool scree
       scratch_(lanes_scratch(refined_rows, model.n_factors())) {
   std::iota(all_rows_.begin(), all_rows_.end(), std::size_t{0});
   std::iota(all_components_.begin(), all_components_.end(), std::size_t{0});
-  if (subspace_ == nullptr) return;
-  std::size_t directions = subspace_->n_directions(), columns = subspace_->shadow().template panels<T>().columns.columns();
-  if (glance_ != nullptr) {
-    directions = std::max(directions, glance_->subspace().n_directions());
-    columns = std::max(columns, glance_->subspace().shadow().template panels<T>().columns.columns());
-  }
-  coordinates_ = AlignedBuffer<T>(max_rows * directions);
-  coordinate_errors_.resize(max_rows);
-  shadow_product_ = AlignedBuffer<T>(tile_ * columns);
-  upper_.resize(max_rows * model.n_components());
-  guess_.resize(model.n_components());
-  survivors_.resize(model.n_components());
 }
 
 template <class T>
@@ -224,7 +213,7 @@ BadRow BlockScorer<T>::score_groups(Groups groups, double tolerance) {
       multiply(tile, first);
       return;
     }
-    project(*subspace_, tile, first);
+    bounds_.project(*subspace_, centered_.data(), tile, first, norms_.data());
     screen(groups, tolerance, tile, first);
   });
   if (bad) return bad;
@@ -243,7 +232,7 @@ BadRow BlockScorer<T>::score_rivals(Groups groups, const double* log_priors, Rul
   candidates_.resize(norms_.size() * n_groups);
   begin_screening();
   const BadRow bad = for_each_tile(all_rows(), [&](RowList tile, std::size_t first) {
-    project(*subspace_, tile, first);
+    bounds_.project(*subspace_, centered_.data(), tile, first, norms_.data());
     find_candidates(groups, log_priors, tile, first, winners);
   });
   if (bad) return bad;
@@ -304,21 +293,17 @@ template <class T>
 void BlockScorer<T>::flag_what_matters(RowList rows, Groups groups, double tolerance) {
   for (const std::size_t i : rows) {
     const std::span<const std::size_t> components = scored(i);
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto [begin, end] = extent_of(groups, g);
-      flag_in_group(i, components, begin, end, tolerance);
-    }
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g) flag_in_group(i, components, extent_of(groups, g), tolerance);
   }
 }
 
 template <class T>
-void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin,
-                                   std::size_t end, double tolerance) {
+void BlockScorer<T>::flag_in_group(std::size_t i, std::span<const std::size_t> components, Extent group, double tolerance) {
   const double* values = values_.data() + i * model_.n_components();
   const double* errors = errors_.data() + i * model_.n_components();
   const auto for_each = [&](const auto& visit) {
     for (const std::size_t k : components)
-      if (k >= begin && k < end) visit(k);
+      if (group.holds(k)) visit(k);
   };
   double floor = -std::numeric_limits<double>::infinity();  // no best value is below it
   for_each([&](std::size_t k) { floor = values[k] - errors[k] > floor ? values[k] - errors[k] : floor; });

@@ -19,6 +19,7 @@
 #include "cpu/known_factors.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/refine.hpp"
+#include "cpu/row_bounds.hpp"
 #include "cpu/rows.hpp"
 #include "glance.hpp"
 #include "model.hpp"
@@ -81,11 +82,7 @@ class BlockScorer {
   // The posterior mean of the factors of row i under component k, which has been scored.
   void factors(std::size_t i, std::size_t k, double* z) const;
 
-  // What is known of a row in the subspace: its coordinates (R), how far off they may be, and |x|^2; about the centre.
-  struct Place {
-    std::vector<double> coordinates;
-    double error, norm;
-  };
+  using Place = typename RowBounds<T>::Place;
   // Null where scoring does without.
   const Subspace* subspace() const { return subspace_; }
   void read_place(std::size_t i, Place& out) const;
@@ -115,12 +112,8 @@ class BlockScorer {
   void multiply_some();                              // rows in dense_rows_
   void log_densities(std::size_t i, const T* product, const T* square_product);
 
-  // The coordinates of these rows stand together, from the place `at` on. What is projected is centred.
-  void project(const Subspace& subspace, RowList rows, std::size_t at);
-  template <class Visit>
-  void bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit);  // visit(row), of which guess_ is
+  // Coordinates of these rows begin at the place `at`.
   void screen(Groups groups, double tolerance, RowList rows, std::size_t at);
-  std::size_t best_guess(std::size_t begin, std::size_t end) const;
   void flag_candidate(std::size_t i, std::size_t k, double tolerance);
   void begin_screening();
   // Scores the rows whose component a part of them tells, and returns the others.
@@ -129,8 +122,8 @@ class BlockScorer {
   bool has_rivals(Groups groups, const double* log_priors, Rule rule, std::size_t i, std::size_t winner);
   // From the candidates on that are flagged; what matters to the sums of `exact` rows is brought to the tolerance.
   void score_survivors(RowList rows, RowList exact, Groups groups, double tolerance);
-  double find_floor(std::size_t i, std::size_t begin, std::size_t end);
-  std::size_t select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor);
+  double find_floor(std::size_t i, Extent group);
+  std::span<const std::size_t> survivors(std::size_t i, Extent group, double floor);
   void find_challengers(RowList rows, Groups groups);
   void find_survivors(Groups groups);
   void evaluate();  // flagged entries
@@ -139,8 +132,7 @@ class BlockScorer {
   void flag(std::size_t i, std::size_t k, double allowed) { flagged_.add({i, k, allowed}); }
   void flag_inexact(std::size_t i, std::size_t k, double tolerance);
   void flag_what_matters(RowList rows, Groups groups, double tolerance);
-  void flag_in_group(std::size_t i, std::span<const std::size_t> components, std::size_t begin, std::size_t end,
-                     double tolerance);
+  void flag_in_group(std::size_t i, std::span<const std::size_t> components, Extent group, double tolerance);
   // More components of a row than are taken one by one: a matrix product has them sooner.
   std::size_t too_many() const { return model_.n_components() / 2; }
   // Rows in float of which a matrix product has left so many open: score(scorer) is to score them in double.
@@ -172,27 +164,26 @@ class BlockScorer {
   std::size_t count_ = 0;
   std::size_t tile_;  // rows
 
+  // The values of a row are those of the block in double, if wider_row_ says so; else of a product, if product_row_ does; else
+  // some have been evaluated one by one. Of any of them that was computed again known_ tells.
   AlignedBuffer<T> centered_, squares_;           // (tile, d)
   AlignedBuffer<T> product_, square_product_;     // (rows), of rows that were multiplied; made when first wanted
-  AlignedBuffer<T> coordinates_;                  // (rows, R), of the rows that were projected last
-  AlignedBuffer<T> shadow_product_;               // (tile), of coordinates
-  std::vector<double> coordinate_errors_;         // (rows)
-  std::vector<double> norms_;                     // (rows) |x|^2; estimates where a glance was enough
+  std::vector<double> norms_;                     // (rows) |x|^2; estimates, for error bounds, where a glance was enough
   std::vector<double> values_, errors_;           // (rows, K)
   std::vector<std::int32_t> product_row_;         // (rows): its row of product_, or -1
   std::vector<std::size_t> all_rows_, all_components_;  // 0, 1, ...
 
-  std::vector<T> upper_, guess_;         // (rows, K): bounds on values; (K)
+  RowBounds<T> bounds_;                  // where rows are screened
   std::vector<Contest> contested_;
   std::vector<std::size_t> candidates_;  // (rows, groups), where rivals are looked for
-  std::vector<std::size_t> survivors_, open_rows_, dense_rows_;
+  std::vector<std::size_t> open_rows_, dense_rows_;
 
   bool is_trial_ = false;                       // it has the samples that is_for_double scores, and does not ask it
   std::unique_ptr<BlockScorer<double>> wider_;  // of rows in float that are scored in double; made when first wanted
   AlignedBuffer<float> wider_rows_;             // (rows, d), copies of these
   std::vector<std::int32_t> wider_row_;         // (rows): a row's place there, or -1
 
-  EntryList flagged_;
+  EntryList flagged_;                       // what is to be evaluated, or refined, next
   KnownFactors known_;                      // of entries that were evaluated
   std::vector<std::size_t> scored_;         // components of the row at hand that have been scored
   std::vector<T> read_buffers_;             // (refined_rows, d)

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 
 #include "core/reduce.hpp"
 #include "core/rule.hpp"
@@ -19,68 +20,24 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-// Coordinates in a subspace of a tile's rows.
-template <class T>
-void BlockScorer<T>::project(const Subspace& subspace, RowList rows, std::size_t at) {
-  const Panel<T>& basis = subspace.template basis<T>();
-  basis.multiply(centered_.data(), rows.size(), coordinates_.data() + at * subspace.n_directions());
-  for (const std::size_t i : rows) coordinate_errors_[i] = core::coordinate_error(norms_[i], unit_);
-}
-
 template <class T>
 void BlockScorer<T>::read_place(std::size_t i, Place& out) const {
-  const std::size_t R = subspace_->n_directions();
-  const T* y = coordinates_.data() + i * R;
-  out.coordinates.assign(y, y + R);
-  out.error = coordinate_errors_[i];
+  bounds_.read_place(*subspace_, i, out);
   out.norm = norms_[i];
 }
 
 template <class T>
 void BlockScorer<T>::place(std::size_t i, const Place& at) {
-  T* y = coordinates_.data() + i * subspace_->n_directions();
-  std::transform(at.coordinates.begin(), at.coordinates.end(), y, [](double v) { return static_cast<T>(v); });
-  coordinate_errors_[i] = at.error;
+  bounds_.place(*subspace_, i, at);
   norms_[i] = at.norm;
 }
 
-// Upper bounds on all values of a tile's rows, from their coordinates in a subspace, and one row after the other guesses at them.
-template <class T>
-template <class Visit>
-void BlockScorer<T>::bound(const Subspace& subspace, RowList rows, std::size_t at, const Visit& visit) {
-  const std::size_t R = subspace.n_directions();
-  const Panel<T>& panel = subspace.shadow().template panels<T>().columns;
-  const T* coordinates = coordinates_.data() + at * R;
-  panel.multiply(coordinates, rows.size(), shadow_product_.data());
-
-  ScreenTerms<T> terms = subspace.template terms<T>(unit_);
-  constexpr double margin = 4.0 * std::numeric_limits<T>::epsilon();
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    const std::size_t i = rows[r];
-    const double y_norm = loops_.squared_distance(coordinates + r * R, nullptr, R);
-    const double shift = coordinate_errors_[i];
-    terms.y_norm = static_cast<T>(y_norm);
-    terms.shift = static_cast<T>(shift * (1.0 + margin));
-    terms.outside = static_cast<T>(core::outside_length(norms_[i], y_norm, shift) * (1.0 - margin));
-    loops_.screen(terms, shadow_product_.data() + r * panel.columns(), guess_.data(), upper_.data() + i * model_.n_components());
-    visit(i);
-  }
-}
-
-// The component of a group that seems to be the best, of the row at hand.
-template <class T>
-std::size_t BlockScorer<T>::best_guess(std::size_t begin, std::size_t end) const {
-  return begin + loops_.largest(guess_.data() + begin, end - begin);
-}
-
-// That component of every group of a tile's rows is the candidate.
+// The component of every group that seems to be the best is the candidate, of a tile's rows.
 template <class T>
 void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::size_t at) {
-  bound(*subspace_, rows, at, [&](std::size_t i) {
-    for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto [begin, end] = extent_of(groups, g);
-      flag_candidate(i, best_guess(begin, end), tolerance);
-    }
+  bounds_.bound(*subspace_, rows, at, norms_.data(), [&](std::size_t i) {
+    for (std::size_t g = 0; g + 1 < groups.size(); ++g)
+      flag_candidate(i, bounds_.best_guess(extent_of(groups, g)), tolerance);
   });
 }
 
@@ -88,7 +45,7 @@ void BlockScorer<T>::screen(Groups groups, double tolerance, RowList rows, std::
 template <class T>
 void BlockScorer<T>::flag_candidate(std::size_t i, std::size_t k, double tolerance) {
   const std::size_t at = i * model_.n_components() + k;
-  const double allowed = tolerance * std::abs(static_cast<double>(upper_[at]));
+  const double allowed = tolerance * std::abs(bounds_.upper(i, k));
   if (!known_.has(i, k) || !(errors_[at] <= allowed)) flag(i, k, allowed);
 }
 
@@ -97,13 +54,12 @@ template <class T>
 void BlockScorer<T>::find_candidates(Groups groups, const double* log_priors, RowList rows, std::size_t at,
                                      std::int64_t* winners) {
   const std::size_t n_groups = groups.size() - 1;
-  bound(*subspace_, rows, at, [&](std::size_t i) {
+  bounds_.bound(*subspace_, rows, at, norms_.data(), [&](std::size_t i) {
     core::ArgMax best;
     for (std::size_t g = 0; g < n_groups; ++g) {
-      const auto [begin, end] = extent_of(groups, g);
-      const std::size_t k = best_guess(begin, end);
+      const std::size_t k = bounds_.best_guess(extent_of(groups, g));
       candidates_[i * n_groups + g] = k;
-      best.add(log_priors[g] + static_cast<double>(guess_[k]), g);
+      best.add(log_priors[g] + bounds_.guess(k), g);
     }
     winners[i] = static_cast<std::int64_t>(best.index);
     flag(i, candidates_[i * n_groups + best.index], infinity);
@@ -119,11 +75,9 @@ bool BlockScorer<T>::has_rivals(Groups groups, const double* log_priors, Rule ru
   if (!std::isfinite(floor)) return true;
   for (std::size_t g = 0; g < n_groups; ++g) {
     if (g == winner) continue;
-    const auto [begin, end] = extent_of(groups, g);
-    // Rounded to T as in select_survivors.
-    const T least = static_cast<T>(floor - core::group_allowance(log_priors[g], end - begin, rule == Rule::sum));
-    if (loops_.select(upper_.data() + i * model_.n_components() + begin, end - begin, least, survivors_.data()) > 0)
-      return true;
+    const Extent group = extent_of(groups, g);
+    const double allowance = core::group_allowance(log_priors[g], group.end - group.begin, rule == Rule::sum);
+    if (!bounds_.above(i, group, floor - allowance).empty()) return true;
   }
   return false;
 }
@@ -139,55 +93,52 @@ void BlockScorer<T>::begin_screening() {
 
 // What no best value of a group of row i is below, by those that have been evaluated: these survive no longer.
 template <class T>
-double BlockScorer<T>::find_floor(std::size_t i, std::size_t begin, std::size_t end) {
+double BlockScorer<T>::find_floor(std::size_t i, Extent group) {
   double floor = -infinity;
   known_.for_each_of(i, [&](std::size_t k) {
-    if (k < begin || k >= end) return;
+    if (!group.holds(k)) return;
+    bounds_.rule_out(i, k);
     const std::size_t at = i * model_.n_components() + k;
-    upper_[at] = -std::numeric_limits<T>::infinity();
     const double low = values_[at] - errors_[at];
     floor = low > floor ? low : floor;
   });
   return floor;
 }
 
-// Indices of the components of a group, counted from its first, that a floor leaves standing; into survivors_.
+// The components of a group, counted from its first, that a floor leaves standing; valid until the next call.
 template <class T>
-std::size_t BlockScorer<T>::select_survivors(std::size_t i, std::size_t begin, std::size_t end, double floor) {
-  // Rounded to T it may have moved by half a unit in the last place, which the bounds have to spare.
-  const T least = static_cast<T>(floor - core::negligible_nats);
-  return loops_.select(upper_.data() + i * model_.n_components() + begin, end - begin, least, survivors_.data());
+std::span<const std::size_t> BlockScorer<T>::survivors(std::size_t i, Extent group, double floor) {
+  return bounds_.above(i, group, floor - core::negligible_nats);
 }
 
 // A row is done with where the candidate of a part of its features rules out all others by bounds from the same part. That is
 // tried only where it would do so if its distance grew with the features that are looked at, from the least that it may be.
 template <class T>
 auto BlockScorer<T>::glance_at_rows(double tolerance) -> RowList {
-  const std::size_t K = model_.n_components();
+  const Extent all{0, model_.n_components()};
   const Subspace& subspace = glance_->subspace();
   const Model& part = glance_->part();
   const double parts = static_cast<double>(model_.n_features()) / static_cast<double>(part.n_features());
   const double whole_norm = parts * model_.largest_noise(0) / part.largest_noise(0);
   const auto leaves_none = [&](std::size_t i, double floor) {
-    return std::isfinite(floor) && select_survivors(i, 0, K, floor) == 0;
+    return std::isfinite(floor) && survivors(i, all, floor).empty();
   };
   for (std::size_t first = 0; first < count_; first += tile_) {
     const RowList tile = all_rows().subspan(first, std::min(tile_, count_ - first));
     center_excerpts(tile);
-    project(subspace, tile, first);
-    bound(subspace, tile, first, [&](std::size_t i) {
+    bounds_.project(subspace, centered_.data(), tile, first, norms_.data());
+    bounds_.bound(subspace, tile, first, norms_.data(), [&](std::size_t i) {
       norms_[i] *= whole_norm;
-      const std::size_t best = best_guess(0, K);
-      T& upper = upper_[i * K + best];
-      const double expected = core::extrapolated_bound(model_.log_normalizers()[best], static_cast<double>(upper), parts);
-      upper = -std::numeric_limits<T>::infinity();
+      const std::size_t best = bounds_.best_guess(all);
+      const double expected = core::extrapolated_bound(model_.log_normalizers()[best], bounds_.upper(i, best), parts);
+      bounds_.rule_out(i, best);
       if (leaves_none(i, expected)) flag(i, best, tolerance * std::abs(expected));
     });
   }
   evaluate();
   open_rows_.clear();
   for (std::size_t i = 0; i < count_; ++i)
-    if (!leaves_none(i, find_floor(i, 0, K))) open_rows_.push_back(i);
+    if (!leaves_none(i, find_floor(i, all))) open_rows_.push_back(i);
   return open_rows_;
 }
 
@@ -198,11 +149,10 @@ void BlockScorer<T>::find_challengers(RowList rows, Groups groups) {
   contested_.clear();
   for (const std::size_t i : rows)
     for (std::size_t g = 0; g + 1 < groups.size(); ++g) {
-      const auto [begin, end] = extent_of(groups, g);
-      const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
+      const Extent group = extent_of(groups, g);
+      const std::size_t n = survivors(i, group, find_floor(i, group)).size();
       if (n == 0) continue;
-      const T* upper = upper_.data() + i * model_.n_components();
-      const std::size_t challenger = begin + loops_.largest(upper + begin, end - begin);
+      const std::size_t challenger = bounds_.highest(i, group);
       const bool is_new = !known_.has(i, challenger);  // else no bound can be compared
       if (is_new) flag(i, challenger, infinity);
       if (n > 1 || !is_new) contested_.push_back({i, g});
@@ -216,10 +166,9 @@ void BlockScorer<T>::find_survivors(Groups groups) {
   std::size_t before = 0;
   for (std::size_t c = 0; c < contested_.size(); ++c) {
     const auto& [i, g] = contested_[c];
-    const auto [begin, end] = extent_of(groups, g);
-    const std::size_t n = select_survivors(i, begin, end, find_floor(i, begin, end));
-    for (std::size_t s = 0; s < n; ++s)
-      if (!known_.has(i, begin + survivors_[s])) flag(i, begin + survivors_[s], infinity);
+    const Extent group = extent_of(groups, g);
+    for (const std::size_t s : survivors(i, group, find_floor(i, group)))
+      if (const std::size_t k = group.begin + s; !known_.has(i, k)) flag(i, k, infinity);
     if (c + 1 < contested_.size() && contested_[c + 1].row == i) continue;  // the row has another group
     if (flagged_.size() - before > too_many()) {
       flagged_.cut(before);
@@ -230,10 +179,8 @@ void BlockScorer<T>::find_survivors(Groups groups) {
 }
 
 #define MFA_INSTANTIATE(T)                                                                                   \
-  template void BlockScorer<T>::project(const Subspace&, RowList, std::size_t);                              \
   template void BlockScorer<T>::read_place(std::size_t, Place&) const;                                       \
   template void BlockScorer<T>::place(std::size_t, const Place&);                                            \
-  template std::size_t BlockScorer<T>::best_guess(std::size_t, std::size_t) const;                           \
   template void BlockScorer<T>::screen(Groups, double, RowList, std::size_t);                                \
   template void BlockScorer<T>::flag_candidate(std::size_t, std::size_t, double);                            \
   template void BlockScorer<T>::find_candidates(Groups, const double*, RowList, std::size_t, std::int64_t*); \

@@ -52,7 +52,7 @@ struct GramView {
 };
 
 template <class Team>
-class GramDual;
+class GramDual;  // gram_dual.hpp, to be included where there is a search
 
 // Coordinates of a displacement are coefficients on the L columns of V_k and on p_k = -grad v_k(x), component after
 // component, and on the probe.

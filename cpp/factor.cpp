@@ -11,21 +11,6 @@
 namespace mfa {
 namespace {
 
-// Computes  M^-1 (L, L) of the factor C, and L sum_l M_ll (M^-1)_ll, a bound on the condition of M once its diagonal is scaled
-//           to 1, theory.md (6), which it returns. `diagonal` (L) is that of M.
-double invert(std::size_t n_factors, const double* cholesky, const double* diagonal, double* inverse) {
-  const std::size_t n = n_factors;
-  std::fill_n(inverse, n * n, 0.0);
-  double condition = 0.0;
-  for (std::size_t l = 0; l < n; ++l) {  // symmetric, so that its rows are its columns
-    inverse[l * n + l] = 1.0;
-    core::solve_lower(n, cholesky, inverse + l * n);
-    core::solve_lower_transposed(n, cholesky, inverse + l * n);
-    condition += static_cast<double>(n) * diagonal[l] * inverse[l * n + l];
-  }
-  return condition;
-}
-
 // Computes  C by the QR factorization of [D^-1/2 A; I].
 void factorize_stacked(const ComponentView& component, double* cholesky) {
   const std::size_t n = component.n_factors, d = component.n_features;
@@ -42,6 +27,19 @@ void factorize_stacked(const ComponentView& component, double* cholesky) {
 }
 
 }  // namespace
+
+double invert(std::size_t n_factors, const double* cholesky, const double* diagonal, double* inverse) {
+  const std::size_t n = n_factors;
+  std::fill_n(inverse, n * n, 0.0);
+  double condition = 0.0;
+  for (std::size_t l = 0; l < n; ++l) {  // symmetric, so that its rows are its columns
+    inverse[l * n + l] = 1.0;
+    core::solve_lower(n, cholesky, inverse + l * n);
+    core::solve_lower_transposed(n, cholesky, inverse + l * n);
+    condition += static_cast<double>(n) * diagonal[l] * inverse[l * n + l];
+  }
+  return condition;
+}
 
 double make_factor(const ComponentView& component, double* m, double* inverse) {
   const std::size_t n = component.n_factors;

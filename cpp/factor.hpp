@@ -7,6 +7,10 @@
 
 namespace mfa {
 
+// Computes  M^-1 (L, L) of the factor C, and L sum_l M_ll (M^-1)_ll, a bound on the condition of M once its diagonal is scaled
+//           to 1, theory.md (6), which it returns. `diagonal` (L) is that of M.
+double invert(std::size_t n_factors, const double* cholesky, const double* diagonal, double* inverse);
+
 // Computes  C in place of M (L, L), whose inverse goes to `inverse`, and returns the model error of theory.md (6): infinite where
 //           even the factor is off by more than most_column_error. The component's own C is not looked at.
 // Cost      L^3 flops; 2 L^2 (d + L) more for what is ill-conditioned.

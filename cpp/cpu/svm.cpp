@@ -14,7 +14,7 @@
 namespace mfa::cpu {
 namespace {
 
-// A zero decision is for the first class, as LinearSVC's is. attacks/svm.py lifts an SVC's above it, whose second class it is for.
+// A zero decision is for the first class, as LinearSVC's is. attacks/svm.py lifts an SVC's above it: its is for the second.
 bool holds(double decision, std::int64_t label) { return label == 1 ? decision > 0.0 : decision <= 0.0; }
 
 // The decision with the sign of the sample's own class.

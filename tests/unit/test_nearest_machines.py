@@ -9,6 +9,7 @@ from sklearn.svm import SVC, LinearSVC
 from attack_cases import SCALED, blobs
 from fits import quietly
 from mfa_fast.attacks import ld_grad, nearest
+from mfa_fast.attacks._distance_bounds import distance_bound
 from mfa_fast.attacks.svm import as_machine
 from tolerances import ATTACK, NEAREST_ROUNDING
 
@@ -66,7 +67,7 @@ def test_next_to_the_surface_of_a_gaussian_kernel_rounding_is_no_distance(gamma,
         f, gradient = decide(x.astype(long))
         distance = abs(f) / np.linalg.norm(gradient)
         # The way is so short that the surface is a plane.
-        assert as_machine(machine).distance_bound(x[None], np.array([1.0]))[0] <= 1.01 * distance
+        assert distance_bound(as_machine(machine), x[None], np.array([1.0]))[0] <= 1.01 * distance
 
 
 @pytest.mark.parametrize("scaling", SCALED)

@@ -15,14 +15,13 @@ _KERNELS_AT_ONCE = 1_000_000
 
 
 def linear_decisions(machine: LinearMachine, X: Array) -> tuple[FloatArray, FloatArray]:
-    """Return the decisions at points (n, d), and what rounding may change them by, docs/theory.md (18a) and (19b).
+    """Return the decisions at points (n, d), and what rounding may change them by, docs/theory.md (18a).
 
-    Without the last term of (18a): it is the kernel's, which adds up over x. Here it is x - shift, as in the machine.
+    Without the last term there: it is the kernel's, which adds up over x. Here it is x - shift, as in the machine.
     """
     centered = np.asarray(X, np.float64) - machine.shift
     sizes = abs(machine.intercept) + machine.reach * np.linalg.norm(centered * machine.scale, axis=1)
-    moved = np.linalg.norm(machine.weights) * _moved_by_scalers(machine, X)
-    return centered @ (machine.weights * machine.scale) + machine.intercept, TERM_ROUNDING * sizes + moved
+    return centered @ (machine.weights * machine.scale) + machine.intercept, TERM_ROUNDING * sizes
 
 
 def rbf_decisions(machine: RbfMachine, X: Array) -> tuple[FloatArray, FloatArray]:
@@ -35,7 +34,7 @@ def rbf_decisions(machine: RbfMachine, X: Array) -> tuple[FloatArray, FloatArray
     return weights.sum(axis=1) + machine.intercept, doubt
 
 
-def _moved_by_scalers(machine: LinearMachine | RbfMachine, X: Array) -> FloatArray:
+def _moved_by_scalers(machine: RbfMachine, X: Array) -> FloatArray:
     """Return how far scalers, which work in the dtype of X, may put points (n, d) from where they belong, (19b)."""
     terms = (np.abs(X, dtype=np.float64) + np.abs(machine.shift)) * np.abs(machine.scale)
     return np.asarray(4 * np.finfo(X.dtype).eps * np.linalg.norm(terms, axis=1))

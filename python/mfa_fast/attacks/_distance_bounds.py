@@ -25,7 +25,7 @@ def distance_bound(machine: LinearMachine | RbfMachine, X: Array, known: FloatAr
 
 
 def _from_plane(machine: LinearMachine, X: Array) -> FloatArray:
-    """Return distances from the plane, docs/theory.md (18), less what rounding may take from them, (18a) and (19b)."""
+    """Return distances from the plane, docs/theory.md (18), less what rounding may take from them, (18a)."""
     decisions, doubts = linear_decisions(machine, X)
     length = float(np.linalg.norm(machine.weights * machine.scale))
     sure = np.maximum(0.0, np.abs(decisions) - doubts)

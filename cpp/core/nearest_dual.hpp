@@ -77,9 +77,15 @@ class Dual {
     const auto mark = team_.mark();
     double* solved = team_.template take<double>(size_);
     for (std::size_t s = 0; s < n_; ++s) lam[s] = start[s];
-    // Where nothing is moved, everything is defined.
-    for (int halving = 0; halving < 60 && !evaluate(lam); ++halving)
+    bool defined = evaluate(lam);
+    for (int halving = 0; halving < 60 && !defined; ++halving) {  // at last without any
       for (std::size_t s = 0; s < n_; ++s) lam[s] *= halving < 59 ? 0.5 : 0.0;
+      defined = evaluate(lam);
+    }
+    if (!defined) {  // lengths themselves are not known well enough
+      team_.release(mark);
+      return;
+    }
     double last_length = 1.0;
     for (int iteration = 0; iteration < 100 && value_ < enough; ++iteration) {
       std::size_t n = 0;
@@ -268,8 +274,8 @@ class Dual {
     slopes_ = team_.template take<double>(n * size);
     delta_ = team_.template take<double>(size);
     right_ = team_.template take<double>(size);
+    say_nothing();
     rounding_ = gradient_rounding_ = bend_rounding_ = length_rounding_ = left_out_ = left_of_gradients_ = 0.0;
-    value_ = square_ = sum_ = 0.0;
   }
 
   Team& team_;
@@ -319,12 +325,21 @@ class Dual {
     const double pivot = derived().least_pivot();
     const double bend = length_rounding_ + sum_ * (bend_rounding_ + sum_ * left_out_ / pivot);
     const double least = pivot - 2.0 * bend;
-    if (!(least > 0.0)) return false;
     const double slope = sum_ * gradient_rounding_;
     value_ = exact - sum_ * rounding_ - slope * std::sqrt(square_) - bend * square_ -
              (slope * slope + unsolved) / least - sum_ * sum_ * left_of_gradients_ / pivot -
              (1e-14 + 16.0 * derived().unit()) * (std::abs(exact) + square_ / (least < 1.0 ? least : 1.0));
-    return std::isfinite(value_);
+    if (least > 0.0 && std::isfinite(value_)) return true;
+    say_nothing();
+    return false;
+  }
+
+  // As where nothing is moved: a distance of 0 is a bound whatever rounding does.
+  MFA_HD void say_nothing() {
+    team_.each(n_, [&](std::size_t s) { lam_[s] = slack_[s] = 0.0; });
+    team_.each(size_, [&](std::size_t i) { delta_[i] = 0.0; });
+    team_.each(n_ * size_, [&](std::size_t i) { slopes_[i] = 0.0; });
+    value_ = square_ = sum_ = 0.0;
   }
 
   // The largest |f_s|.

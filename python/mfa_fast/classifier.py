@@ -306,9 +306,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _parameters_of_mixtures(self, n_classes: int) -> list[dict[str, Any]]:
         """Return the parameters of every class's mixture: the classifier's, and its own number of components."""
         shared = {k: v for k, v in self.get_params(deep=False).items() if k not in ("priors", "rule")}
-        sizes = self.n_components
-        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)):
-            return [dict(shared) for _ in range(n_classes)]
+        sizes: Any = self.n_components
+        if isinstance(sizes, np.ndarray):
+            sizes = sizes.tolist()  # one number, if it has no dimension
+        if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+            return [shared | {"n_components": sizes} for _ in range(n_classes)]
         if len(sizes) != n_classes:
             msg = f"n_components must be an integer, or one for each of the {n_classes} classes; got {sizes!r}."
             raise ValueError(msg)

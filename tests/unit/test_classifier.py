@@ -139,6 +139,7 @@ def test_every_class_may_have_its_own_number_of_components(sizes, tmp_path):
         ([2, 0], r"^n_components must be"),
         ([2, 1.5], r"^n_components must be"),
         ("21", r"^n_components must be"),
+        (np.array(1.5), r"^n_components must be"),
         ([2, 40], r"^class 1 .*n_components=40 needs at least as many samples"),
     ],
     ids=str,

@@ -11,7 +11,7 @@ from sklearn.svm import SVC, LinearSVC
 import reference as ref
 from attack_cases import problem
 from fits import quietly
-from mfa_fast import MFAClassifier
+from mfa_fast import MFA, MFAClassifier
 from mfa_fast.attacks import ld_grad, nearest
 from models import classifier_of, mixtures_of
 from tolerances import ATTACK, NEAREST_ROUNDING, scaled_error
@@ -381,6 +381,26 @@ def test_bad_arguments(arguments, name):
     given = {"model": classifier_of(mixtures, priors), "X": X, **arguments}
     with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
         nearest(given.pop("model"), given.pop("X"), given.pop("y", None), **given)
+
+
+@rules
+@pytest.mark.parametrize("difference", [3.5e-8, 1e-7, 1e-6])
+def test_where_rounding_leaves_no_bound_rows_do_not_depend_on_those_before(difference, rule):
+    """Loadings that all but depend on each other: lengths are not known in what they span."""
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(1, 2, 6))
+    mixtures = [
+        MFA.from_parameters([1.0], mean, loadings + difference * rng.normal(size=(1, 2, 6)) * c, 1e-2)
+        for c, mean in enumerate(rng.normal(size=(2, 1, 6)))
+    ]
+    model = MFAClassifier.from_mixtures(mixtures, rule=rule)
+    X, y = model.sample(40, random_state=0)
+    together = nearest(model, X, y)
+    assert np.all(together.lower_bound <= together.l2)
+    order = rng.permutation(40)
+    shuffled = nearest(model, X[order], y[order])
+    np.testing.assert_array_equal(shuffled.lower_bound, together.lower_bound[order])
+    np.testing.assert_array_equal(shuffled.X_adv, together.X_adv[order])
 
 
 @pytest.mark.parametrize("model", [MFAClassifier(), SVC(), make_pipeline(StandardScaler(), LinearSVC())])

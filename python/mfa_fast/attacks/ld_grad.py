@@ -23,7 +23,7 @@ from mfa_fast.classifier import MFAClassifier
 
 __all__ = ["ld_grad"]
 
-# Of a way that ends where rounding decides, each by twice as much as the one before: to half a per cent.
+# Of a way that ends where rounding decides, each by twice as much as the one before: by 0.8 % in all.
 _LENGTHENINGS = 16
 
 # Where the samples are: NumPy arrays, or arrays in CUDA memory.

@@ -91,6 +91,10 @@ def nearest(
     adversarial examples, appendix C.2; the problem of one pair is the generalized trust-region problem of J. J. More,
     Optimization Methods and Software 2, 1993.
 
+    Bounds count what rounding does. Where it does much, samples are not certified: where the loadings of two classes
+    all but depend on each other, to a relative difference of 1e-5 or less, unless they are equal. The bound of a linear
+    machine is that of its plane; the scalers of a Pipeline round where X is float32, and may put it somewhat nearer.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits

@@ -133,10 +133,11 @@ void Gram::make_pair(std::size_t s, std::size_t t, PairEigen& out) const {
   }
   const double least = r[(rank - 1) * n + pivots[rank - 1]];
   const double largest = *std::max_element(norms.begin(), norms.end());
+  const auto present = static_cast<std::size_t>(std::count_if(norms.begin(), norms.end(), [](double v) { return v > 0.0; }));
   out.length_error = core::basis_rounding(least, view_.unit);
   out.error = largest * largest *
               (1e-15 * static_cast<double>(n) / least + 4.0 * column_error_ +
-               (rank < n ? std::sqrt(core::smallest_pivot) : 0.0));
+               (rank < present ? std::sqrt(core::smallest_pivot) : 0.0));
 }
 
 }  // namespace mfa

@@ -177,7 +177,7 @@ class DiagonalFrame {
 template <class Team>
 class DiagonalDual : public Dual<Team, DiagonalDual<Team>> {
   using Base = Dual<Team, DiagonalDual<Team>>;
-  using Base::bend_rounding_, Base::f_, Base::gradient_rounding_, Base::gradients_, Base::n_, Base::rounding_, Base::size_,
+  using Base::bend_roundings_, Base::f_, Base::gradient_roundings_, Base::gradients_, Base::n_, Base::roundings_, Base::size_,
       Base::team_;
 
  public:
@@ -201,16 +201,11 @@ class DiagonalDual : public Dual<Team, DiagonalDual<Team>> {
     team_.each(n, [&](std::size_t s) {
       against_[s] = against[s];
       f_[s] = frame_.values()[against[s]] - frame_.values()[target];
+      roundings_[s] = frame_.rounding(against[s], target);
+      gradient_roundings_[s] = frame_.gradient_rounding(against[s], target);
+      bend_roundings_[s] = frame_.bend_rounding(against[s], target);
     });
-    for (std::size_t s = 0; s < n; ++s) {
-      frame_.gap_gradient(against_[s], target, gradients_ + s * d);
-      const double rounding = frame_.rounding(against_[s], target);
-      rounding_ = rounding_ < rounding ? rounding : rounding_;
-      const double of_gradient = frame_.gradient_rounding(against_[s], target);
-      gradient_rounding_ = gradient_rounding_ < of_gradient ? of_gradient : gradient_rounding_;
-      const double of_bend = frame_.bend_rounding(against_[s], target);
-      bend_rounding_ = bend_rounding_ < of_bend ? of_bend : bend_rounding_;
-    }
+    for (std::size_t s = 0; s < n; ++s) frame_.gap_gradient(against_[s], target, gradients_ + s * d);
   }
 
   MFA_HD void to_frame(const double* local, double* point) const {

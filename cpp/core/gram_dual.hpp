@@ -16,8 +16,8 @@ inline namespace MFA_ISA {
 template <class Team>
 class GramDual : public Dual<Team, GramDual<Team>> {
   using Base = Dual<Team, GramDual<Team>>;
-  using Base::bend_rounding_, Base::f_, Base::gradient_rounding_, Base::gradients_, Base::left_of_gradients_, Base::left_out_,
-      Base::length_rounding_, Base::n_, Base::rounding_, Base::size_, Base::team_;
+  using Base::bend_roundings_, Base::f_, Base::gradient_roundings_, Base::gradients_, Base::left_of_gradients_, Base::left_out_,
+      Base::length_rounding_, Base::n_, Base::roundings_, Base::size_, Base::team_;
 
  public:
   MFA_HD explicit GramDual(GramFrame<Team>& frame) : Base(frame.team()), frame_(frame) {}
@@ -71,7 +71,9 @@ class GramDual : public Dual<Team, GramDual<Team>> {
 
     this->begin(n, rank);
     anything_outside_ = rank < gram.n_features;
-    count_rounding(against, n, target, found < m && found < gram.n_features);
+    std::size_t present = 0;  // columns that are not zero; nothing is left out of those that are
+    for (std::size_t c = 0; c < m; ++c) present += norms_[c] > 0.0 ? 1 : 0;
+    count_rounding(against, n, target, found < present && found < gram.n_features);
     team_.each(n, [&](std::size_t s) { f_[s] = frame_.values()[against[s]] - frame_.values()[target]; });
     team_.each(n, rank, [&](std::size_t s, std::size_t a) {
       const std::size_t column = (n + 1) * L + s;
@@ -138,21 +140,18 @@ class GramDual : public Dual<Team, GramDual<Team>> {
       const double square = norms_[c] * norms_[c];
       largest = largest < square ? square : largest;
     }
-    for (std::size_t s = 0; s < n; ++s) {
-      const double rounding = frame_.rounding(against[s], target);
-      rounding_ = rounding_ < rounding ? rounding : rounding_;
+    // A direction that all but depends on others is known to the square of that.
+    length_rounding_ = basis_rounding(least, gram.unit);
+    const double bend = largest * (1e-15 * static_cast<double>(m) / least + 4.0 * gram.unit);
+    team_.each(n, [&](std::size_t s) {
+      roundings_[s] = frame_.rounding(against[s], target);
       // Of |g_s|^2: what it moves |g_s| by, and at most.
       const double square = frame_.square_rounding(against[s], target);
       const double length = least * norms_[(n + 1) * L + s];
       const double own = square < length * length ? square / length : std::sqrt(square);
-      const double along = std::sqrt(square * 16.0 * gram.unit) / least;
-      gradient_rounding_ = gradient_rounding_ < own + along ? own + along : gradient_rounding_;
-    }
-    // A direction that all but depends on others is known to the square of that.
-    length_rounding_ = basis_rounding(least, gram.unit);
-    bend_rounding_ = largest * (1e-15 * static_cast<double>(m) / least + 4.0 * gram.unit);
-    for (std::size_t s = 0; s < n; ++s)
-      bend_rounding_ += length_rounding_ * std::abs(weights_[n] - weights_[s]);
+      gradient_roundings_[s] = own + std::sqrt(square * 16.0 * gram.unit) / least;
+      bend_roundings_[s] = bend + length_rounding_ * std::abs(weights_[n] - weights_[s]);
+    });
     if (!truncated) return;
     left_out_ = 4.0 * smallest_pivot * largest * largest;
     for (std::size_t s = 0; s < n; ++s) {

@@ -89,14 +89,15 @@ class Dual {
     double last_length = 1.0;
     for (int iteration = 0; iteration < 100 && value_ < enough; ++iteration) {
       std::size_t n = 0;
-      double violation = 0.0;
+      double violation = 0.0, rounding = 0.0;
       for (std::size_t s = 0; s < n_; ++s) {
         slack[s] = slack_[s];
+        rounding = roundings_[s] > rounding ? roundings_[s] : rounding;
         if (!(lam[s] > 0.0 || slack[s] > 0.0)) continue;
         free[n++] = s;
         violation = std::abs(slack[s]) > violation ? std::abs(slack[s]) : violation;
       }
-      if (violation <= 1e-12 * scale() + rounding_) break;
+      if (violation <= 1e-12 * scale() + rounding) break;
       for (std::size_t b = 0; b < n; ++b) {
         step[b] = slack[free[b]];
         const double* slope = slopes_ + free[b] * size_;
@@ -260,7 +261,7 @@ class Dual {
 
   // Doubles that a problem takes, and what its methods do beside it.
   MFA_HD static std::size_t scratch(std::size_t n, std::size_t size) {
-    return (2 * n + 2) * size + 3 * n + (n > 2 ? n : 2) * size + n;
+    return (2 * n + 2) * size + 6 * n + (n > 2 ? n : 2) * size + n;
   }
 
  protected:
@@ -268,6 +269,9 @@ class Dual {
     n_ = n;
     size_ = size;
     f_ = team_.template take<double>(n);
+    roundings_ = team_.template take<double>(n);
+    gradient_roundings_ = team_.template take<double>(n);
+    bend_roundings_ = team_.template take<double>(n);
     lam_ = team_.template take<double>(n);
     slack_ = team_.template take<double>(n);
     gradients_ = team_.template take<double>(n * size);
@@ -275,15 +279,17 @@ class Dual {
     delta_ = team_.template take<double>(size);
     right_ = team_.template take<double>(size);
     say_nothing();
-    rounding_ = gradient_rounding_ = bend_rounding_ = length_rounding_ = left_out_ = left_of_gradients_ = 0.0;
+    length_rounding_ = left_out_ = left_of_gradients_ = 0.0;
   }
 
   Team& team_;
   std::size_t n_ = 0, size_ = 0;
   double* f_ = nullptr;          // (n)
   double* gradients_ = nullptr;  // (n, size): g_s
-  // What every f_s, g_s and H_s may be off by: a number, the length of a vector, the norm of a matrix.
-  double rounding_ = 0.0, gradient_rounding_ = 0.0, bend_rounding_ = 0.0;
+  // What f_s, g_s and H_s may be off by (n): a number, the length of a vector, the norm of a matrix.
+  double* roundings_ = nullptr;
+  double* gradient_roundings_ = nullptr;
+  double* bend_roundings_ = nullptr;
   // And the square of a displacement, relative.
   double length_rounding_ = 0.0;
   // Of the coordinates, all but so much is left out: squared, what H_s couples the others with, and what g_s has there.
@@ -323,10 +329,14 @@ class Dual {
     // By what all that may be off, |delta|^2 / 2 + sum lam_s f_s changes no more than linearly in the length of a displacement,
     // and by a square that has to leave the least eigenvalue positive: theory.md (36a).
     const double pivot = derived().least_pivot();
-    const double bend = length_rounding_ + sum_ * (bend_rounding_ + sum_ * left_out_ / pivot);
+    double rounding = 0.0, slope = 0.0, bend = length_rounding_ + sum_ * sum_ * left_out_ / pivot;
+    for (std::size_t s = 0; s < n_; ++s) {
+      rounding += lam[s] * roundings_[s];
+      slope += lam[s] * gradient_roundings_[s];
+      bend += lam[s] * bend_roundings_[s];
+    }
     const double least = pivot - 2.0 * bend;
-    const double slope = sum_ * gradient_rounding_;
-    value_ = exact - sum_ * rounding_ - slope * std::sqrt(square_) - bend * square_ -
+    value_ = exact - rounding - slope * std::sqrt(square_) - bend * square_ -
              (slope * slope + unsolved) / least - sum_ * sum_ * left_of_gradients_ / pivot -
              (1e-14 + 16.0 * derived().unit()) * (std::abs(exact) + square_ / (least < 1.0 ? least : 1.0));
     if (least > 0.0 && std::isfinite(value_)) return true;

@@ -98,7 +98,10 @@ class CudaArrays(Arrays, Protocol):
 
 
 class _NumpyArrays:
-    """Arrays in host memory."""
+    """Arrays in host memory. There is one of it, also after pickling."""
+
+    def __reduce__(self) -> str:
+        return "HOST"
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         return np.empty(shape, dtype)

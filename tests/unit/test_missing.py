@@ -360,8 +360,8 @@ def test_draws_have_nothing_in_common_with_samples_of_the_same_seed():
     assert abs(np.corrcoef(left, drawn)[0, 1]) < 5 / np.sqrt(len(left))
 
 
-def test_a_conditional_is_plain_data():
-    p, X = _problem()
+def test_a_conditional_is_plain_data(dtype):
+    p, X = _problem(dtype=dtype)
     conditional = _model(p).set_params(random_state=5).conditional(X)
     copy = pickle.loads(pickle.dumps(conditional))
     assert isinstance(copy, Conditional)

@@ -4,6 +4,19 @@ import reference as ref
 from mfa_fast import MFA, MFAClassifier
 from tolerances import scaled_error
 
+# What a mixture says of samples.
+SCORING = (
+    "weighted_log_prob",
+    "score_samples",
+    "score",
+    "predict",
+    "predict_proba",
+    "posterior_factors",
+    "reconstruct",
+    "bic",
+    "aic",
+)
+
 
 def parameters_of(mixture):
     """A mixture's parameters, as the reference takes them."""

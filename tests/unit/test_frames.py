@@ -10,6 +10,7 @@ from sklearn.svm import SVC, LinearSVC
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, attacks
+from models import SCORING
 
 pd = pytest.importorskip("pandas")
 
@@ -33,17 +34,7 @@ def _classifier():
 
 
 METHODS = {
-    _mixture: (
-        "score_samples",
-        "score",
-        "weighted_log_prob",
-        "predict",
-        "predict_proba",
-        "posterior_factors",
-        "reconstruct",
-        "bic",
-        "aic",
-    ),
+    _mixture: SCORING,
     _classifier: ("predict", "predict_proba", "predict_log_proba", "decision_function", "class_log_likelihood"),
 }
 

@@ -11,21 +11,10 @@ from sklearn.svm import SVC, LinearSVC
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, attacks
 from mfa_fast.datasets import discrete_toy
-from models import classifier_of
+from models import SCORING, classifier_of
 
 D = 6
 P = ref.random_parameters(3, D, 2)
-SCORING = (
-    "weighted_log_prob",
-    "score_samples",
-    "score",
-    "predict",
-    "predict_proba",
-    "posterior_factors",
-    "reconstruct",
-    "bic",
-    "aic",
-)
 CLASSIFIER_SCORING = ("predict", "predict_proba", "decision_function", "class_log_likelihood")
 
 

@@ -25,7 +25,7 @@ constexpr double rounding = 1e-13;
 constexpr double no_better = 0.9;
 constexpr int most_patience = 16;
 
-// Rows that a thread multiplies at once.
+// Rows that a thread multiplies at once, at most.
 constexpr std::size_t rows_at_once = 96;
 
 // What it takes one thread to multiply x (n, depth) with a matrix, in microseconds.
@@ -38,10 +38,11 @@ double product_time(const cpu::Panel<T>& matrix, std::size_t n, std::size_t dept
 template <class T>
 void multiply(const cpu::Panel<T>& matrix, const T* x, std::size_t n, std::size_t depth, T* out, std::size_t n_threads) {
   const std::size_t worth = cpu::threads_for(product_time(matrix, n, depth), n_threads);
-  cpu::parallel_for((n + rows_at_once - 1) / rows_at_once, worth, [&] {
+  const std::size_t at_once = std::min(rows_at_once, (n + worth - 1) / worth);
+  cpu::parallel_for((n + at_once - 1) / at_once, worth, [&] {
     return [&](std::size_t block) {
-      const std::size_t first = block * rows_at_once;
-      matrix.multiply(x + first * depth, std::min(rows_at_once, n - first), out + first * matrix.columns());
+      const std::size_t first = block * at_once;
+      matrix.multiply(x + first * depth, std::min(at_once, n - first), out + first * matrix.columns());
     };
   });
 }
@@ -196,8 +197,8 @@ void Directions::project(const Model& model) {
   columns.set_columns(direction(0), count_);
   stride_ = columns.columns();
   inside_.resize(K * rows_ * stride_);
-  const std::size_t at_once = (rows_at_once + rows_ - 1) / rows_;
   const std::size_t worth = cpu::threads_for(product_time(columns, K * rows_, d), model.n_threads());
+  const std::size_t at_once = std::min((rows_at_once + rows_ - 1) / rows_, (K + worth - 1) / worth);
   cpu::parallel_for((K + at_once - 1) / at_once, worth, [&] {
     return [&, rows = cpu::AlignedBuffer<double>(at_once * rows_ * d)](std::size_t block) {
       const std::size_t first = block * at_once, count = std::min(at_once, K - first);

@@ -379,10 +379,17 @@ def stepwise_em(batches, parameters: Parameters, sizes, noise_type="spherical", 
 
 
 def n_parameters(n_components, n_factors, n_features, noise_type="spherical", tied_noise=False):
-    """Free parameters; loadings are counted up to a rotation of the factors."""
-    per_component = n_features + n_factors * n_features - n_factors * (n_factors - 1) // 2
-    noise = (1 if noise_type == "spherical" else n_features) * (1 if tied_noise else n_components)
-    return n_components - 1 + n_components * per_component + noise
+    """Dimension of the set of mixtures: by how many ways covariances change with loadings and noise, at random ones."""
+    K, L, d = n_components, n_factors, n_features
+    loadings = np.random.default_rng(0).normal(size=(K, L, d))
+    kinds_of_noise = [np.eye(d)] if noise_type == "spherical" else [np.diag(row) for row in np.eye(d)]
+    owners = [np.ones(K)] if tied_noise else np.eye(K)
+    changes = [np.multiply.outer(owner, noise) for owner in owners for noise in kinds_of_noise]
+    for k, factor, j in np.ndindex(K, L, d):
+        change = np.zeros((K, d, d))
+        change[k, j] = loadings[k, factor]
+        changes.append(change + change.transpose(0, 2, 1))
+    return int(K - 1 + K * d + np.linalg.matrix_rank(np.reshape(changes, (len(changes), -1))))
 
 
 # LD-Grad.

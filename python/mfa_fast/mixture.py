@@ -635,16 +635,24 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.noise_variance_: Array = parameters.noise_variance
 
     def n_parameters(self) -> int:
-        """Return the number of free parameters; rotations of the factors do not count.
+        """Return the number of free parameters: of the dimensions that there are to choose a distribution in.
+
+        Rotations of the factors do not count, and covariances do not for more than their entries: many factors and
+        diagonal noise have more parameters than that.
 
         Returns
         -------
         n_parameters : int
+
+        Notes
+        -----
+        Drton, Sturmfels & Sullivant, Algebraic factor analysis, Probability Theory and Related Fields 138, 2007.
         """
         check_is_fitted(self)
         K, L, d = self.loadings_.shape
         noise = (d if self.noise_type == "diag" else 1) * (1 if self.tied_noise else K)
-        return int(K - 1 + K * d + K * (d * L - L * (L - 1) // 2) + noise)
+        covariances = min(K * (d * L - L * (L - 1) // 2) + noise, K * d * (d + 1) // 2)
+        return int(K - 1 + K * d + covariances)
 
     # ------------------------------------------------------------------------------------------------ evaluation
 

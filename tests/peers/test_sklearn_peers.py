@@ -82,3 +82,11 @@ def test_without_factors_em_is_that_of_a_gaussian_mixture():
         noise_variance_init=start.noise_variance, tol=1e-8, max_iter=5000,
     ).fit(data)  # fmt: skip
     assert abs(model.score(data) - peer.score(data)) <= PEER_OPTIMUM
+
+
+def test_as_many_factors_as_there_can_be_are_as_good_as_full_covariances():
+    data = ref.random_samples(ref.random_parameters(1, 4, 2, noise_type="diag", seed=2), 300, stray=0)
+    peer = GaussianMixture(1, reg_covar=0).fit(data)
+    model = MFA(1, 3, noise_type="diag", tol=1e-9, max_iter=20_000, random_state=0).fit(data)
+    assert abs(model.bic(data) - peer.bic(data)) <= 2 * len(data) * PEER_OPTIMUM
+    assert abs(model.aic(data) - peer.aic(data)) <= 2 * len(data) * PEER_OPTIMUM

@@ -213,6 +213,19 @@ def test_information_criteria(noise_type, tied):
 
 
 @kinds
+@pytest.mark.parametrize(("n_features", "n_factors"), [(1, 0), (2, 1), (3, 2), (5, 2), (5, 3), (5, 4), (7, 4)])
+@pytest.mark.parametrize("n_components", [1, 2, 3])
+def test_parameters_that_change_no_covariance_are_not_counted(n_components, n_factors, n_features, noise_type, tied):
+    # Rotations of the factors never do; nor does all that many factors and diagonal noise have beyond full covariances.
+    rng = np.random.default_rng(0)
+    loadings = rng.normal(size=(n_components, n_factors, n_features))
+    weights = np.full(n_components, 1 / n_components)
+    model = MFA.from_parameters(weights, rng.normal(size=(n_components, n_features)), loadings, 1.0)
+    model.set_params(noise_type=noise_type, tied_noise=tied)
+    assert model.n_parameters() == ref.n_parameters(n_components, n_factors, n_features, noise_type, tied)
+
+
+@kinds
 def test_noise_is_kept_above_its_floor(noise_type, tied):
     X, start = _problem(noise_type, tied)
     model = quietly(starting_from(start, noise_type, tied, max_iter=5, min_noise_variance=1.0), X)

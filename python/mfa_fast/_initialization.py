@@ -143,8 +143,9 @@ def _guess_factors(
     """Return each sample's coordinates along its cluster's own principal directions, of unit variance.
 
     In place of directions in which a cluster does not extend there are waves across it, of random frequencies:
-    loadings of zero would stay zero for ever. They are the same for a sample wherever it stands and however often, so
-    that weights stand for repetition here too.
+    loadings of zero would stay zero for ever. They are small and of mean zero, so that the principal directions explain
+    what they did without them; and the same for a sample wherever it stands and however often, so that weights stand
+    for repetition here too.
     """
     points = subspace.coordinates
     phases = rng.uniform(0.0, 2.0 * np.pi, n_factors)
@@ -162,7 +163,9 @@ def _guess_factors(
         wide = wide[: max(len(members) - 1, 0)]
         reach = np.sqrt(max(float(variances.sum()), 1e-300))
         rest = slice(len(wide), None)
-        z[members, rest] = np.sqrt(2.0) * np.cos(centered / reach @ frequencies[:, rest] + phases[rest])
+        waves = 0.1 * np.cos(centered / reach @ frequencies[:, rest] + phases[rest])
+        # A cluster of a single place has its offset from all samples' mean to make loadings of, and nothing else.
+        z[members, rest] = waves - shares @ waves if len(wide) else waves
         z[members, : len(wide)] = centered @ directions[:, wide] / np.sqrt(variances[wide])
     return z
 

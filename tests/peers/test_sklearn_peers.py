@@ -6,9 +6,10 @@ from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.mixture import GaussianMixture
 
 import reference as ref
+from fits import quietly
 from mfa_fast import MFA
 from models import parameters_of
-from tolerances import PEER_DENSITY, PEER_OPTIMUM, relative_error
+from tolerances import EM_PARAMETERS, PEER_DENSITY, PEER_OPTIMUM, relative_error, scaled_error
 
 P = ref.random_parameters(1, 8, 2, noise_type="diag", noise_std=0.5, seed=2)
 X = ref.random_samples(P, 500, stray=0)
@@ -16,6 +17,15 @@ X = ref.random_samples(P, 500, stray=0)
 
 def _fit(**parameters):
     return MFA(1, 2, tol=1e-9, max_iter=20_000, random_state=0, **parameters).fit(X)
+
+
+def _best_probabilistic_pca(samples, n_factors, floor=0.0):
+    """The largest mean log-likelihood of one component with spherical noise, and that noise (Tipping & Bishop)."""
+    values = np.linalg.eigvalsh(np.cov(samples.T, bias=True))[::-1]
+    noise_variance = max(values[n_factors:].mean(), floor)
+    variances = np.full(len(values), noise_variance)
+    variances[:n_factors] = np.maximum(values[:n_factors], noise_variance)
+    return -0.5 * np.sum(np.log(2 * np.pi * variances) + values / variances), noise_variance
 
 
 def test_one_component_of_diagonal_noise_is_factor_analysis():
@@ -29,13 +39,22 @@ def test_one_component_of_diagonal_noise_is_factor_analysis():
 def test_one_component_of_spherical_noise_is_probabilistic_pca():
     model = _fit(noise_type="spherical")
     peer = PCA(2, svd_solver="full").fit(X)
-    # PCA divides by n - 1; the density at the maximum of the likelihood needs n.
-    n, d = X.shape
-    values = np.linalg.eigvalsh(np.cov(X.T, bias=True))[::-1]
-    optimum = -0.5 * (d * np.log(2 * np.pi) + d + np.log(values[:2]).sum() + (d - 2) * np.log(values[2:].mean()))
+    optimum, noise_variance = _best_probabilistic_pca(X, 2)
     assert abs(model.score(X) - optimum) <= PEER_OPTIMUM
-    assert abs(model.score(X) - peer.score(X)) <= 1 / n
-    assert model.noise_variance_[0, 0] == pytest.approx(values[2:].mean(), rel=1e-3)
+    # PCA divides by n - 1; the density at the maximum of the likelihood needs n.
+    assert abs(model.score(X) - peer.score(X)) <= 1 / len(X)
+    assert model.noise_variance_[0, 0] == pytest.approx(noise_variance, rel=1e-3)
+
+
+@pytest.mark.parametrize("n_samples", [2, 3, 4, 5])
+@pytest.mark.parametrize("floor", [1e-6, 1e-3])
+def test_so_it_is_where_there_are_no_more_samples_than_factors(n_samples, floor):
+    few = X[:n_samples]
+    model = quietly(MFA(1, 5, min_noise_variance=floor, tol=1e-6, random_state=0), few)
+    optimum, noise_variance = _best_probabilistic_pca(few, 5, floor)
+    assert noise_variance == floor
+    assert abs(model.score(few) - optimum) <= PEER_OPTIMUM
+    assert scaled_error(model.means_[0], few.mean(axis=0)) <= EM_PARAMETERS
 
 
 def test_factor_analysis_parameters_give_its_density():

@@ -61,6 +61,8 @@ class Subspace:
         # A number that is not finite shows in every coordinate of its row.
         bad = ~(np.abs(self.coordinates) < _LARGEST).all(axis=1)
         reject_bad_row(samples, int(np.argmax(bad)) if bad.any() else None)
+        # By how much equal rows may differ: how a product rounds depends on where in a block a row stands.
+        self.rounding = 64.0 * float(np.finfo(samples.dtype).eps) * float(np.abs(self.coordinates).max())
 
     def project(self, X: NDArray[np.generic]) -> Array:
         """Return coordinates (n, R): in float32 for samples in float32, of which clusters need no more."""
@@ -157,6 +159,8 @@ def _guess_factors(
         if sample_weight is not None:
             shares = sample_weight[members] / sample_weight[members].sum()
         centered = points[members] - shares @ points[members]
+        if np.ptp(points[members], axis=0).max() <= subspace.rounding:
+            centered[:] = 0.0  # a single place: what is left is no direction
         variances, directions = np.linalg.eigh((centered.T * shares) @ centered)
         order = np.argsort(variances)[::-1][:n_factors]
         wide = order[variances[order] > 1e-12 * max(variances[order[0]], 1e-300)] if n_factors else order

@@ -57,6 +57,18 @@ def test_nor_where_components_start_with_fewer_samples_than_factors(noise_type, 
     assert scaled_error(weighted.lower_bounds_, repeated.lower_bounds_) <= EM_PARAMETERS
 
 
+@kinds
+@pytest.mark.parametrize("seed", range(4))
+def test_nor_where_a_component_starts_with_a_single_one(seed, noise_type, tied):
+    X, w = np.random.default_rng(seed).normal(size=(6, 5)), np.array([1, 2, 3, 1, 2, 3])
+    X[-1] += 20.0
+    options = {"noise_type": noise_type, "tied_noise": tied, "random_state": 0, "tol": 0, "max_iter": 3}
+    weighted = quietly(MFA(2, 1, **options), X, sample_weight=w)
+    repeated = quietly(MFA(2, 1, **options), np.repeat(X, w, axis=0))
+    assert scaled_error(weighted.means_, repeated.means_) <= EM_PARAMETERS
+    assert scaled_error(weighted.lower_bounds_, repeated.lower_bounds_) <= EM_PARAMETERS
+
+
 @starts
 def test_zero_is_as_good_as_removed(init_params):
     X, _, w = _problem()

@@ -44,7 +44,7 @@ def fit_mixture(
         check_shape(model, int(d), n),
         n,
         np.float32 if X.dtype == np.float32 else np.float64,
-        find_samples=lambda rng: completed(model, _pull(client, X, init_rows, rng), None),
+        find_samples=lambda rng: completed(model, _pull(client, X, init_rows, rng), None, n),
         expectation=lambda: cluster.expect,
         begin=begin,
     )

@@ -107,21 +107,23 @@ def samples_to_start_from(
     """Return samples in memory, of positive weight, and their weights: all where they fit, else a random part."""
     most = start_rows(*shape, data.row_bytes, SUBSAMPLE)
     if isinstance(data, Samples) and len(data) == n_samples <= most:
-        return completed(estimator, data, sample_weight)
+        return completed(estimator, data, sample_weight, n_samples)
     rows = np.arange(n_samples)
     if n_samples > most:
         rows = np.sort(sample_without_replacement(n_samples, most, random_state=rng))
     if sample_weight is not None:
         rows = np.flatnonzero(sample_weight)[rows]
         sample_weight = sample_weight[rows]
-    return completed(estimator, data.take(rows), sample_weight)
+    return completed(estimator, data.take(rows), sample_weight, n_samples)
 
 
-def completed(estimator: Any, samples: Samples, sample_weight: FloatArray | None) -> tuple[Samples, FloatArray | None]:
-    """Return samples without missing values, and their weights."""
+def completed(
+    estimator: Any, samples: Samples, sample_weight: FloatArray | None, n_samples: int
+) -> tuple[Samples, FloatArray | None]:
+    """Return samples, all of so many or a part, without missing values, and their weights."""
     if estimator.missing != "marginal":
         return samples, sample_weight
-    return filled(samples, sample_weight, estimator)
+    return filled(samples, sample_weight, estimator, n_samples)
 
 
 def first_parameters(

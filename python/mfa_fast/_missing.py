@@ -154,18 +154,25 @@ def by_pattern(samples: Samples, n_threads: int, sample_weight: FloatArray | Non
     return found if len(found.incomplete) else samples
 
 
-def _check_observed(samples: IncompleteSamples, counts: FloatArray, estimator: Any) -> None:
-    """Refuse samples that leave nothing to fit a feature, or as many components, to."""
+def _check_observed(samples: IncompleteSamples, counts: FloatArray, estimator: Any, n_samples: int) -> None:
+    """Refuse samples, all of `n_samples` or a part, that leave nothing to fit a feature, or as many components, to."""
     n = len(samples)
+    drawn, remedy = "", ""
+    if n < n_samples:
+        drawn = f" that were drawn from {n_samples} for the first parameters"
+        remedy = ", or let more be drawn (scikit-learn's working_memory; init_rows of mfa_fast.dask)"
     for j in np.flatnonzero(counts == 0)[:1]:
         name = f" ({estimator.feature_names_in_[j]!r})" if hasattr(estimator, "feature_names_in_") else ""
-        msg = f"feature {j}{name} of X is NaN in all {n} samples, so that nothing can be fitted to it; leave it out."
+        msg = (
+            f"feature {j}{name} of X is NaN in all {n} samples{drawn}, so that nothing can be fitted to it; leave it "
+            f"out{remedy}."
+        )
         raise ValueError(msg)
     informative = n - len(samples.empty)
     if informative < estimator.n_components:
         msg = (
-            f"n_components={estimator.n_components} needs at least as many samples with an observed feature, but X has "
-            f"only {informative} of them; use fewer components."
+            f"n_components={estimator.n_components} needs at least as many samples with an observed feature, but there "
+            f"are only {informative} among the {n}{drawn}; use fewer components{remedy}."
         )
         raise ValueError(msg)
 
@@ -186,10 +193,13 @@ def _feature_sums(samples: Samples, sample_weight: FloatArray | None) -> tuple[F
     return sums, counts
 
 
-def filled(samples: Samples, sample_weight: FloatArray | None, estimator: Any) -> tuple[Samples, FloatArray | None]:
+def filled(
+    samples: Samples, sample_weight: FloatArray | None, estimator: Any, n_samples: int
+) -> tuple[Samples, FloatArray | None]:
     """Return samples to find first parameters from: features' means for what is missing, in a copy.
 
-    Weights are above zero. Rows without any feature are left out: their means would look like a cluster.
+    They are all of `n_samples`, or a part. Weights are above zero. Rows without any feature are left out: their means
+    would look like a cluster.
     """
     found = by_pattern(samples, check_threads(estimator.n_threads))
     if not isinstance(found, IncompleteSamples):
@@ -198,7 +208,7 @@ def filled(samples: Samples, sample_weight: FloatArray | None, estimator: Any) -
     if not np.isfinite(sums).all():  # else infinity would be filled in elsewhere
         infinite = np.isinf(samples.data).any(axis=1)
         found.reject(int(np.argmax(infinite)) if infinite.any() else None, estimator)
-    _check_observed(found, counts, estimator)
+    _check_observed(found, counts, estimator, n_samples)
     keep = np.ones(len(samples), bool)
     keep[found.empty] = False
     chosen = samples.take(keep)

@@ -5,10 +5,12 @@ import time
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import reference as ref
+from fits import quietly
 from mfa_fast import MFA, MFAClassifier, _core, attacks
 from mfa_fast.conditional import Conditional
 from tolerances import (
@@ -510,6 +512,23 @@ def test_too_few_samples_with_a_feature():
     X[:2] = np.eye(2, 3)
     with pytest.raises(ValueError, match="n_components=3 needs at least as many samples with an observed feature"):
         MFA(3, 1, missing="marginal").fit(X)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "what"),
+    [
+        (slice(1, None), 2, "feature 2 of X is NaN in all {} samples that were drawn from 3000"),
+        (slice(4, None), slice(None), "there are only . among the {} that were drawn from 3000"),
+    ],
+)
+def test_what_is_missing_in_a_part_is_not_said_to_be_in_all(rows, columns, what):
+    X = np.random.default_rng(0).normal(size=(3000, 3))
+    X[rows, columns] = np.nan
+    model = MFA(4, 1, missing="marginal", random_state=1)
+    message = what.format(r"\d{3}") + ".*let more be drawn"
+    with sklearn.config_context(working_memory=1), pytest.raises(ValueError, match=message):
+        model.fit(X)
+    assert np.isfinite(quietly(model, X).means_).all()
 
 
 def test_an_ill_conditioned_part_of_a_model_is_refused():

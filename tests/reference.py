@@ -309,7 +309,7 @@ def marginal_em_step(X, parameters: Parameters, noise_type="spherical", tied_noi
             squares += g * (r * r + np.diag(given.covariance)[:d])
         return second_moment, cross, squares
 
-    return _m_step(parameters, sums, noise_type, tied_noise, floor), float(evidence.mean())
+    return _m_step(parameters, sums, noise_type, tied_noise, floor), float(evidence[informative].mean())
 
 
 def _m_step(parameters: Parameters, sums, noise_type, tied_noise, floor):

@@ -77,6 +77,7 @@ def e_step(
     """
     sums = zero_sums(model.n_components, model.n_factors, model.n_features)
     log_likelihood, n_samples = 0.0, 0
+    counted = None if sample_weight is None else sample_weight.copy()
     worst: tuple[Array, FloatArray] | None = None
     for block in data.blocks(expectation_rows(model.n_components, model.n_factors, data.read_bytes)):
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
@@ -87,6 +88,9 @@ def e_step(
                 model, sums._sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads
             )
             ranks = found.last_if_empty(log_likelihoods)
+            n_samples -= len(found.empty)
+            if counted is not None:
+                counted[block.first + found.empty] = 0.0
         else:
             ranks = log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
         # Components only gain samples: those that are empty at the end are so after every block.
@@ -103,7 +107,7 @@ def e_step(
     return Statistics(
         *sums._sums(),
         log_likelihood=log_likelihood,
-        weight=float(n_samples if sample_weight is None else sample_weight.sum()),
+        weight=float(n_samples if counted is None else counted.sum()),
         worst_samples=worst[0],
         worst_log_likelihoods=worst[1],
         fingerprint=fingerprint,

@@ -75,7 +75,7 @@ class Statistics(Sums):
     log_likelihood : float
         Sum of log p(x), in nats.
     weight : float
-        Number of samples, or the sum of their weights.
+        Number of samples, or the sum of their weights; without those of which every feature is missing.
     worst_samples : ndarray of shape (m, n_features)
         The worst explained samples, the worst first, in the samples' dtype: as many as components have lost all their
         samples, for the M-step to move these to. None, in most cases.

@@ -140,9 +140,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     Missing values: rows that lack the same features share what is computed of these, so that few patterns cost little
     more than complete rows; where every row has a pattern of its own, it is O(d L^2 + L^3) per row and component. A
-    sample without any feature has the log-density 0 and the mixture's weights as responsibilities; in `fit` it has no
-    say. First parameters are found with features' means in place of what is missing. `impute` and `conditional` take
-    NaN whatever `missing` is. Ghahramani & Jordan, Supervised learning from incomplete data via an EM approach, 1994.
+    sample without any feature has the log-density 0 and the mixture's weights as responsibilities; in `fit` and
+    `partial_fit` it has no say, and is not counted in the mean that `lower_bound_` is. First parameters are found with
+    features' means in place of what is missing. `impute` and `conditional` take NaN whatever `missing` is. Ghahramani &
+    Jordan, Supervised learning from incomplete data via an EM approach, 1994.
 
     Where scikit-learn has callbacks (1.9 on), `set_callbacks` takes them, a progress bar for one. The parts of a fit
     are its starts, and of a start its iterations. A callback whose ``on_fit_task_end`` returns true after an iteration
@@ -407,6 +408,14 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             screening=self.screening,
             n_threads=n_threads,
         )
+        if not statistics.weight:
+            if fresh:
+                msg = (
+                    f"X must have a feature that is not NaN in some sample, got {len(samples)} samples without any; "
+                    "begin with another batch."
+                )
+                raise ValueError(msg)
+            return self
         size = step_size(n_steps, self.learning_offset, self.learning_decay)
         new, sums = step(parameters, running, statistics, size, noise, dtype)
         self._set_parameters(new)

@@ -8,7 +8,7 @@ and of the cross-entropy exactly 0: nothing is left to attack. The logits' own g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,14 @@ class _Gradient(torch.autograd.Function):  # type: ignore[misc,unused-ignore]
         raise NotImplementedError(msg)
 
 
+def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that torch.compile calls as it is, where it is compiling: there are no operations to trace.
+
+    Only there, because `disable` imports the compiler, which takes seconds.
+    """
+    return torch.compiler.disable(function) if torch.compiler.is_compiling() else function  # type: ignore[no-untyped-call,unused-ignore]
+
+
 class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     r"""The class scores of an `MFAClassifier` as a layer, for any attack library that takes torch modules.
 
@@ -129,8 +137,9 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     -----
     Logits are :math:`\log \pi_u + \log p(x \mid u)` under the classifier's rule. Their gradient is in closed form,
     :math:`-S_k^{-1} (x - \mu_k)` for the class's best component k under the maximum rule, the mean of these by
-    posterior probability under the sum rule (docs/theory.md, (15a)); it can be taken once, not twice, by `torch.func`
-    too. Where the best component changes, the gradient under the maximum rule is that of the one which is taken.
+    posterior probability under the sum rule (docs/theory.md, (15a)); it can be taken once, not twice, in reverse mode,
+    by `torch.func` too. Where the best component changes, the gradient under the maximum rule is that of the one which
+    is taken. A network that is compiled calls the module as it is.
 
     Without a temperature and with little noise the gradient of a cross-entropy is exactly 0, as two classes lie some
     1e6 nats apart: attacks that climb it find nothing, which is masking of gradients and not robustness.
@@ -222,7 +231,7 @@ class MFAModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         if len(rows) == 0:  # what no estimator takes, but a layer does
             _check_width(rows.shape[1], self.classifier)
             return rows.double() @ rows.new_zeros((rows.shape[1], len(self.classes_)), dtype=torch.float64)
-        return _ClassScores.apply(rows, self.classifier)  # type: ignore[no-untyped-call,unused-ignore]
+        return _uncompiled(_ClassScores.apply)(rows, self.classifier)
 
     def _rows(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim == 2:

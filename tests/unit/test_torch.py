@@ -221,6 +221,19 @@ def test_transforms_of_functions_agree_with_autograd(rule):
         torch.func.grad(lambda x: torch.func.grad(of_all)(x).sum())(x)
 
 
+def test_compiled_networks_call_it_as_it_is():
+    *_, X, classifier = _problem(3)
+    network = torch.nn.Sequential(torch.nn.Linear(12, 12, dtype=torch.float64), MFAModule(classifier), torch.nn.Tanh())
+    results = []
+    for module in network, torch.compile(network, backend="eager"):
+        x = torch.tensor(X, requires_grad=True)
+        logits = module(x)
+        logits.sum().backward()
+        results.append((logits.detach(), x.grad))
+    for compiled, expected in zip(results[1], results[0], strict=True):
+        assert torch.equal(compiled, expected)
+
+
 class _CudaTensor(torch.Tensor):
     is_cuda = True
 

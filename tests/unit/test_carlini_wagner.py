@@ -191,6 +191,16 @@ def test_labels_of_a_module(attack):
 
 
 @attacks
+def test_where_no_kernel_reaches_the_class_is_that_of_predict(attack):
+    machine = SVC(gamma=10.0).fit([[0.0], [1000.0]], [0, 1])
+    X = np.array([[500.0]])
+    assert machine.decision_function(X) == 0
+    result = attack(machine, X, machine.predict(X))
+    assert result.n_steps[0] > 0
+    assert result.summary()["accuracy"] == 1
+
+
+@attacks
 def test_a_classifier_and_its_module_are_attacked_alike(attack):
     classifier, X, y = _small()
     assert np.array_equal(attack(classifier, X, y).X_adv, attack(MFAModule(classifier), X, y).X_adv)

@@ -96,6 +96,16 @@ def test_a_decision_of_zero_is_for_the_class_that_predict_says(svm):
     assert np.array_equal(result.success, model.predict(result.X_adv) != own)
 
 
+def test_a_decision_that_all_but_underflows_is_for_the_class_that_predict_says():
+    model = SVC(gamma=10.0).fit([[0.0], [1000.0]], [0, 1])
+    X = np.sqrt(np.linspace(700.0, 750.0, 101) / 10.0)[:, None]
+    own = model.predict(X)
+    assert set(own) == {0, 1}
+    assert not np.any(ld_grad(model, X, own, steps=0).success)
+    result = nearest(model, X, own)
+    assert np.array_equal(model.predict(result.X_adv) != own, result.success)
+
+
 def test_pipelines_of_several_scalings():
     X, y = blobs()
     model = make_pipeline(MaxAbsScaler(), StandardScaler(with_mean=False), SVC(kernel="linear"))

@@ -14,9 +14,10 @@ from mfa_fast.torch import MFAModule
 
 
 class MachineModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
-    """The decision function of a support vector machine, f, as logits (-f / 2, f / 2).
+    """The decision function of a support vector machine, f, as logits (0, f).
 
-    In float64, whatever comes in: near the surface the sign is to be the one that the machine itself gives.
+    In float64, whatever comes in: near the surface the sign is to be the one that the machine itself gives. So f is not
+    halved either, which would take the least there is to 0.
     """
 
     shift: torch.Tensor
@@ -36,8 +37,8 @@ class MachineModule(torch.nn.Module):  # type: ignore[misc,unused-ignore]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (n, 2) of rows (n, d)."""
         self._machine.check_width(x.shape[1])
-        half = (self.decide((x.double() - self.shift) * self.scale) + self._machine.intercept) / 2
-        return torch.stack([-half, half], dim=1)
+        decision = self.decide((x.double() - self.shift) * self.scale) + self._machine.intercept
+        return torch.stack([torch.zeros_like(decision), decision], dim=1)
 
     def decide(self, y: torch.Tensor) -> torch.Tensor:
         """Return the decision function (n,) of scaled rows (n, d), without the intercept."""

@@ -16,8 +16,9 @@ from mfa_fast.attacks._scalers import compose
 
 __all__ = ["LinearMachine", "Machine", "RbfMachine", "as_machine"]
 
-# What stands for an intercept of 0 that is to be above it.
-_LEAST = float(np.finfo(np.float64).tiny)
+# What stands for an intercept of 0 that is to be above it. Of an RBF kernel, whose decisions fall to 0 by and by, it is
+# to be less than any of them; next to a plane, a point that is moved by so little has a decision of 0 still.
+_LEAST = {"rbf": float(np.finfo(np.float64).smallest_subnormal), "linear": float(np.finfo(np.float64).tiny)}
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def as_machine(model: Any) -> LinearMachine | RbfMachine:
     intercept = float(np.ravel(machine.intercept_)[0])
     if isinstance(machine, SVC):
         # A decision of 0 is for the second class, where LinearSVC's is for the first: at one where no kernel reaches.
-        intercept = intercept or _LEAST
+        intercept = intercept or _LEAST[machine.kernel]
     shared = (first, machine.classes_, shift, scale, intercept)
     if isinstance(machine, LinearSVC) or machine.kernel == "linear":
         weights = _dense(machine.coef_)[0]

@@ -109,6 +109,31 @@ def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_ove
     assert np.array_equal(model.predict(before), own[lost])
 
 
+def test_where_kernels_have_vanished_nothing_is_proved():
+    """Without an intercept, a class reaches as far as its kernels do in double, the heavier ones further."""
+    X = np.array([[0.0, 0.0], [2.0, 0.0], [1000.0, 0.0], [1002.0, 0.0]])
+    machine = SVC(gamma=10.0).fit(X, [0, 0, 1, 1], sample_weight=[1.0, 1e-3, 1.0, 1e-3])
+    x = np.array([[1.0, 12.0]])
+    assert machine.decision_function(x) == 0
+    result = nearest(machine, x)
+    assert machine.predict(result.X_adv) != machine.predict(x)
+    toward = (X[0] - x) / np.linalg.norm(X[0] - x)
+    nearer = x + 0.999 * result.l2 * toward
+    assert machine.predict(nearer) != machine.predict(x)
+    assert not result.certified[0]
+    assert result.lower_bound[0] < 0.999 * result.l2[0]
+
+
+def test_a_bound_of_kernels_that_are_all_but_gone_is_true():
+    """Half way between two support vectors, where the gradient is 0 and products with the decision underflow."""
+    X = np.array([[-8.3, 0.0], [8.3, 0.0], [0.0, -8.9], [0.0, 8.9]])
+    machine = SVC(gamma=10.0).fit(X, [1, 1, 0, 0])
+    x = np.zeros((1, 2))
+    assert 0 < machine.decision_function(x) < 1e-250
+    assert machine.predict([[0.0, 0.6]]) != machine.predict(x)
+    assert distance_bound(as_machine(machine), x, np.array([np.inf]))[0] <= 0.6
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler()], ids=["standard", "minmax"])
 @pytest.mark.parametrize("svm", [SVC(gamma=2e3), SVC(), LinearSVC(random_state=0)], ids=["narrow", "wide", "linear"])

@@ -10,6 +10,8 @@ from mfa_fast.attacks.svm import LinearMachine, RbfMachine
 
 # By which bounds are lowered, relative: the rounding of what they are made of in double.
 _ROUNDING = 1e-9
+# Below which a kernel is not known to any digit, here or where the machine itself computes it.
+_VANISHED = float(np.finfo(np.float64).tiny)
 # Of a radius, which the bound hardly depends on near the best one.
 _HALVINGS = 12
 
@@ -37,13 +39,14 @@ def _from_surface(machine: RbfMachine, X: Array, known: FloatArray) -> FloatArra
 
     In a ball of radius R the decision, with the sign that it has at x, is at least f - |grad f| r - c(R) r^2 / 2 at a
     distance r, where c(R) bounds how fast any kernel can bend it downwards (docs/theory.md (37), (38)). f is taken less
-    what rounding may change it by. The root of that, or R if it is smaller, is a lower bound for any R; the best one is
-    found by bisection.
+    what rounding and underflow may change it by. The root of that, or R if it is smaller, is a lower bound for any R;
+    the best one is found by bisection.
     """
     gamma = machine.gamma
     points, distances, weights = rbf_kernels(machine, X)
     decision, doubt = rbf_decisions(machine, X)
-    lead = np.maximum(0.0, np.abs(decision) - doubt)
+    vanished = _VANISHED * np.sum(np.abs(machine.coefficients))
+    lead = np.maximum(0.0, np.abs(decision) - doubt - vanished)
     sign = np.where(decision > 0, 1.0, -1.0)
     gradient = -2 * gamma * machine.scale * (weights.sum(axis=1)[:, None] * points - weights @ machine.support_vectors)
     stretch = float(np.abs(machine.scale).max())
@@ -62,7 +65,7 @@ def _from_surface(machine: RbfMachine, X: Array, known: FloatArray) -> FloatArra
         up = np.maximum(0.0, 4 * gamma**2 * at - 2 * gamma) * np.exp(-gamma * at)
         down = 2 * gamma * np.exp(-gamma * near**2)
         bend = stretch**2 * np.sum(np.where(own > 0, own * down, -own * up), axis=1)
-        root = steepness + np.sqrt(steepness**2 + 2 * bend * lead)
+        root = steepness + np.hypot(steepness, np.sqrt(2 * bend) * np.sqrt(lead))  # whose product may underflow
         return np.divide(2 * lead, root, out=np.where(lead > 0, np.inf, 0.0), where=root > 0)
 
     # Where nothing is known: all kernels have vanished there.

@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 import mfa_fast
 from mfa_fast import MFA, MFAClassifier
 from mfa_fast._files import is_no_file, whole_file
-from mfa_fast._labels import class_indices
+from mfa_fast._labels import check_labels, class_indices
 from mfa_fast._options import (
     AsymmetricNoiseStd,
     Attribute,
@@ -287,6 +287,8 @@ def attack(
         msg = f"{model.name} holds a single mixture, which has no classes to attack; fit data with labels"
         raise ValueError(msg)
     X, y = _read(data, pair, attribute, size, part="test")
+    if y is not None:
+        y = check_labels(y, len(X))  # before samples are taken away, which might leave as many of both
     rows = slice(samples)
     exact = method == "nearest"
     result = (nearest if exact else ld_grad)(loaded, X[rows], None if y is None else y[rows], steps=steps)

@@ -228,6 +228,11 @@ def test_labels_that_do_not_fit(y, word, model, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_labels_are_as_many_as_samples_whatever_is_attacked(model, tmp_path, capsys):
+    np.savez(tmp_path / "data.npz", X=np.zeros((3, 64), np.float32), y=[0, 1])
+    assert "2 labels" in fails(capsys, "attack", model, "--data", tmp_path / "data.npz", "--samples", "2")
+
+
 def test_score_takes_a_column_of_labels_and_a_prior_of_zero(model, tmp_path, capsys):
     loaded = MFAClassifier.load(model)
     X, y = loaded.sample(20, random_state=0)

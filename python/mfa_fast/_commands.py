@@ -381,7 +381,7 @@ def _load_model(path: Path) -> MFA | MFAClassifier:
 
 def _check_file(out: Path) -> None:
     """Raise ValueError if a file cannot be written there: to be called before the work, not after."""
-    folder = out.resolve().parent  # behind links, where it will be written
+    folder = Path(os.path.realpath(out)).parent  # behind links, where it will be written
     if is_no_file(out):
         msg = f"out must be a file, and {out} is a device, a pipe or a socket"
         raise ValueError(msg)

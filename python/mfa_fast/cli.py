@@ -48,6 +48,8 @@ def _invoke(arguments: Sequence[str] | None) -> int:
             return _commands.invoke(arguments)
         except OSError as error:
             return _fail(f"{error.strerror}: {error.filename}" if error.filename else error)
+        except MemoryError as error:
+            return _fail(f"out of memory: {error}")
         except (ValueError, TypeError, ImportError) as error:  # NotFittedError is a ValueError
             return _fail(error)
 

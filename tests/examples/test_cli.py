@@ -217,6 +217,20 @@ def test_a_pipe_is_refused_before_the_work(name, model, tmp_path, monkeypatch, c
     assert target.is_fifo()
 
 
+def test_a_link_that_leads_to_itself_is_replaced(model, tmp_path):
+    out = tmp_path / "loop.npz"
+    out.symlink_to(out)
+    assert main(["sample", model, "-n", "3", "--out", str(out)]) == 0
+    with np.load(out) as content:
+        assert len(content["X"]) == 3
+
+
+def test_more_samples_than_there_is_memory_for(model, tmp_path, capsys):
+    line = fails(capsys, "sample", model, "-n", 10**13, "--out", tmp_path / "x.npz")
+    assert "out of memory" in line
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("y", "word"),
     [([0, 1], "2 labels"), (["no", "yes", "no"], "does not know"), ([0, 1, 7], "does not know")],

@@ -7,6 +7,7 @@ extra.
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TextIO
 
 USAGE_ERROR = 2
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit code: 0; 2 if something was wrong with the arguments or the data; 130 if interrupted.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Names of files need not be text: they are printed as the bytes that they are.
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = _invoke(arguments)
     except KeyboardInterrupt:

@@ -364,6 +364,25 @@ def test_help_tells_of_the_noise_and_of_the_products(capsys):
     assert "matrix products" in printed and "BLAS" not in printed
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems take no such names")
+@pytest.mark.parametrize(
+    "arguments",
+    [["reproduce", "fig2", "--smoke", "--out"], ["fit", "--max-iter", "5"]],
+    ids=["reproduce", "fit"],
+)
+def test_names_of_files_need_not_be_text(arguments, tmp_path):
+    out = os.fsencode(tmp_path) + b"/caf\xe9"
+    done = subprocess.run(
+        [sys.executable, "-m", "mfa_fast", *arguments, out],
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},  # as it is in most languages
+    )
+    assert done.returncode == 0, done.stderr
+    assert out in done.stdout
+
+
 def test_the_package_runs_as_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "mfa_fast", "--version"], capture_output=True, text=True, timeout=120, check=False

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 pytest.importorskip("typer")
 pytest.importorskip("matplotlib")
@@ -213,3 +216,16 @@ def test_asymmetric_rows_say_their_noise(report, tmp_path):
     assert main(["run", *QUICK, "--gamma", "0.1", "--noise-std", "0.01", "--out", str(once)]) == 0
     assert [row["model"] for row in read_csv(once / "summary.csv")] == MODELS
     assert "no pictures" not in (once / "report.html").read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems take no such names")
+def test_the_name_of_the_data_need_not_be_text(tmp_path):
+    digits = load_digits()
+    folder, out = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "report"
+    folder.mkdir()
+    images = (15 * digits.images).astype(np.uint8)
+    arrays = {"x_train": images, "y_train": digits.target, "x_test": images, "y_test": digits.target}
+    np.savez(folder / "mnist.npz", **arrays)
+    asked = ["--data", str(folder), "--components", "2", "--factors", "2", "--gamma", "0.1"]
+    assert main(["run", *QUICK, *asked, "--out", str(out)]) == 0
+    assert r"caf\udce9" in (out / "report.html").read_text("utf-8")

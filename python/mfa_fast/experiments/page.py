@@ -6,6 +6,11 @@ from html import escape
 from importlib.resources import files
 
 
+def to_bytes(page: str) -> bytes:
+    """Return a page as it is written to a file; of the names of files in it, what is no text is escaped."""
+    return page.encode("utf-8", "backslashreplace")
+
+
 def style() -> str:
     """Return the style sheet of all reports."""
     return files(__package__).joinpath("style.css").read_text("utf-8")

@@ -9,7 +9,7 @@ from string import Template
 from mfa_fast.experiments import models, pictures, tables
 from mfa_fast.experiments.folder import check_folder, write_files
 from mfa_fast.experiments.main_job import RunResult
-from mfa_fast.experiments.page import data_url, html_table, style, swatch
+from mfa_fast.experiments.page import data_url, html_table, style, swatch, to_bytes
 
 _MADE_BY = "mfa-fast run"
 
@@ -48,7 +48,7 @@ def write_report(result: RunResult, out: Path) -> Path:
         "summary.json": tables.summary_json(result).encode(),
         "summary.csv": tables.summary_csv(result).encode(),
         "samples.csv": tables.samples_csv(result).encode(),
-        "report.html": html(result, images).encode(),
+        "report.html": to_bytes(html(result, images)),
         **images,
     }
     write_files(contents, out, _MADE_BY)

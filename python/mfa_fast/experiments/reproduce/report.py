@@ -11,7 +11,7 @@ from string import Template
 
 from mfa_fast.experiments import tables
 from mfa_fast.experiments.folder import check_folder, write_files
-from mfa_fast.experiments.page import data_url, html_table, style
+from mfa_fast.experiments.page import data_url, html_table, style, to_bytes
 from mfa_fast.experiments.reproduce.comparison import COLUMNS, Comparison
 from mfa_fast.experiments.reproduce.settings import Settings
 
@@ -84,7 +84,7 @@ def write(report: Report, settings: Settings, command: str, out: Path) -> Path:
         The page.
     """
     contents = {
-        "report.html": page(report.title, report.summary, [report], settings, command).encode(),
+        "report.html": to_bytes(page(report.title, report.summary, [report], settings, command)),
         "comparison.csv": DataTable("comparison", COLUMNS, _comparison_rows(report)).csv(),
         "settings.json": tables.to_json(asdict(settings)).encode(),
         **{f"{table.name}.csv": table.csv() for table in report.tables},
@@ -104,7 +104,7 @@ def write_all(reports: Sequence[Report], left_out: Sequence[str], settings: Sett
         [f"{len(reports)} figures and tables. {agreeing} of {judged} comparisons with the paper agree.", *left_out]
     )
     contents = {
-        "report.html": page(title, summary, reports, settings, command).encode(),
+        "report.html": to_bytes(page(title, summary, reports, settings, command)),
         "settings.json": tables.to_json(asdict(settings)).encode(),
         "comparison.csv": DataTable(
             "comparison",

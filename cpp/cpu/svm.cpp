@@ -177,7 +177,7 @@ class RbfAttack {
     for (std::size_t i = 0; i < active_.size(); ++i) {
       double* distances = distances_.data() + i * columns;
       double* weights = weights_.data() + i * n;
-      decisions_[i] = machine_.intercept;
+      decisions_[i] = 0.0;
       double sizes = std::abs(machine_.intercept);
       for (std::size_t v = 0; v < n; ++v) {
         distances[v] = core::squared_distance(point_norms_[i], vectors_.norms[v], distances[v]);
@@ -186,6 +186,7 @@ class RbfAttack {
         // The exponent is a sum as well, and its rounding is relative to the weight.
         sizes += std::abs(weights[v]) * (1.0 + machine_.gamma * (point_norms_[i] + vectors_.norms[v]));
       }
+      decisions_[i] += machine_.intercept;  // last, as libsvm: it may be less than the rounding of the rest
       doubts_[i] = rounding_margin * sizes;
     }
     return {};

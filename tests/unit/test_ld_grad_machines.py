@@ -81,7 +81,9 @@ def test_svm_labels_and_wrong_samples():
 
 
 @pytest.mark.parametrize(
-    "svm", [SVC(gamma=2e3), SVC(kernel="linear"), LinearSVC(fit_intercept=False)], ids=["narrow", "linear", "LinearSVC"]
+    "svm",
+    [SVC(gamma=2e3), SVC(gamma=1.0), SVC(kernel="linear"), LinearSVC(fit_intercept=False)],
+    ids=["narrow", "wide", "linear", "LinearSVC"],
 )
 def test_a_decision_of_zero_is_for_the_class_that_predict_says(svm):
     X = np.array([[-1.0, 0.0], [1.0, 0.0]])

@@ -124,6 +124,14 @@ def test_where_kernels_have_vanished_nothing_is_proved():
     assert result.lower_bound[0] < 0.999 * result.l2[0]
 
 
+def test_a_kernel_that_is_the_same_everywhere_leaves_no_other_class():
+    X, y = blobs()
+    result = nearest(SVC(gamma=0.0).fit(X[1:], y[1:]), X[:5])  # of a class one more than of the other
+    assert not result.success.any()
+    assert np.all(result.lower_bound == np.inf)
+    assert result.certified.all()
+
+
 def test_a_bound_of_kernels_that_are_all_but_gone_is_true():
     """Half way between two support vectors, where the gradient is 0 and products with the decision underflow."""
     X = np.array([[-8.3, 0.0], [8.3, 0.0], [0.0, -8.9], [0.0, 8.9]])

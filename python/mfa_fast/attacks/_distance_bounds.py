@@ -47,6 +47,8 @@ def _from_surface(machine: RbfMachine, X: Array, known: FloatArray) -> FloatArra
     decision, doubt = rbf_decisions(machine, X)
     vanished = _VANISHED * np.sum(np.abs(machine.coefficients))
     lead = np.maximum(0.0, np.abs(decision) - doubt - vanished)
+    if gamma == 0:  # of a kernel that is 1 everywhere
+        return np.where(lead > 0, np.inf, 0.0)
     sign = np.where(decision > 0, 1.0, -1.0)
     gradient = -2 * gamma * machine.scale * (weights.sum(axis=1)[:, None] * points - weights @ machine.support_vectors)
     stretch = float(np.abs(machine.scale).max())

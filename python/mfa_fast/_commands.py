@@ -181,7 +181,7 @@ def fit(
     threads: Threads = None,
 ) -> None:
     """Fit one mixture per class, or a single mixture where there are no labels, and save it."""
-    _check_file(out)
+    _check_file(out, data)
     if out.suffix in (".npy", ".npz"):
         msg = f"out is the model file to write, and {out.name} is one of arrays; name a .safetensors file"
         raise ValueError(msg)
@@ -229,7 +229,7 @@ def sample(
     threads: Threads = None,
 ) -> None:
     """Draw samples from a model."""
-    _check_file(out)
+    _check_file(out, model)
     loaded = _threaded(_load_model(model), threads)
     X, labels = loaded.sample(n, noise=noise, random_state=seed)
     name = "y" if isinstance(loaded, MFAClassifier) else "component"
@@ -281,7 +281,7 @@ def attack(
 ) -> None:
     """Attack a classifier (test part of image sets) and print how far the attack had to go."""
     if out is not None:
-        _check_file(out)
+        _check_file(out, model, data)
     loaded = _threaded(_load_model(model), threads)
     if not isinstance(loaded, MFAClassifier):
         msg = f"{model.name} holds a single mixture, which has no classes to attack; fit data with labels"
@@ -379,8 +379,8 @@ def _load_model(path: Path) -> MFA | MFAClassifier:
     return (MFA if kind_of(path) == "mfa_fast.MFA" else MFAClassifier).load(path)
 
 
-def _check_file(out: Path) -> None:
-    """Raise ValueError if a file cannot be written there: to be called before the work, not after."""
+def _check_file(out: Path, *sources: Path | None) -> None:
+    """Raise ValueError if a file cannot or must not be written there: to be called before the work, not after."""
     folder = Path(os.path.realpath(out)).parent  # behind links, where it will be written
     if is_no_file(out):
         msg = f"out must be a file, and {out} is a device, a pipe or a socket"
@@ -390,6 +390,9 @@ def _check_file(out: Path) -> None:
         raise ValueError(msg)
     if out.is_dir():
         msg = f"out must be a file, and {out} is a folder"
+        raise ValueError(msg)
+    if out.exists() and any(source.exists() and out.samefile(source) for source in sources if source is not None):
+        msg = f"out is {out}, which is to be read and would be lost; name another file"
         raise ValueError(msg)
     if not os.access(folder, os.W_OK | os.X_OK):
         msg = f"out cannot be written: no permission in {folder}"

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,24 @@ def test_a_fit_does_not_take_data_for_the_model(tmp_path, capsys):
     np.save(data, np.zeros((4, 3)))
     assert "out is the model file to write" in fails(capsys, "fit", data)
     assert np.load(data).shape == (4, 3)
+
+
+def test_what_is_read_is_not_written_over(model, tmp_path, capsys):
+    own, data = tmp_path / "own.safetensors", tmp_path / "data"
+    own.write_bytes(Path(model).read_bytes())
+    (tmp_path / "link.npz").symlink_to(own)
+    with data.open("wb") as file:
+        np.savez(file, X=np.zeros((4, 64)))
+    before = own.read_bytes(), data.read_bytes()
+    for arguments in (
+        ["sample", own, "--out", own],
+        ["sample", own, "--out", tmp_path / "link.npz"],
+        ["attack", own, "--data", data, "--out", own],
+        ["attack", own, "--data", data, "--out", data],
+        ["fit", data, "--data", data, "--components", "1", "--factors", "1"],
+    ):
+        assert "is to be read and would be lost" in fails(capsys, *arguments)
+    assert (own.read_bytes(), data.read_bytes()) == before
 
 
 def test_a_symmetric_classifier_of_diagonal_fits(tmp_path):

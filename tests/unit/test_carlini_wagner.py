@@ -180,6 +180,19 @@ def test_a_module_is_left_as_it_was(attack):
 
 
 @attacks
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_taken_where_others_are_switched_off(attack, mode):
+    _, X, _ = _small()
+    network = _network()
+    expected = attack(network, X)
+    with mode():
+        result = attack(network, X)
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+        assert not torch.is_grad_enabled()
+    assert np.array_equal(result.X_adv, expected.X_adv)
+
+
+@attacks
 def test_labels_of_a_module(attack):
     X = np.random.default_rng(0).normal(size=(8, 12)).astype(np.float32)
     indices = _logits(_network(), X).argmax(axis=1)

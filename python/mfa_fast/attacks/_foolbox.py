@@ -65,7 +65,7 @@ def attack(
     is_module = isinstance(model, torch.nn.Module)
     data, wrap = victim.samples(X, any_shape=True) if is_module else victim.samples(X, estimator=victim.first())
     bounds = _bounds(data, clip)
-    with victim.at_rest(), torch.random.fork_rng():
+    with victim.at_rest(), torch.random.fork_rng(), torch.inference_mode(mode=False), torch.enable_grad():
         torch.manual_seed(0)  # DDN draws a direction where a gradient is 0
         before = victim.classify(data, batch_size)
         labels = before if y is None else class_indices(victim.classes(data), y, len(data))

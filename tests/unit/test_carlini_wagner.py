@@ -157,12 +157,20 @@ class _Given(torch.nn.Module):
         (lambda x: x[:, :1], r"shape \(5, 1\)"),
         (lambda x: x[:, 0], r"shape \(5,\)"),
         (lambda x: (x, x), "type tuple"),
+        (lambda x: x.detach(), "without"),
     ],
-    ids=["NaN", "one column", "one-dimensional", "tuple"],
+    ids=["NaN", "one column", "one-dimensional", "tuple", "detached"],
 )
 def test_modules_without_logits_are_named(attack, logits, word):
     with pytest.raises((ValueError, TypeError), match=f"model must give .*{word}"):
         attack(_Given(logits), np.random.default_rng(0).normal(size=(5, 12)))
+
+
+@attacks
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_modules_of_half_precision_are_refused(attack, dtype):
+    with pytest.raises(TypeError, match=rf"float32 or float64, got {dtype}; pass a copy"):
+        attack(_network(dtype=dtype), np.zeros((5, 12)))
 
 
 @attacks

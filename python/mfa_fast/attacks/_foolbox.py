@@ -111,6 +111,9 @@ class _Victim:
         self.device = torch.device("cpu") if first is None else first.device
         # Of its parameters; a module without any takes samples as they are.
         self.dtype = None if first is None else first.dtype
+        if self.dtype not in (None, torch.float32, torch.float64):
+            msg = f"model must have parameters of float32 or float64, got {self.dtype}; pass a copy of it in float32."
+            raise TypeError(msg)
 
     def first(self) -> Any:
         """Return what of the model knows its features; None if nothing does."""
@@ -200,6 +203,9 @@ class _Victim:
     def _scales(self, scale: Scale, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x = x.clone().requires_grad_()
         logits = self.logits(x)
+        if not logits.requires_grad:
+            msg = "model must give logits with a gradient, got some without: is there a no_grad or a detach in it?"
+            raise ValueError(msg)
         own = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
         gap = logits[own] - logits.masked_fill(own, -torch.inf).max(dim=1).values
         (gradient,) = torch.autograd.grad(gap.sum(), x)

@@ -33,8 +33,8 @@ def cw_l2(
     Parameters
     ----------
     model : MFAClassifier, LinearSVC, SVC, Pipeline, torch.nn.Module, or an object with such a module as `network`
-        As in `ld_grad`, or a torch module that maps samples (n, ...) to logits (n, n_classes); labels are then the
-        module's `classes_` if it has such an attribute, else 0, 1, ....
+        As in `ld_grad`, or a torch module that maps samples (n, ...) to logits (n, n_classes), with parameters of
+        float32 or float64; labels are then the module's `classes_` if it has such an attribute, else 0, 1, ....
     X : array-like of shape (n_samples, n_features), or (n_samples, ...) for a torch module
     y : array-like of shape (n_samples,), default=None
         The classes that the samples are to leave; None for those that the model predicts.

@@ -133,6 +133,29 @@ def test_noise_that_float64_cannot_tell_is_bounded_and_said_so():
     assert np.all(model.noise_variance_ < 2)
 
 
+@kinds
+@pytest.mark.parametrize("case", ["far means", "narrow samples"])
+def test_an_m_step_leaves_the_least_noise_that_float64_tells(case, noise_type, tied):
+    """Beside squares about means far away, and beside loadings that samples do not fill, docs (13e)."""
+    directions = np.arange(1.0, D + 1) * [[1.0], [2.0]]  # features and components differ
+    if case == "far means":
+        clusters = np.stack([_normal(), 1e12 + _normal()])
+        means, loadings, noise = clusters.mean(axis=1) + 1e8 * directions, np.ones((2, 1, D)), 1.0
+    else:
+        clusters = 1e-3 * _normal()[:, :1] * directions[:, None] + [[[0.0]], [[100.0]]]
+        means, loadings, noise = clusters.mean(axis=1), directions[:, None], 2.0**-40
+    model = MFA.from_parameters([0.5, 0.5], means, loadings, noise)
+    model.set_params(noise_type=noise_type, tied_noise=tied, min_noise_variance=1e-30)
+    model.m_step(model.e_step(np.concatenate(clusters)))
+    squares = np.mean((clusters - means[:, None]) ** 2, axis=1)
+    least = 2.0**-40 * np.maximum(squares, model.loadings_[:, 0] ** 2)
+    if noise_type == "spherical":
+        least = least.mean(axis=1, keepdims=True)
+    if tied:
+        least = least.max(axis=0, keepdims=True)
+    assert np.allclose(model.noise_variance_, least, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize(
     ("offset", "kind"),
     [

@@ -498,8 +498,9 @@ def test_what_is_refused(library):
     with pytest.raises(TypeError, match="must be of float32, float64, bfloat16, uint8; got int64"):
         model.score_samples(library.from_host(X.astype(np.int64)))
     machine = LinearSVC().fit(X, np.arange(75) % 2)
-    with pytest.raises(CudaUnavailableError, match="of a support vector machine has no CUDA kernel"):
-        attacks.nearest(machine, library.from_host(X))
+    for attack in (attacks.ld_grad, attacks.nearest):
+        with pytest.raises(CudaUnavailableError, match="a support vector machine has no CUDA kernel"):
+            attack(machine, library.from_host(X))
     for ask in (model.impute, model.conditional, MFA(2, 1, missing="marginal").fit):
         with pytest.raises(CudaUnavailableError, match="what takes NaN as a missing value has no CUDA kernel"):
             ask(library.from_host(X))

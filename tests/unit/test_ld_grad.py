@@ -220,6 +220,7 @@ def test_other_layouts_and_kinds_of_x():
         ({"overshoot": np.nan}, "overshoot"),
         ({"clip": (1, 0)}, "clip"),
         ({"clip": 1.0}, "clip"),
+        ({"n_threads": 0}, "n_threads"),
         ({"y": np.full(40, 5)}, "y"),
         ({"y": np.zeros(3)}, "y"),
         ({"X": np.full((40, 12), np.nan)}, "X"),

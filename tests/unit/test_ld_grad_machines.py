@@ -32,6 +32,8 @@ def test_svms_are_flipped_at_their_boundary(svm, scaling, dtype):
     result = ld_grad(model, X, predicted, steps=20)
     assert result.X_adv.dtype == dtype
     assert result.success.all()
+    assert np.all(result.source == -1) and np.all(result.target == -1)
+    assert np.all(np.isnan(result.lower_bound)) and not np.any(result.certified)
     assert np.array_equal(model.predict(result.X_adv) != predicted, result.success)
     moved = np.linalg.norm(result.X_adv.astype(np.float64) - X, axis=1)
     assert scaled_error(result.l2.astype(np.float64), moved) <= ATTACK[X.dtype]
@@ -121,8 +123,16 @@ def test_svms_name_the_row_of_nan(svm):
     X, y = blobs()
     model = clone(SVMS[svm]).fit(X, y)
     X[7, 1] = np.nan
-    with pytest.raises(ValueError, match=r"Input X contains NaN, in row 7\..* attacks take none"):
-        ld_grad(model, X, y)
+    for labels in (y, None):
+        with pytest.raises(ValueError, match=r"Input X contains NaN, in row 7\..* attacks take none"):
+            ld_grad(model, X, labels)
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_svms_have_no_components_to_hold(name):
+    X, y = blobs()
+    with pytest.raises(ValueError, match=r"source and target are components of .*; SVC has none"):
+        ld_grad(clone(SVMS["rbf"]).fit(X, y), X, **{name: 0})
 
 
 @pytest.mark.parametrize("svm", ["linear", "rbf"])

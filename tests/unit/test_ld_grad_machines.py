@@ -71,6 +71,26 @@ def test_success_on_a_kernel_is_what_predict_says(steps, dtype):
     assert np.array_equal(result.success, model.predict(result.X_adv) != pair.y_train)
 
 
+@pytest.mark.parametrize("clip", [(None, None), (0.0, None), (None, 2.0)])
+@pytest.mark.parametrize("svm", ["linear", "rbf"])
+def test_what_scalers_take_back_is_made_up_for(svm, clip):
+    """Numbers about 1000 are rounded to float32 far more coarsely than samples of a spread of 1."""
+    X, y = blobs()
+    X = np.clip(X, *clip).astype(np.float32)
+    model = make_pipeline(MinMaxScaler(feature_range=(1000, 1001)), SVMS[svm]).fit(X, y)
+    own = model.predict(X)
+    result, exact = (ld_grad(model, data, own, steps=20, clip=clip) for data in (X, X.astype(np.float64)))
+    # What the way is exactly, the pipeline does not take for a crossing.
+    assert np.any(model.predict(exact.X_adv.astype(np.float32)) == own)
+    assert np.mean(result.success) >= 0.8
+    assert np.array_equal(result.success, model.predict(result.X_adv) != own)
+    assert np.array_equal(np.clip(result.X_adv, *clip), result.X_adv)
+    assert result.l2 == pytest.approx(np.linalg.norm(result.X_adv - X, axis=1), rel=1e-6)
+    further = np.linalg.norm(result.X_adv - exact.X_adv, axis=1) / exact.l2
+    assert np.max(further) <= 1e-2
+    assert np.median(further) <= 1e-3
+
+
 def test_svm_labels_and_wrong_samples():
     X, y = blobs()
     names = np.array(["yes", "no"])[y]

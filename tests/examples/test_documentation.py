@@ -1,8 +1,11 @@
 """The documentation is whole: docstrings have the sections that they should, and nothing public is without a page."""
 
+import ast
 import dataclasses
 import inspect
 import re
+import sys
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,26 @@ def _excused(value):
 
 def _complaints(validate, path, excused):
     return [f"{path}: {code} {text}" for code, text in validate(path)["errors"] if code not in excused]
+
+
+@pytest.mark.parametrize("module", public_api.modules())
+def test_docstrings_state_the_defaults_that_there_are(module):
+    docscrape = pytest.importorskip("numpydoc.docscrape")
+    checked = [value for _, value in public_api.exports(module)]
+    for cls in filter(inspect.isclass, list(checked)):
+        checked += [getattr(cls, member) for member in public_api.members(cls)]
+    for value in filter(callable, checked):
+        for parameter in docscrape.get_doc_object(value)["Parameters"]:
+            for name in parameter.name.split(", "):
+                if stated := re.search(r"default=(.+)$", parameter.type):
+                    assert _default(value, name) == ast.literal_eval(stated[1]), f"{value.__qualname__}: {name}"
+                elif other := re.fullmatch(r"as in `(.+)`", parameter.type):
+                    same = attrgetter(other[1])(sys.modules[value.__module__])
+                    assert _default(value, name) == _default(same, name), f"{value.__qualname__}: {name}"
+
+
+def _default(function, name):
+    return inspect.signature(function).parameters[name].default
 
 
 @pytest.mark.parametrize("module", public_api.modules())

@@ -51,7 +51,7 @@ def test_no_radius_is_large_enough_for_an_attack_that_failed():
     assert result.security_curve([np.inf]) == result.summary()["adversarial_accuracy"]
 
 
-@pytest.mark.parametrize("radii", [None, "wide", [np.nan], [[1.0, 2.0]]])
+@pytest.mark.parametrize("radii", [None, "wide", [1.0, np.nan], [[1.0, 2.0]]])
 def test_radii_that_are_none(radii):
     result = _result()
     for curve in (result.security_curve, result.certified_curve):

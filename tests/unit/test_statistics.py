@@ -142,6 +142,13 @@ def test_lost_components_are_placed_as_if_all_samples_were_here(size):
     for name in NAMES:
         assert scaled_error(getattr(model, name), getattr(expected, name)) <= 1e-12
     assert np.array_equal(model.means_[[1, 3]], whole.worst_samples)
+    # Each with the weight of a sample, and the shape of the heaviest component.
+    assert model.weights_[[1, 3]] == pytest.approx([1 / 60, 1 / 60])
+    assert model.weights_.sum() == pytest.approx(1)
+    heaviest = np.argmax(model.weights_)
+    for lost in (1, 3):
+        assert np.array_equal(model.loadings_[lost], model.loadings_[heaviest])
+        assert np.array_equal(model.noise_variance_[lost], model.noise_variance_[heaviest])
 
 
 @pytest.mark.parametrize("missing", ["error", "marginal"])

@@ -61,15 +61,12 @@ class Parameters:
         return _core.Model(*self.astype(np.float64).arrays(), near=near, n_threads=n_threads, groups=groups)
 
 
-def join(mixtures: Sequence[Parameters], shares: Array | None = None) -> Parameters:
+def join(mixtures: Sequence[Parameters]) -> Parameters:
     """Lay mixtures side by side as one, with loadings filled up with zeros to the same number of factors."""
     n_factors = max(m.loadings.shape[1] for m in mixtures)
-    scaled = [
-        m.weights * s for m, s in zip(mixtures, np.ones(len(mixtures)) if shares is None else shares, strict=True)
-    ]
     padded = [np.pad(m.loadings, ((0, 0), (0, n_factors - m.loadings.shape[1]), (0, 0))) for m in mixtures]
     return Parameters(
-        np.concatenate(scaled),
+        np.concatenate([m.weights for m in mixtures]),
         np.concatenate([m.means for m in mixtures]),
         np.concatenate(padded),
         np.concatenate([m.noise_variance for m in mixtures]),

@@ -212,8 +212,7 @@ def _of_machine(
     """Return l2, the machine's bounds, and whether these say that LD-Grad has found the nearest point."""
     X = samples.data.astype(samples.dtype, copy=False)
     l2 = np.where(start.success, start.l2, np.inf).astype(np.float64)
-    untouched = start.success & (start.n_steps == 0)
-    lower_bound = np.where(untouched, 0.0, np.minimum(distance_bound(machine, X, l2), l2))
+    lower_bound = np.minimum(distance_bound(machine, X, l2), l2)
     norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64, casting="same_kind"))
     with np.errstate(invalid="ignore"):
         apart = l2 - lower_bound

@@ -439,6 +439,47 @@ def ld_grad(X, y, mixtures, priors, *, steps=3, overshoot=1e-6, rule="max", prec
     return X_adv, success, n_steps
 
 
+def philox(counter, key):
+    """Four random words of 32 bits from four and two: Philox 4x32 with ten rounds (Salmon et al., 2011)."""
+    (a, b, c, d), (k, m) = counter, key
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = second >> 32 ^ b ^ k, second % 2**32, first >> 32 ^ d ^ m, first % 2**32
+        k, m = (k + 0x9E3779B9) % 2**32, (m + 0xBB67AE85) % 2**32
+    return a, b, c, d
+
+
+def _words(seed, index, stream, block):
+    return philox((block, stream, index % 2**32, index >> 32), (seed % 2**32, seed >> 32))
+
+
+def _uniform(high, low):
+    return ((high << 20 | low >> 12) + 0.5) / 2**52
+
+
+def _normals(seed, index, stream, n):
+    pairs = []
+    for block in range((n + 1) // 2):
+        a, b, c, d = _words(seed, index, stream, block)
+        radius, angle = np.sqrt(-2 * np.log(_uniform(a, b))), 2 * np.pi * _uniform(c, d)
+        pairs += [radius * np.cos(angle), radius * np.sin(angle)]
+    return np.array(pairs[:n])
+
+
+def sample(parameters: Parameters, n_samples, *, seed, start=0, noise=True):
+    """Samples start, start + 1, ... of a seed in float64, and their components; docs/theory.md, section 5."""
+    _, n_factors, n_features = parameters.loadings.shape
+    cumulated = np.cumsum(parameters.weights)
+    X, labels = np.empty((n_samples, n_features)), np.empty(n_samples, dtype=np.int64)
+    for i in range(n_samples):
+        k = np.searchsorted(cumulated, cumulated[-1] * _uniform(*_words(seed, start + i, 0, 0)[:2]), side="right")
+        X[i] = parameters.means[k] + _normals(seed, start + i, 1, n_factors) @ parameters.loadings[k]
+        if noise:
+            X[i] += np.sqrt(parameters.noise_variance[k]) * _normals(seed, start + i, 2, n_features)
+        labels[i] = k
+    return X, labels
+
+
 # Models and data to test with.
 
 

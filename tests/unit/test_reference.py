@@ -110,3 +110,18 @@ def test_ld_grad_leaves_alone_what_is_already_on_the_other_side():
     assert success.all()
     assert not n_steps.any()
     assert np.array_equal(X_adv, X)
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ],
+    ids=["zeros", "ones", "pi"],
+)
+def test_random_words_are_the_known_answers_of_philox(counter, key, words):
+    """Those that its authors publish beside it, as kat_vectors."""
+    given = [[int(word, 16) for word in text.split()] for text in (counter, key)]
+    assert ref.philox(*given) == tuple(int(word, 16) for word in words.split())

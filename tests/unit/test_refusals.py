@@ -372,7 +372,12 @@ def test_bad_n_samples(n_samples):
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
-    [({"random_state": "seed"}, "random_state"), ({"start": -1}, "start")],
+    [
+        ({"random_state": "seed"}, "random_state"),
+        ({"random_state": -1}, r"random_state must lie in \[0, 2\*\*64\), got -1"),
+        ({"random_state": 2**64}, r"random_state must lie in \[0, 2\*\*64\)"),
+        ({"start": -1}, "start"),
+    ],
     ids=str,
 )
 def test_bad_arguments_of_sample(arguments, name):

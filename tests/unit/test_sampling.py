@@ -6,7 +6,7 @@ from scipy import stats
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
-from tolerances import STANDARD_ERRORS
+from tolerances import FACTORS, STANDARD_ERRORS, relative_error
 
 P = ref.random_parameters(3, 5, 2, noise_type="diag", noise_std=0.5, seed=4)
 N = 60_000
@@ -55,6 +55,17 @@ def test_a_sample_may_be_resumed_anywhere(kind, noise):
         model.sample(2, noise=noise, random_state=3, start=2**63 - 1)
 
 
+@pytest.mark.parametrize(("seed", "start"), [(0, 0), (2**64 - 1, 2**63 - 9), (0x0123456789ABCDEF, 0xFEDCBA987654321)])
+@pytest.mark.parametrize("shape", [(3, 5, 2), (2, 70, 35)])  # within a batch of random numbers, and beyond it
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_sample_is_the_function_of_seed_and_place_that_is_documented(seed, start, shape, noise, isa):
+    p = ref.random_parameters(*shape, noise_type="diag")
+    X, labels = MFA.from_parameters(*p).sample(9, noise=noise, random_state=seed, start=start)
+    expected, components = ref.sample(p, 9, seed=seed, start=start, noise=noise)
+    assert np.array_equal(labels, components)
+    assert relative_error(X, expected) <= FACTORS[X.dtype]
+
+
 @pytest.mark.parametrize("n_threads", [2, 3, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_sample_for_any_number_of_threads(kind, n_threads):
@@ -80,6 +91,10 @@ def test_random_state_none_and_generators(kind):
     first = model.sample(5, random_state=state)[0]
     assert not np.array_equal(first, model.sample(5, random_state=state)[0])
     assert np.array_equal(first, model.sample(5, random_state=np.random.RandomState(0))[0])
+    generator = np.random.default_rng(0)
+    first = model.sample(5, random_state=generator)[0]
+    assert not np.array_equal(first, model.sample(5, random_state=generator)[0])
+    assert np.array_equal(first, model.sample(5, random_state=np.random.default_rng(0))[0])
 
 
 def test_default_is_one_sample():

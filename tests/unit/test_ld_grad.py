@@ -219,6 +219,7 @@ def test_other_layouts_and_kinds_of_x():
         ({"overshoot": -1.0}, "overshoot"),
         ({"overshoot": np.nan}, "overshoot"),
         ({"clip": (1, 0)}, "clip"),
+        ({"clip": (1, 1)}, "clip"),
         ({"clip": 1.0}, "clip"),
         ({"n_threads": 0}, "n_threads"),
         ({"y": np.full(40, 5)}, "y"),

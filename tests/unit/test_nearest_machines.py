@@ -92,6 +92,20 @@ def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dt
         assert np.array_equal(model.predict(inside.astype(np.float64)), predicted)
 
 
+@pytest.mark.parametrize("gamma", [0.125, 0.25, 0.5])
+@pytest.mark.parametrize("spread", [0.2, 5.0])
+def test_the_bound_of_a_gaussian_kernel_halfway_between_two_support_vectors(spread, gamma):
+    """There the surface is a plane, by symmetry. Nothing is known of it, and the bound comes near it from below."""
+    middle, way = np.array([3.0, 1.0]), np.array([spread, spread])
+    X = np.stack([middle - way, middle + way])
+    model = make_pipeline(StandardScaler(), SVC(gamma=gamma, C=1e6)).fit(X, [0, 1])
+    shares = np.array([-1.0, -0.7, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 1.0])
+    bound = distance_bound(as_machine(model), middle + shares[:, None] * way, np.full(len(shares), np.inf))
+    found = bound / (np.abs(shares) * np.linalg.norm(way))
+    assert np.all(found <= 1)
+    assert np.all(found >= 0.78)
+
+
 @pytest.mark.parametrize("scaling", SCALED)
 def test_where_a_gaussian_kernel_is_flat_the_way_to_a_support_vector_crosses_over(scaling, dtype):
     X, y = blobs()

@@ -143,6 +143,34 @@ def test_starts_may_be_given_in_part():
         assert np.array_equal(getattr(model, name), given)
 
 
+def test_means_that_are_given_make_the_clusters():
+    X, start = _problem()
+    order = [2, 0, 1]
+    model, other = (
+        quietly(MFA(3, 2, means_init=means, max_iter=1, random_state=0), X)
+        for means in (start.means, start.means[order])
+    )
+    permuted = ref.Parameters(*(value[order] for value in parameters_of(model)))
+    assert_same_parameters(other, permuted, EM_PARAMETERS)
+
+
+@pytest.mark.parametrize(("init_params", "finds"), [("k-means++", True), ("random_from_data", False)])
+def test_seeding_goes_for_what_is_far_away_and_random_samples_do_not(init_params, finds):
+    rng = np.random.default_rng(0)
+    few = np.repeat(100 * np.eye(3, 8), 2, axis=0)
+    X = np.concatenate([rng.normal(size=(600, 8)), few + rng.normal(size=(6, 8))])
+    model = quietly(MFA(4, 0, init_params=init_params, max_iter=1, random_state=0), X)
+    assert (len(set(model.predict(few))) == 3) == finds
+
+
+def test_first_parameters_do_not_depend_on_the_origin():
+    """In more dimensions than the subspace has, which is of what varies and not of where it is."""
+    X = ref.random_samples(ref.random_parameters(3, 60, 2, noise_std=0.3, seed=1), 300, stray=0)
+    here, there = (quietly(MFA(3, 2, max_iter=1, random_state=0), X + offset) for offset in (0.0, 100.0))
+    moved = parameters_of(here)._replace(means=here.means_ + 100)
+    assert_same_parameters(there, moved, EM_PARAMETERS)
+
+
 def test_warm_start_goes_on_where_it_stopped():
     X, start = _problem()
     model = starting_from(start, max_iter=3, warm_start=True)

@@ -130,6 +130,16 @@ def test_bad_x_for_fit(bad):
         MFAClassifier(1, 1).fit(X, np.arange(20) % 2)
 
 
+@pytest.mark.parametrize("n", [300, 6000])  # all of them, or a part, make the subspace that a fit begins with
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_fit_names_the_row_of_a_bad_number(value, n):
+    for row in np.linspace(0, n - 1, 9).astype(int):
+        X = _data(n=n)
+        X[row, 2] = value
+        with pytest.raises(ValueError, match=rf"\brow {row}\b"):
+            MFA(2, 1, random_state=0).fit(X)
+
+
 @pytest.mark.parametrize(
     ("y", "name"),
     [

@@ -172,3 +172,23 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     for kind in (MFA, MFAClassifier):
         with pytest.raises(ValueError, match="weights"):
             kind.load(tmp_path / "weights")
+
+
+@pytest.mark.parametrize("make", [_mixture, _classifier])
+def test_paths_that_lead_to_no_file(make, tmp_path):
+    model = make()
+    for method in (model.save, type(model).load):
+        with pytest.raises(TypeError, match="path must be that of a file, got 3 of type int"):
+            method(3)
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*absent' to write 'model' into"):
+        model.save(tmp_path / "absent" / "model")
+    with pytest.raises(ValueError, match="is a folder; give the path of a model file"):
+        type(model).load(tmp_path)
+
+
+def test_a_file_of_a_later_format_is_refused(tmp_path):
+    path = tmp_path / "model"
+    _mixture().save(path)
+    path.write_bytes(path.read_bytes().replace(b'"format":"1"', b'"format":"9"'))
+    with pytest.raises(ValueError, match=r"holds mfa_fast\.MFA \(format 9\), expected a model of format 1"):
+        MFA.load(path)

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from attack_cases import SCALED, blobs
@@ -136,6 +136,28 @@ def test_pipelines_of_several_scalings():
     model.fit(X, y)
     result = ld_grad(model, X)
     assert np.all(model.predict(result.X_adv) != model.predict(X))
+
+
+SCALERS = [
+    RobustScaler(),
+    RobustScaler(with_centering=False),
+    RobustScaler(with_scaling=False),
+    StandardScaler(with_mean=False),
+    StandardScaler(with_std=False),
+    MaxAbsScaler(),
+    MinMaxScaler(feature_range=(-3, 5)),
+    "passthrough",
+]
+
+
+@pytest.mark.parametrize("scalers", [*([scaler] for scaler in SCALERS), SCALERS], ids=str)
+def test_scalers_are_taken_as_one_scaling(scalers):
+    X, y = blobs()
+    model = make_pipeline(*scalers, SVC(kernel="linear")).fit(X, y)
+    normal = (model[-1].coef_ @ np.diag(np.diff(model[:-1].transform(np.stack([X[0], X[0] + 1])), axis=0)[0]))[0]
+    result = ld_grad(model, X)
+    assert result.l2 == pytest.approx(np.abs(model.decision_function(X)) / np.linalg.norm(normal), rel=1e-5)
+    assert nearest(model, X).certified.all()
 
 
 @pytest.mark.parametrize("svm", SVMS)

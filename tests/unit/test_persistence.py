@@ -44,6 +44,20 @@ def test_a_mixture_comes_back(make, tmp_path):
     assert np.array_equal(copy.sample(9, random_state=1)[0], model.sample(9, random_state=1)[0])
 
 
+def test_what_a_fit_has_left_comes_back(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcde"))
+    for model in (MFA(2, 1, random_state=0).fit(frame), MFA(2, 1, random_state=0).partial_fit(frame)):
+        model.save(tmp_path / "model")
+        saved, loaded = vars(model), vars(MFA.load(tmp_path / "model"))
+        assert np.array_equal(loaded["feature_names_in_"], saved["feature_names_in_"])
+        assert loaded["feature_names_in_"].dtype == object
+        names = {name for name in saved if name.startswith(("converged", "n_iter_", "lower_", "n_steps", "n_samples"))}
+        assert len(names) >= 3
+        for name in names:
+            assert (type(loaded[name]), loaded[name]) == (type(saved[name]), saved[name]), name
+
+
 @pytest.mark.parametrize("classes", [None, ["no", "yes"], [3, 8], [-1.0, 2.0], [False, True]], ids=str)
 def test_a_classifier_comes_back(classes, tmp_path):
     model = _classifier(classes)

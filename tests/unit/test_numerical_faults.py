@@ -127,6 +127,11 @@ def test_noise_that_float64_cannot_tell_is_bounded_and_said_so():
     explained = np.sum(model.loadings_**2, axis=1)
     assert np.allclose(model.noise_variance_, 2.0**-40 * explained.mean(), rtol=0.1)
     assert re.match(r"component\(s\) 0 ended with the least noise that float64 tells .*fewer factors", texts[0])
+    # Beside a component that is as it should be, it alone is named.
+    apart = np.concatenate([X, _normal(40, seed=1) - 1e10])
+    model, texts = _fit(MFA(2, 1, random_state=0), apart)
+    assert len(texts) == 1
+    assert texts[0].startswith(f"component(s) {np.argmax(model.means_[:, 0])} ended with the least noise")
     # A component for each has noise of its own.
     model, texts = _fit(MFA(2, 1, random_state=0), X)
     assert texts == []

@@ -153,3 +153,17 @@ def test_the_html_names_the_parameters_and_links_nowhere(make, fitted):
     assert "noise_type" in page
     # scikit-learn would link to its own documentation, which has nothing on these.
     assert "href=" not in page
+
+
+@pytest.mark.parametrize(
+    ("noise_variance", "noise_type", "tied"),
+    [
+        (1.0, "spherical", True),
+        ([[1.0], [2.0]], "spherical", False),
+        ([[1.0, 2.0], [1.0, 2.0]], "diag", True),
+        ([[1.0, 1.0], [1.0, 2.0]], "diag", False),
+    ],
+)
+def test_what_given_noise_has_in_common_is_what_an_m_step_keeps_to(noise_variance, noise_type, tied):
+    model = MFA.from_parameters([0.5, 0.5], np.zeros((2, 2)), np.ones((2, 1, 2)), noise_variance)
+    assert (model.noise_type, model.tied_noise) == (noise_type, tied)

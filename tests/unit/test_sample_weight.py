@@ -113,6 +113,16 @@ def test_an_emptied_component_is_never_moved_to_a_sample_without_weight():
     assert np.any(np.all(model.means_[1] == X[w > 0], axis=1))
 
 
+def test_the_worst_samples_are_of_those_with_any_weight():
+    X, start, w = _problem()
+    start.means[1] = 1e6
+    model = MFA.from_parameters(*start)
+    X[w == 0] += 50.0
+    counted = X[w > 0]
+    worst = counted[np.argmin(model.score_samples(counted))]
+    assert np.array_equal(model.e_step(X, sample_weight=0.01 * w).worst_samples, [worst])
+
+
 def test_scores_and_criteria():
     X, start, w = _problem()
     model = MFA.from_parameters(*start)

@@ -432,12 +432,13 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
         msg = f"--data is a folder, {path}: {remedy}"
         raise ValueError(msg)
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content, None
-        with content:
-            arrays = {name: content[name] for name in ("X", "y") if name in content.files}
-            found = ", ".join(content.files)
+        with path.open("rb") as file:  # NumPy leaves one that it opened open where there is an error
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content, None
+            with content:
+                arrays = {name: content[name] for name in ("X", "y") if name in content.files}
+                found = ", ".join(content.files)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         # NumPy takes all that it does not know for a pickle, and says how to read one.
         reason = "no array of numbers" if "allow_pickle" in str(error) else error

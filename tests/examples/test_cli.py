@@ -1,9 +1,11 @@
 """The command `mfa-fast` from the outside: models and their data, options, errors and exit codes."""
 
+import gc
 import os
 import re
 import subprocess
 import sys
+import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -160,8 +162,13 @@ def test_truncated_data(arguments, model, tmp_path, capsys):
     np.savez(whole, x_train=images, y_train=labels, x_test=images, y_test=labels)
     cut.write_bytes(whole.read_bytes()[:-300])
     first, *rest = arguments
-    line = fails(capsys, first, *([model] if first == "score" else []), *rest, "--data", cut)
+    gc.collect()  # what earlier tests have left open
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", ResourceWarning)
+        line = fails(capsys, first, *([model] if first == "score" else []), *rest, "--data", cut)
+        gc.collect()
     assert "cut.npz" in line
+    assert not [warning for warning in seen if issubclass(warning.category, ResourceWarning)]  # it was closed
 
 
 def test_mnist_file_without_pair_names_the_remedy(model, tmp_path, capsys):

@@ -159,6 +159,12 @@ def test_without_torch_all_says_what_it_leaves_out(tiny, capsys, monkeypatch, tm
     assert main(["reproduce", "fig6", *options, "--set", WITHOUT_NETWORKS, "--dry-run"]) == 0
 
 
+def test_without_torch_and_foolbox_one_command_brings_both(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("mfa_fast.experiments.reproduce.sweep._is_installed", lambda package: False)
+    assert main(["reproduce", "exact", *tiny[0]]) == 2
+    assert capsys.readouterr().err.endswith(': pip install "mfa_fast[torch,attacks]"\n')
+
+
 # Data of users, in the official layouts.
 
 

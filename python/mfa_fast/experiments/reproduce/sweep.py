@@ -99,7 +99,7 @@ def plan_sweep(name: str, settings: Settings, data: Sequence[Path], out: Path, c
             plans[experiment] = plan
             reports.check_destination(out / experiment.name)
             continue
-        remedy = " ".join(f'pip install "mfa_fast[{extra}]"' for extra in dict.fromkeys(needed.values()))
+        remedy = f'pip install "mfa_fast[{",".join(dict.fromkeys(needed.values()))}]"'
         why = f"{experiment.name} needs {' and '.join(needed)}, not installed here: {remedy}"
         if name != ALL:
             raise ImportError(why)

@@ -1,5 +1,6 @@
 """The nearest adversarial example, its certificate, and the cases in which neither is a matter of course."""
 
+import mpmath
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
@@ -236,6 +237,52 @@ def test_no_bound_is_beyond_the_plane_between_classes_that_are_nearly_the_same(n
         distance = gap / np.sqrt(weighted @ weighted)
         result = nearest(classifier, x)
         assert result.lower_bound[0] <= distance * (1 + NEAREST_ROUNDING)
+
+
+def _distance_to_quadric(x, own, other, log_odds):
+    """How near to x two Gaussians without factors have equal densities, to 60 digits; None if at no multiplier."""
+    numbers = (x, own.means[0], other.means[0], own.noise_variance[0], other.noise_variance[0])
+    x, mu, nu, D, E = (list(map(mpmath.mpf, each)) for each in numbers)
+    curvature = [(1 / e - 1 / d) / 2 for d, e in zip(D, E, strict=True)]
+    slope = [(a - n) / e - (a - m) / d for a, m, n, d, e in zip(x, mu, nu, D, E, strict=True)]
+    offset = log_odds + sum(mpmath.log(e / d) for d, e in zip(D, E, strict=True)) / 2
+    offset += sum((a - n) ** 2 / e - (a - m) ** 2 / d for a, m, n, d, e in zip(x, mu, nu, D, E, strict=True)) / 2
+
+    def step(multiplier):
+        return [-multiplier * b / (1 + multiplier * c) / 2 for b, c in zip(slope, curvature, strict=True)]
+
+    def gap(multiplier):
+        return offset + sum((b + c * y) * y for b, c, y in zip(slope, curvature, step(multiplier), strict=True))
+
+    # Up to where the Lagrangian has a least value; its gap falls all the way.
+    low, high = mpmath.mpf(0), -(1 - mpmath.mpf(10) ** -40) / min(curvature)
+    if gap(high) > 0:
+        return None
+    for _ in range(300):
+        middle = (low + high) / 2
+        low, high = (middle, high) if gap(middle) > 0 else (low, middle)
+    return float(mpmath.norm(step(high)))
+
+
+@pytest.mark.parametrize("apart", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_no_bound_is_beyond_the_surface_between_noises_that_are_nearly_the_same(apart):
+    found = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        means = rng.normal(size=6) + apart * rng.normal(size=(2, 6))
+        noise = np.exp(rng.normal(size=6)) * (1 + apart * rng.normal(size=(2, 6)))
+        mixtures = [_single(mean, [], variance) for mean, variance in zip(means, noise, strict=True)]
+        classifier = classifier_of(mixtures, [0.5 + apart, 0.5 - apart])
+        x = means[:1] + rng.normal(size=(1, 6))
+        own = int(classifier.predict(x)[0])
+        priors = classifier.log_priors()
+        with mpmath.workdps(60):
+            log_odds = mpmath.mpf(priors[own]) - mpmath.mpf(priors[1 - own])
+            distance = _distance_to_quadric(x[0], mixtures[own], mixtures[1 - own], log_odds)
+        if distance is not None:
+            found += 1
+            assert nearest(classifier, x).lower_bound[0] <= distance
+    assert found >= 5
 
 
 def test_identical_components_and_identical_classes():

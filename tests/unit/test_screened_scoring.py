@@ -111,22 +111,33 @@ def test_the_first_of_what_is_the_same_wins(noise_scale, noise_type, dtype, isa)
         assert np.all(model.predict(X) == 0)
 
 
-def test_bounds_count_the_rounding_of_coordinates_and_distances(dtype, isa):
-    # Two components in every place, whose distances differ by no more than rounding may have added to either: by bounds
-    # that do not count it the better one is left out.
-    noise_std, apart = {"float32": (1e-4, 2.0), "float64": (1e-8, 0.1)}[dtype.name]
+def _nearly_the_same(noise_std, apart, offset=0.0):
+    """Two models, the components of one next to those of the other, apart by so much of the noise; and both in one."""
     p = _parameters(16, 204)
-    p = p._replace(loadings=noise_std * p.loadings, noise_variance=np.full((16, 204), noise_std**2))
-    direction = _parameters(16, 204, seed=1).means
-    parts = [p, p._replace(means=p.means + apart * noise_std * direction)]
-    X = np.concatenate([ref.random_samples(part, 50, stray=0.0) for part in parts]).astype(dtype)
+    noise = np.full((16, 204), noise_std**2)
+    p = p._replace(means=p.means + offset, loadings=noise_std * p.loadings, noise_variance=noise)
+    parts = [p, p._replace(means=p.means + apart * noise_std * _parameters(16, 204, seed=1).means)]
     both = ref.Parameters(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    both = both._replace(weights=both.weights / 2)
+    return parts, both._replace(weights=both.weights / 2)
+
+
+def test_bounds_count_the_rounding_of_coordinates_and_distances(dtype, isa):
+    # Distances to neighbours differ by no more than rounding may have added to either: by bounds that do not count it,
+    # the better one is left out.
+    parts, both = _nearly_the_same(*{"float32": (1e-4, 2.0), "float64": (1e-8, 0.1)}[dtype.name])
+    X = np.concatenate([ref.random_samples(part, 50, stray=0.0) for part in parts]).astype(dtype)
     model = MFA.from_parameters(*both)
     joint = ref.weighted_log_prob(X, both)
     assert relative_error(model.score_samples(X), ref.log_sum_exp(joint)) <= LOG_DENSITY[dtype]
     assert np.array_equal(model.predict(X), joint.argmax(axis=1))
     assert np.array_equal(classifier_of(parts).predict(X), ref.class_scores(X, parts, [0.5, 0.5]).argmax(axis=1))
+
+
+def test_means_that_float32_does_not_hold(isa):
+    # Single rows are taken about a component's mean, which float32 moves by a fiftieth of the noise in every feature.
+    _, p = _nearly_the_same(1e-3, 0.1, offset=1000.0)
+    X = ref.random_samples(p, 60, stray=0.0).astype(np.float32)
+    assert relative_error(MFA.from_parameters(*p).score_samples(X), ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
 
 
 def test_a_row_that_is_not_finite_has_no_label(dtype):

@@ -140,6 +140,24 @@ def test_means_that_float32_does_not_hold(isa):
     assert relative_error(MFA.from_parameters(*p).score_samples(X), ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
 
 
+def test_factors_outside_the_directions_explain_what_is_there(dtype, isa):
+    # The directions hold the means. In every place there are two components with a factor outside of them, and the one
+    # that is tried first explains only half of what a sample of the other has there.
+    rng = np.random.default_rng(1)
+    space = np.linalg.qr(rng.normal(size=(204, 16)))[0].T
+    means = 5 * rng.normal(size=(24, 16)) @ space
+    half, other = rng.normal(size=(2, 24, 204)) / np.sqrt(4 * 204)
+    loadings = np.concatenate([half, half + other])
+    loadings -= loadings @ space.T @ space
+    noise = np.full((48, 204), 0.05**2)
+    p = ref.Parameters(np.full(48, 1 / 48), np.concatenate([means, means]), loadings[:, None], noise)
+    X = ref.random_samples(p, 100, stray=0.0).astype(dtype)
+    model = MFA.from_parameters(*p)
+    joint = ref.weighted_log_prob(X, p)
+    assert relative_error(model.score_samples(X), ref.log_sum_exp(joint)) <= LOG_DENSITY[dtype]
+    assert np.array_equal(model.predict(X), joint.argmax(axis=1))
+
+
 def test_a_row_that_is_not_finite_has_no_label(dtype):
     mixtures = [_parameters(n, 204, seed=n) for n in (13, 17)]
     X = ref.random_samples(mixtures[0], 50).astype(dtype)

@@ -10,7 +10,7 @@ import reference as ref
 NOISES = ("spherical", "tied diagonal", "diagonal")
 NOISE_STDS = (1.0, 1e-3)
 # (K, d, L), rows: one of each; more factors than a thread keeps sums of; edges of slices, warps, tiles and blocks; and
-# more rows than a block looks through for entries.
+# more rows than a part of the work has.
 SMALL = [((1, 1, 0), 1), ((2, 17, 1), 33), ((3, 33, 12), 65), ((5, 130, 23), 16), ((2, 2, 0), 1100)]
 # Models that screening is used with, to whose components several entries go.
 SCREENED = [((20, 256, 3), 65), ((33, 257, 2), 130)]

@@ -15,6 +15,8 @@ import reference as ref
 from device_cases import (
     KINDS,
     NOISES,
+    SCREENED,
+    SMALL,
     case_of,
     every_glanced_width,
     every_noise,
@@ -228,7 +230,7 @@ def _zeros(K, d, L):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @every_noise_std
-@every_shape
+@pytest.mark.parametrize(("shape", "n"), [*SMALL, *SCREENED, ((2, 40, 37), 33)])
 def test_statistics(device, shape, n, noise_std, dtype, weighted):
     K, d, L = shape
     p = parameters_of(shape, "diagonal", noise_std)
@@ -236,7 +238,7 @@ def test_statistics(device, shape, n, noise_std, dtype, weighted):
     expected, log_likelihoods = _zeros(K, d, L), np.empty(n)
     # The same numbers in float64: responsibilities of float32 samples are right to their tolerance.
     core = _core.Model(*p)
-    same, weights = X.astype(np.float64), np.arange(n) % 4 / 2
+    same, weights = X.astype(np.float64), np.arange(n) % 3 / 2
     given = {"sample_weight": device.send(weights)} if weighted else {}
     weights = weights if weighted else None
     _core.expectation(core, same, tuple(expected), log_likelihoods, sample_weight=weights, screening=False, n_threads=1)
@@ -280,8 +282,11 @@ def test_statistics_are_the_same_every_time_and_in_parts(device):
     assert all(scaled_error(a, b) <= 1e-12 for a, b in zip(results[0], results[2], strict=True))
 
 
-# And: more factors than a block multiplies at once, and more members than it has at hand; more features than it has.
-@pytest.mark.parametrize(("shape", "n"), [((3, 130, 13), 70), ((2, 40, 37), 900), ((3, 420, 3), 50)])
+# And: more factors than a block multiplies at once, and more members than it has at hand; more features than it has;
+# and several parts of the work.
+@pytest.mark.parametrize(
+    ("shape", "n"), [((3, 130, 13), 70), ((2, 40, 37), 900), ((3, 420, 3), 50), ((2, 130, 37), 150)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_statistics_of_known_factors(device, kind, shape, n):
     K, d, L = shape
@@ -290,7 +295,7 @@ def test_statistics_of_known_factors(device, kind, shape, n):
     rng = np.random.default_rng(0)
     labels, z = rng.integers(0, K, n), rng.normal(size=(n, L))
     known = [device.send(a) for a in (p.means, labels, z)]
-    for weights in (None, np.arange(n) % 4 / 2):
+    for weights in (None, np.arange(n) % 3 / 2):
         expected = _zeros(K, d, L)
         _core.assigned(same, p.means, labels, z, tuple(expected), sample_weight=weights, n_threads=1)
         sums = tuple(device.send(s) for s in _zeros(K, d, L))
@@ -298,14 +303,17 @@ def test_statistics_of_known_factors(device, kind, shape, n):
         device.call("assigned", device.send(X), *known, sums, **given, n_rows=n)
         for actual, wanted in zip(sums, expected, strict=True):
             assert scaled_error(device.fetch(actual), wanted) <= 1e-13
-    labels[7] = K
-    known[1] = device.send(labels)
-    assert device.bad_row("assigned", device.send(X), *known, sums) == 7
+    for row, stray in ((n - 3, -1), (7, K)):
+        labels[row] = stray
+        known[1] = device.send(labels)
+        assert device.bad_row("assigned", device.send(X), *known, sums) == row
 
 
+# And: more samples than a part of the work has, and than a block looks through for those of a component; more
+# components than a block has threads, and than go to the device at once.
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("noise", NOISES)
-@every_shape
+@pytest.mark.parametrize(("shape", "n"), [*SMALL, *SCREENED, ((2, 3, 1), 3000), ((2, 1, 0), 9000), ((300, 2, 0), 900)])
 def test_samples_are_the_cpu_s(device, shape, n, noise, dtype):
     p = parameters_of(shape, noise)
     core, model = _core.Model(*p), device.model(p)
@@ -321,7 +329,7 @@ def test_samples_are_the_cpu_s(device, shape, n, noise, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@every_shape
+@pytest.mark.parametrize(("shape", "n"), [*SMALL, *SCREENED, ((2, 3, 1), 3000)])
 def test_reconstruct(device, shape, n, dtype):
     K, d, L = shape
     p = parameters_of(shape)

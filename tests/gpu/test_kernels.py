@@ -221,6 +221,7 @@ def test_a_row_beside_one_that_needs_the_residual_form_stays_the_same(device):
     for name, value in alone.items():
         assert np.array_equal(beside[name][:60], value), name
     assert relative_error(beside["log_sum"][60], ref.score_samples(far[None], p)) <= LOG_DENSITY[X.dtype]
+    assert np.any(alone["best"] == 0) and not np.any(alone["best"] == 1)  # the first of equals
 
 
 def _zeros(K, d, L):

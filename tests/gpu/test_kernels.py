@@ -359,20 +359,40 @@ def test_arguments_that_do_not_fit_are_named(device):
         device.call("log_densities", model, X.tolist(), device.empty((5, 3), np.float64), n_rows=5)
 
 
-def _one_byte_on(array):
+def _described(array, *, bytes_on=0, read_only=False, **changes):
     names = ("__array_interface__", "__cuda_array_interface__")
     described = {name: getattr(array, name) for name in names if hasattr(array, name)}
-    return SimpleNamespace(**{name: {**of, "data": (of["data"][0] + 1, False)} for name, of in described.items()})
+    return SimpleNamespace(
+        **{name: {**of, "data": (of["data"][0] + bytes_on, read_only)} | changes for name, of in described.items()}
+    )
 
 
 def test_arrays_that_are_not_aligned_are_named(device):
     # On a device a single number that lies across two places ends the process's work there.
     p = parameters_of((3, 20, 2))
     model, X, out = device.model(p), device.send(ref.random_samples(p, 5)), device.empty((5, 3), np.float64)
-    with pytest.raises(ValueError, match="X on a device must be aligned"):
-        device.call("log_densities", model, _one_byte_on(X), out, n_rows=5)
+    for rows in (_described(X, bytes_on=1), _described(X, strides=(20 * 8 + 4, 8))):
+        with pytest.raises(ValueError, match="X on a device must be aligned"):
+            device.call("log_densities", model, rows, out, n_rows=5)
     with pytest.raises(ValueError, match="out must be aligned"):
-        device.call("log_densities", model, X, _one_byte_on(out), n_rows=5)
+        device.call("log_densities", model, X, _described(out, bytes_on=1), n_rows=5)
+
+
+def test_arrays_that_are_not_laid_out_as_kernels_take_them_are_named(device):
+    p = parameters_of((3, 20, 2))
+    model, X, out = device.model(p), device.send(ref.random_samples(p, 5)), device.empty((5, 3), np.float64)
+    with pytest.raises(ValueError, match="X on a device must have rows whose entries lie in a line"):
+        device.call("log_densities", model, device.empty((5, 40), np.float64)[:, ::2], out, n_rows=5)
+    with pytest.raises(ValueError, match="out must be C-contiguous"):
+        device.call("log_densities", model, X, device.empty((5, 6), np.float64)[:, ::2], n_rows=5)
+    with pytest.raises(ValueError, match="out must be writeable"):
+        device.call("log_densities", model, X, _described(out, read_only=True), n_rows=5)
+    values, sums = device.empty(5, np.float64), tuple(device.send(s) for s in _zeros(3, 20, 2))
+    with pytest.raises(ValueError, match="statistics must be a tuple of 5 arrays"):
+        device.call("expectation", model, X, (*sums, values), values, screening=True, n_rows=5)
+    known = [device.send(a) for a in (p.means[0], np.zeros(5, np.int64), np.zeros((5, 2)))]
+    with pytest.raises(ValueError, match="means must have 2 dimensions"):
+        device.call("assigned", X, *known, sums, n_rows=5)
 
 
 def test_no_rows(device):

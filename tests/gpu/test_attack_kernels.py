@@ -55,7 +55,15 @@ def _classes(p, X):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"sum_rule": True}, {"source": 1, "target": 0}, {"clip": (-0.5, 0.75), "steps": 2}, {"steps": 0}],
+    [
+        {},
+        {"sum_rule": True},
+        {"source": 1, "target": 0},
+        {"clip": (-0.5, 0.75), "steps": 2},
+        {"clip": (0.25, None), "steps": 2},
+        {"clip": (-0.5, 0.75), "steps": 2, "sum_rule": True},
+        {"steps": 0},
+    ],
     ids=str,
 )
 @every_noise_std
@@ -67,6 +75,18 @@ def test_ld_grad(device, shape, n, noise_std, options, dtype):
     tolerance = ATTACK[X.dtype] * max(1.0, float(np.max(expected["l2"])))
     assert np.max(np.abs(out["X_adv"] - expected["X_adv"])) <= tolerance
     assert relative_error(out["l2"], expected["l2"]) <= tolerance
+    for name in ("success", "n_steps", "s", "t"):
+        assert np.array_equal(out[name], expected[name]), name
+
+
+@pytest.mark.parametrize("options", [{}, {"sum_rule": True}, {"source": 1, "target": 0}], ids=str)
+@pytest.mark.parametrize("noise", ["tied diagonal", "diagonal"])
+def test_ld_grad_where_features_differ_in_their_noise(device, noise, options):
+    p = parameters_of((4, 33, 12), noise)
+    X = ref.random_samples(p, 40)
+    out, expected = _attack(device, p, X, _classes(p, X), X.dtype, **options)
+    assert scaled_error(out["X_adv"], expected["X_adv"]) <= ATTACK[X.dtype]
+    assert relative_error(out["l2"], expected["l2"]) <= ATTACK[X.dtype]
     for name in ("success", "n_steps", "s", "t"):
         assert np.array_equal(out[name], expected[name]), name
 
@@ -119,6 +139,17 @@ def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far
     assert np.all(np.abs(out["l2"] - expected["l2"]) <= ATTACK[X.dtype] * expected["l2"] + rounding)
 
 
+@pytest.mark.parametrize("options", [{"source": 1, "target": 0}, {"source": 0, "target": 1}], ids=str)
+def test_ld_grad_between_components_of_which_one_has_no_weight(device, options):
+    p = parameters_of((4, 33, 3))._replace(weights=np.array([0.4, 0.0, 0.6, 0.0]))
+    X = ref.random_samples(p, 20, stray=0.0)
+    with np.errstate(divide="ignore"):
+        out, expected = _attack(device, p, X, _classes(p, X), X.dtype, **options)
+    for name in ("success", "n_steps", "s", "t"):
+        assert np.array_equal(out[name], expected[name]), name
+    assert scaled_error(out["X_adv"], expected["X_adv"]) <= ATTACK[X.dtype]
+
+
 def test_ld_grad_knows_the_class_of_what_is_next_to_the_surface(device):
     # Classes in one subspace, apart by no more than the noise. A score of some tens is the difference of numbers of 1e6
     # there, and right to some 1e-10 before it is refined.
@@ -161,9 +192,10 @@ def test_ld_grad_stays_where_the_nearest_rival_is_the_component_itself(device, s
         assert np.array_equal(found["X_adv"], X)
 
 
-def test_ld_grad_reports_a_label_of_no_class(device):
+@pytest.mark.parametrize("stray", [2, -1])
+def test_ld_grad_reports_a_label_of_no_class(device, stray):
     p = parameters_of((4, 10, 1))
-    X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, 2, -1])
+    X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, stray, stray])
     out = tuple(
         device.empty(shape, t) for shape, t in [((5, 10), np.float64), (5, np.float64), (5, bool), (5, np.int64)]
     )
@@ -261,6 +293,8 @@ def test_nearest(device, shape, n, sum_rule, noise, noise_std):
     assert bad == n
     there = _classes_of(ref.weighted_log_prob(out["X_adv"], p), groups, priors, sum_rule)
     _check_nearest(out, expected, X, X.dtype, _leaves(there, labels))
+    for name in ("s", "t"):  # within their classes, which have as many components
+        assert np.all((out[name] >= 0) & (out[name] < shape[0] // 2)), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -346,8 +380,8 @@ def test_nearest_adds_to_the_rows_that_the_attack_reports(device):
     p = parameters_of((4, 12, 2), noise_std=0.1)
     X = ref.random_samples(p, 6)
     labels = _classes(p, X)
-    strange = labels.copy()
-    strange[4] = 2
+    strange, negative = labels.copy(), labels.copy()
+    strange[4], negative[5] = 2, -1
     infinite = X.copy()
     infinite[3, 1] = np.inf
     outside = np.full((6, 12), np.nan), np.zeros(6), np.zeros(6, bool), np.zeros(6, np.int64)
@@ -358,6 +392,7 @@ def test_nearest_adds_to_the_rows_that_the_attack_reports(device):
     how = {"groups": np.array([0, 2, 4]), "log_priors": np.log([0.3, 0.7]), "sum_rule": False, "screening": True}
     for rows, own, before, after in (
         (X, strange, 6, 4),
+        (X, negative, 6, 5),
         (infinite, labels, 6, 3),
         (X, strange, 1, 1),
         (X, labels, 6, 6),
@@ -376,8 +411,10 @@ def test_nearest_adds_to_the_rows_that_the_attack_reports(device):
             **device.launch,
         )
         assert int(device.fetch(bad)[0]) == after
-    with pytest.raises(ValueError, match="gram must be that of the model"):
-        device.kernels.NearestModel(packed, None, **device.launch)
+    another = _core.Model(*p)
+    for gram in (None, _core.gram(another, n_threads=1)):
+        with pytest.raises(ValueError, match="gram must be that of the model"):
+            device.kernels.NearestModel(packed, gram, **device.launch)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -114,22 +114,27 @@ def test_ld_grad_from_a_component_that_only_the_rows_own_class_has(device):
     assert relative_error(out["l2"], expected["l2"]) <= ATTACK[X.dtype]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", [{}, {"sum_rule": True}, {"source": 1, "target": 0}], ids=str)
-@pytest.mark.parametrize("far", [1e1, 1e3])
-def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far, options, dtype):
-    # Clusters far from their common centre, each with components of both classes, and of different noise, so that a
-    # part of what TF32 has moved a row's coordinates by comes back in every step. That is a thousand times what the
-    # CPU's are off by, and must lead to the same components and as far.
+def _far_clusters(far, n):
+    """Clusters far from their common centre, each with components of both classes, and of different noise; and rows."""
     rng = np.random.default_rng(2)
-    K, d, L, n = 36, 300, 3, 40
+    K, d, L = 36, 300, 3
     space = rng.normal(size=(6, d)) / np.sqrt(d)
     axis = rng.normal(size=d)
     side = np.tile(np.linspace(-far, far, 6), 6)
     means = side[:, None] * axis / np.linalg.norm(axis) + rng.normal(size=(K, 6)) @ space
     noise = np.repeat(rng.uniform(0.03, 0.3, (K, 1)) ** 2, d, axis=1)
     p = ref.Parameters(np.full(K, 1 / K), means, 0.5 * rng.normal(size=(K, L, 6)) @ space, noise)
-    X = ref.random_samples(p, n, stray=0.0).astype(dtype)
+    return p, ref.random_samples(p, n, stray=0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", [{}, {"sum_rule": True}, {"source": 1, "target": 0}], ids=str)
+@pytest.mark.parametrize("far", [1e1, 1e3])
+def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far, options, dtype):
+    # A part of what TF32 has moved a row's coordinates by comes back in every step. That is a thousand times what the
+    # CPU's are off by, and must lead to the same components and as far.
+    p, X = _far_clusters(far, 40)
+    X = X.astype(dtype)
     assert device.model(p).n_directions > 0
     out, expected = _attack(device, p, X, _classes(p, X), dtype, **options)
     assert np.all(expected["n_steps"] >= 1) and np.any(expected["n_steps"] > 1)
@@ -137,6 +142,15 @@ def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far
         assert np.array_equal(out[name], expected[name]), name
     rounding = 4 * np.finfo(dtype).eps * np.linalg.norm(X, axis=1)
     assert np.all(np.abs(out["l2"] - expected["l2"]) <= ATTACK[X.dtype] * expected["l2"] + rounding)
+
+
+@pytest.mark.parametrize("clip", [(0.0, None), (None, 0.0), (0.0, 0.1)])
+def test_ld_grad_makes_the_coordinates_of_clipped_rows_anew(device, clip):
+    p, X = _far_clusters(1e1, 12)
+    assert device.model(p).n_directions > 0
+    out, expected = _attack(device, p, X, _classes(p, X), X.dtype, clip=clip)
+    assert np.any(expected["n_steps"] > 1)
+    assert scaled_error(out["X_adv"], expected["X_adv"]) <= ATTACK[X.dtype]
 
 
 @pytest.mark.parametrize("options", [{"source": 1, "target": 0}, {"source": 0, "target": 1}], ids=str)
@@ -192,18 +206,33 @@ def test_ld_grad_stays_where_the_nearest_rival_is_the_component_itself(device, s
         assert np.array_equal(found["X_adv"], X)
 
 
+def _bad_row_of_attack(device, p, X, labels):
+    n, d = X.shape
+    shapes = [((n, d), np.float64), (n, np.float64), (n, bool), (n, np.int64)]
+    known = {"labels": device.send(labels), "out": tuple(device.empty(*of) for of in shapes)}
+    pairs = {"sources": device.empty(n, np.int64), "targets": device.empty(n, np.int64)}
+    how = {"sum_rule": False, "screening": True, "steps": 3, "overshoot": 1e-6, "clip": (None, None)}
+    K = len(p.weights)
+    groups = {"groups": np.array([0, K // 2, K]), "log_priors": np.zeros(2), "source": None, "target": None}
+    return device.bad_row("ld_grad", device.model(p), device.send(X), **known, **pairs, **how, **groups)
+
+
 @pytest.mark.parametrize("stray", [2, -1])
 def test_ld_grad_reports_a_label_of_no_class(device, stray):
     p = parameters_of((4, 10, 1))
     X, labels = ref.random_samples(p, 5), np.array([0, 1, 0, stray, stray])
-    out = tuple(
-        device.empty(shape, t) for shape, t in [((5, 10), np.float64), (5, np.float64), (5, bool), (5, np.int64)]
-    )
-    pairs = {"sources": device.empty(5, np.int64), "targets": device.empty(5, np.int64)}
-    how = {"sum_rule": False, "screening": True, "steps": 3, "overshoot": 1e-6, "clip": (None, None)}
-    groups = {"groups": np.array([0, 2, 4]), "log_priors": np.zeros(2), "source": None, "target": None}
-    known = {"labels": device.send(labels), "out": out}
-    assert device.bad_row("ld_grad", device.model(p), device.send(X), **known, **pairs, **how, **groups) == 3
+    assert _bad_row_of_attack(device, p, X, labels) == 3
+
+
+@pytest.mark.parametrize(("noise_std", "screened"), [(1.0, False), (0.1, True)])
+def test_ld_grad_reports_rows_of_later_parts(device, noise_std, screened):
+    p = parameters_of((20, 256, 3), noise_std=noise_std)
+    assert (device.model(p).n_directions > 0) == screened
+    X, labels = ref.random_samples(p, 140), np.zeros(140, np.int64)
+    labels[135] = 2
+    assert _bad_row_of_attack(device, p, X, labels) == 135
+    X[131, 7] = np.inf  # of which no score is made that would be reported
+    assert _bad_row_of_attack(device, p, X, labels) == 131
 
 
 def _classes_of(scores, groups, priors, sum_rule):

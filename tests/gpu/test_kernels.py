@@ -135,11 +135,12 @@ def test_bounds_count_the_rounding_of_tensor_cores(device, far, alike, dtype):
 
 
 def test_a_row_that_is_not_finite_is_reported(device):
-    for shape in [(3, 20, 2), (20, 256, 3)]:
-        p = parameters_of(shape)
+    for shape, screened in [((3, 20, 2), False), ((20, 256, 3), True)]:
+        p = parameters_of(shape, noise_std=0.1)
         X = ref.random_samples(p, 70)
         X[[50, 41, 69], 7] = np.nan, np.inf, -np.inf
         model, groups = device.model(p), np.array([0, shape[0]])
+        assert (model.n_directions > 0) == screened
         log_sum = device.empty((70, 1), np.float64)
         how = {"exact": True, "screening": True, "log_sum": log_sum}
         assert device.bad_row("reduce", model, device.send(X), groups, **how) == 41

@@ -136,8 +136,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
 
     Notes
     -----
-    float32 samples give float32 results, right to 1e-5 relative at any noise variance; all others float64, to 1e-10 where
-    noise has a standard deviation of 1e-7 of the samples' spread or more, as all that `fit` finds has.
+    float32 samples give float32 results, right to 1e-5 relative at any noise variance; all others float64, to 1e-10
+    where noise has a standard deviation of 1e-7 of the samples' spread or more, as all that `fit` finds has.
 
     Missing values: rows that lack the same features share what is computed of these, so that few patterns cost little
     more than complete rows; where every row has a pattern of its own, it is O(d L^2 + L^3) per row and component. A

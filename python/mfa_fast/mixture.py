@@ -645,10 +645,10 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         self.noise_variance_: Array = parameters.noise_variance
 
     def n_parameters(self) -> int:
-        """Return the number of free parameters: of the dimensions that there are to choose a distribution in.
+        """Return the number of free parameters, those that change the distribution.
 
-        Rotations of the factors do not count, and covariances do not for more than their entries: many factors and
-        diagonal noise have more parameters than that.
+        Rotations of the factors are not counted, nor more parameters of a covariance than it has entries (many factors
+        and diagonal noise have more).
 
         Returns
         -------

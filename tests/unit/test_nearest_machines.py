@@ -81,8 +81,9 @@ def test_no_point_within_the_bound_of_a_gaussian_kernel_flips(scaling, gamma, dt
     found = result.success
     assert np.all(result.lower_bound <= result.l2)
     assert np.all(result.lower_bound > 0)
-    assert not np.any(result.certified[found & (result.l2 > 1.01 * result.lower_bound)])
-    assert np.any(found & ~result.certified)
+    loose = found & (result.l2 > 1.01 * result.lower_bound)
+    assert np.any(loose)
+    assert not np.any(result.certified[loose])
     assert np.all(result.l2[found] <= attack.l2[found] * (1 + ATTACK[X.dtype]))
     rng = np.random.default_rng(1)
     toward = np.where(found[:, None], result.X_adv - X, rng.normal(size=X.shape))

@@ -1,6 +1,5 @@
-"""Missing values: densities, factors and conditional distributions by what is observed, and their errors."""
+"""Missing values: densities and factors by what is observed, and errors about what is not."""
 
-import pickle
 import time
 
 import numpy as np
@@ -12,19 +11,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import reference as ref
 from fits import quietly
 from mfa_fast import MFA, MFAClassifier, _core, attacks
-from mfa_fast.conditional import Conditional
-from tolerances import (
-    CONDITIONAL,
-    FACTORS,
-    LOG_DENSITY,
-    PROBABILITY_SUM,
-    REFERENCE,
-    STANDARD_ERRORS,
-    relative_error,
-)
+from missing_cases import hidden_problem, marginal_model, noises
+from tolerances import FACTORS, LOG_DENSITY, PROBABILITY_SUM, REFERENCE, relative_error
 
-NOISES = [("spherical", False), ("diag", True), ("diag", False)]
-noises = pytest.mark.parametrize(("noise_type", "tied"), NOISES)
 # Sizes around vectors and the block of 64 rows of one pattern.
 SHAPES = [(1, 1, 0), (3, 7, 2), (4, 9, 0), (2, 17, 5), (5, 33, 1), (3, 130, 6)]
 
@@ -34,22 +23,13 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-def _problem(shape=(3, 7, 2), n=90, *, noise_type="spherical", tied=False, noise_std=1.0, rate=0.4, dtype=np.float64):
-    p = ref.random_parameters(*shape, noise_type=noise_type, tied=tied, noise_std=noise_std, seed=1)
-    return p, ref.hide(ref.random_samples(p, n, seed=2), rate).astype(dtype)
-
-
-def _model(p, **options):
-    return MFA.from_parameters(*p).set_params(missing="marginal", **options)
-
-
 # ------------------------------------------------------------------------------------------------------- the reference
 
 
 @noises
 @pytest.mark.parametrize("noise_std", [1.0, 1e-3])
 def test_reference_agrees_with_slices_of_the_covariance(noise_std, noise_type, tied):
-    p, X = _problem(noise_type=noise_type, tied=tied, noise_std=noise_std)
+    p, X = hidden_problem(noise_type=noise_type, tied=tied, noise_std=noise_std)
     dense = ref.marginal_weighted_log_prob_dense(X, p)
     assert relative_error(dense, ref.marginal_weighted_log_prob(X, p)) <= REFERENCE[noise_std]
 
@@ -61,8 +41,8 @@ def test_reference_agrees_with_slices_of_the_covariance(noise_std, noise_type, t
 @pytest.mark.parametrize("noise_std", [1.0, 1e-3])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_log_densities(shape, noise_std, noise_type, tied, dtype):
-    p, X = _problem(shape, noise_type=noise_type, tied=tied, noise_std=noise_std, dtype=dtype)
-    model, expected = _model(p), ref.marginal_weighted_log_prob(X, p)
+    p, X = hidden_problem(shape, noise_type=noise_type, tied=tied, noise_std=noise_std, dtype=dtype)
+    model, expected = marginal_model(p), ref.marginal_weighted_log_prob(X, p)
     values = model.weighted_log_prob(X)
     assert values.dtype == dtype
     assert relative_error(values, expected) <= LOG_DENSITY[dtype]
@@ -74,15 +54,15 @@ def test_log_densities(shape, noise_std, noise_type, tied, dtype):
 
 @pytest.mark.parametrize("shape", [(3, 130, 6), (2, 300, 0), (2, 300, 70)])
 def test_log_densities_on_every_instruction_set(shape, isa):
-    p, X = _problem(shape, 20, noise_std=1e-3)
-    assert relative_error(_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
+    p, X = hidden_problem(shape, 20, noise_std=1e-3)
+    assert relative_error(marginal_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
 
 
 def test_log_densities_of_more_rows_than_a_block_of_one_pattern():
     p = ref.random_parameters(3, 20, 4, noise_std=0.1, seed=1)
     X = ref.random_samples(p, 150, seed=2)
     X[:, 10:] = np.nan
-    assert relative_error(_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
+    assert relative_error(marginal_model(p).weighted_log_prob(X), ref.marginal_weighted_log_prob(X, p)) <= 1e-10
 
 
 def test_long_rows_of_equal_entries_on_every_instruction_set(isa):
@@ -101,16 +81,16 @@ def test_long_rows_of_equal_entries_on_every_instruction_set(isa):
 
 
 def test_log_densities_far_from_the_origin():
-    p, X = _problem(noise_std=1e-3)
+    p, X = hidden_problem(noise_std=1e-3)
     far = p._replace(means=p.means + 1e4)
-    values = _model(far).weighted_log_prob(X + 1e4)
+    values = marginal_model(far).weighted_log_prob(X + 1e4)
     assert relative_error(values, ref.marginal_weighted_log_prob(X + 1e4, far)) <= 1e-10
 
 
 @pytest.mark.parametrize("noise_std", [1.0, 1e-3])
 def test_factors_and_reconstructions(noise_std, dtype):
-    p, X = _problem((3, 9, 2), noise_std=noise_std, dtype=dtype)
-    model = _model(p)
+    p, X = hidden_problem((3, 9, 2), noise_std=noise_std, dtype=dtype)
+    model = marginal_model(p)
     labels, z = model.posterior_factors(X)
     expected = np.array(
         [
@@ -124,8 +104,8 @@ def test_factors_and_reconstructions(noise_std, dtype):
 
 
 def test_nothing_observed():
-    p, X = _problem()
-    model = _model(p)
+    p, X = hidden_problem()
+    model = marginal_model(p)
     nothing = np.full((3, 7), np.nan)
     assert np.abs(model.score_samples(nothing)).max() <= 1e-15
     assert relative_error(model.predict_proba(nothing), np.tile(p.weights, (3, 1))) <= 1e-14
@@ -135,8 +115,8 @@ def test_nothing_observed():
 
 
 def test_criteria_take_missing_values():
-    p, X = _problem()
-    model = _model(p)
+    p, X = hidden_problem()
+    model = marginal_model(p)
     n = len(X)
     total = float(np.sum(ref.log_sum_exp(ref.marginal_weighted_log_prob(X, p))))
     assert model.score(X) == pytest.approx(total / n, rel=1e-12)
@@ -145,24 +125,24 @@ def test_criteria_take_missing_values():
 
 
 def test_weight_zero_component():
-    p, X = _problem()
+    p, X = hidden_problem()
     p = p._replace(weights=np.array([0.5, 0.0, 0.5]))
-    values = _model(p).weighted_log_prob(X)
+    values = marginal_model(p).weighted_log_prob(X)
     assert np.all(values[:, 1] == -np.inf)
-    assert np.all(_model(p).predict_proba(X)[:, 1] == 0)
-    assert np.all(np.isfinite(_model(p).impute(X)))
+    assert np.all(marginal_model(p).predict_proba(X)[:, 1] == 0)
+    assert np.all(np.isfinite(marginal_model(p).impute(X)))
 
 
 @pytest.mark.parametrize("noise_type", ["spherical", "diag"])
 def test_rows_do_not_influence_each_other(noise_type, dtype):
-    p, X = _problem((3, 33, 4), n=140, noise_type=noise_type, noise_std=1e-3, dtype=dtype)
+    p, X = hidden_problem((3, 33, 4), n=140, noise_type=noise_type, noise_std=1e-3, dtype=dtype)
     X[70:] = np.where(np.isnan(X[0]), np.nan, X[70:])  # many rows of one pattern
     methods = ("weighted_log_prob", "score_samples", "predict_proba", "predict", "reconstruct", "impute")
     order = np.random.default_rng(0).permutation(len(X))
     for name in methods:
-        expected = getattr(_model(p, n_threads=1), name)(X)
-        assert np.array_equal(getattr(_model(p, n_threads=3), name)(X), expected), name
-        method = getattr(_model(p, n_threads=2), name)
+        expected = getattr(marginal_model(p, n_threads=1), name)(X)
+        assert np.array_equal(getattr(marginal_model(p, n_threads=3), name)(X), expected), name
+        method = getattr(marginal_model(p, n_threads=2), name)
         for size in (1, 7, 64, 65):
             parts = [method(X[i : i + size]) for i in range(0, len(X), size)]
             assert np.array_equal(np.concatenate(parts), expected), (name, size)
@@ -179,13 +159,13 @@ def test_complete_rows_are_scored_as_ever(screening, dtype):
     plain = MFA.from_parameters(*p).set_params(screening=screening)
     for name in ("weighted_log_prob", "score_samples", "predict_proba", "predict", "reconstruct"):
         expected = getattr(plain, name)(X)
-        assert np.array_equal(getattr(_model(p, screening=screening), name)(mixed)[::2], expected), name
-        assert np.array_equal(getattr(_model(p, screening=screening), name)(X), expected), name
+        assert np.array_equal(getattr(marginal_model(p, screening=screening), name)(mixed)[::2], expected), name
+        assert np.array_equal(getattr(marginal_model(p, screening=screening), name)(X), expected), name
 
 
 @pytest.mark.parametrize("kind", ["fortran", "strided", "reversed", "float16", "longdouble", "list", "byte-swapped"])
 def test_layouts(kind):
-    p, X = _problem()
+    p, X = hidden_problem()
     X = X.astype(np.float16).astype(np.float64)
     given = {
         "fortran": np.asfortranarray(X),
@@ -196,7 +176,7 @@ def test_layouts(kind):
         "list": X.tolist(),
         "byte-swapped": X.astype(X.dtype.newbyteorder()),
     }[kind]
-    model = _model(p)
+    model = marginal_model(p)
     assert np.array_equal(model.weighted_log_prob(given), model.weighted_log_prob(X))
     assert np.array_equal(model.impute(given), model.impute(X))
     assert np.array_equal(
@@ -206,8 +186,8 @@ def test_layouts(kind):
 
 def test_torch_in_torch_out():
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'mfa_fast[torch]'")
-    p, X = _problem()
-    model, given = _model(p), torch.tensor(X)
+    p, X = hidden_problem()
+    model, given = marginal_model(p), torch.tensor(X)
     for name in ("score_samples", "impute"):
         value = getattr(model, name)(given)
         assert isinstance(value, torch.Tensor)
@@ -219,10 +199,10 @@ def test_torch_in_torch_out():
 
 def test_pandas_missing_values():
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
-    p, X = _problem()
+    p, X = hidden_problem()
     frame = pd.DataFrame(X).astype("Float64")
     assert frame.isna().to_numpy().any()
-    assert np.array_equal(_model(p).score_samples(frame), _model(p).score_samples(X))
+    assert np.array_equal(marginal_model(p).score_samples(frame), marginal_model(p).score_samples(X))
 
 
 def test_rows_are_grouped_by_pattern():
@@ -248,7 +228,7 @@ def test_kernels_refuse_a_row_in_two_places(rows):
     p = ref.random_parameters(2, 4, 1, seed=1)
     X = np.where(np.eye(3, 4) > 0, np.nan, 1.0)
     out = np.zeros((3, 2))
-    packed = _model(p)._scorer().model
+    packed = marginal_model(p)._scorer().model
     starts = np.array([0, 1, 3])
     _core.marginal_log_densities(packed, X, (np.array([2, 0, 1]), np.array([0, 1, 2, 3])), out, n_threads=1)
     assert np.all(out < 0)
@@ -260,7 +240,7 @@ def test_rows_of_one_pattern_share_its_factors():
     p = ref.random_parameters(3, 150, 20, seed=1)
     X = ref.random_samples(p, 600, seed=2)
     hidden = np.random.default_rng(0).uniform(size=X.shape) < 0.5
-    model = _model(p, n_threads=1)
+    model = marginal_model(p, n_threads=1)
 
     def seconds(hidden):
         given, best = np.where(hidden, np.nan, X), np.inf
@@ -274,126 +254,6 @@ def test_rows_of_one_pattern_share_its_factors():
     assert seconds(hidden) > 3 * seconds(np.broadcast_to(hidden[0], hidden.shape))
 
 
-# ------------------------------------------------------------------------------------------- imputation, conditionals
-
-
-@noises
-@pytest.mark.parametrize("noise_std", [1.0, 1e-3])
-@pytest.mark.parametrize("shape", [(1, 1, 0), (3, 7, 2), (2, 17, 5), (1, 70, 6)])
-def test_conditional_moments(shape, noise_std, noise_type, tied):
-    p, X = _problem(shape, n=9, noise_type=noise_type, tied=tied, noise_std=noise_std)
-    conditional = _model(p).conditional(X)
-    mean, variance = ref.conditional_moments(X, p)
-    assert relative_error(conditional.mean, mean) <= CONDITIONAL[noise_std]
-    assert relative_error(conditional.variance, variance) <= CONDITIONAL[noise_std]
-    hidden = np.isnan(X)
-    assert np.all(conditional.variance[hidden] >= p.noise_variance.min() * (1 - 1e-12))
-    assert np.all(conditional.variance[~hidden] == 0)
-
-
-def test_conditional_moments_in_float32():
-    p, X = _problem(dtype=np.float32)
-    conditional = _model(p).conditional(X)
-    mean, variance = ref.conditional_moments(X, p)
-    assert conditional.mean.dtype == conditional.variance.dtype == np.float32
-    assert relative_error(conditional.mean, mean) <= FACTORS[np.dtype(np.float32)]
-    assert relative_error(conditional.variance, variance) <= FACTORS[np.dtype(np.float32)]
-
-
-def test_conditional_of_one_component():
-    p, X = _problem((3, 8, 2))
-    conditional = _model(p).conditional(X)
-    for k in range(3):
-        expected = np.array([ref.joint_given_observed(x, p, k).mean for x in X])
-        assert relative_error(conditional.component_mean(k), expected[:, :8]) <= 1e-10
-        assert relative_error(conditional.factors[:, k], expected[:, 8:]) <= 1e-10
-    mixed = sum(conditional.responsibilities[:, [k]] * conditional.component_mean(k) for k in range(3))
-    assert relative_error(conditional.mean, mixed) <= 1e-12
-    with pytest.raises(ValueError, match="component"):
-        conditional.component_mean(3)
-
-
-def test_draws_have_the_conditional_distribution():
-    p = ref.random_parameters(3, 6, 2, noise_std=0.5, seed=1)
-    X = ref.hide(ref.random_samples(p, 4, seed=2))
-    n = 20_000
-    conditional = _model(p).conditional(X)
-    draws = conditional.sample(n, random_state=0)
-    assert draws.shape == (n, 4, 6)
-    hidden = np.isnan(X)
-    assert np.array_equal(draws[:, ~hidden], np.broadcast_to(X[~hidden], (n, (~hidden).sum())))
-    errors = np.abs(draws.mean(axis=0) - conditional.mean)[hidden]
-    assert np.all(errors <= STANDARD_ERRORS * np.sqrt(conditional.variance[hidden] / n))
-    squares = (draws - conditional.mean) ** 2
-    spread = squares.std(axis=0)[hidden] / np.sqrt(n)
-    assert np.all(np.abs(squares.mean(axis=0) - conditional.variance)[hidden] <= STANDARD_ERRORS * spread)
-    # Features of one row are correlated, as the joint distribution says.
-    one = ref.random_parameters(1, 6, 2, noise_std=0.5, seed=1)
-    x = np.full((1, 6), np.nan)
-    x[0, :2] = 0.3
-    draws = _model(one).conditional(x).sample(n, random_state=1)[:, 0]
-    expected = ref.joint_given_observed(x[0], one, 0).covariance[:6, :6]
-    assert np.abs(np.cov(draws.T) - expected).max() <= STANDARD_ERRORS * np.abs(expected).max() * np.sqrt(2 / n)
-
-
-def test_draws_depend_on_seed_row_and_draw_alone():
-    p, X = _problem(n=70)
-    conditional = _model(p, n_threads=3).conditional(X)
-    draws = conditional.sample(4, random_state=3)
-    assert np.array_equal(_model(p, n_threads=1).conditional(X).sample(4, random_state=3), draws)
-    assert np.array_equal(conditional.sample(2, random_state=3), draws[:2])
-    assert np.array_equal(_model(p).conditional(X[:20]).sample(4, random_state=3), draws[:, :20])
-    assert not np.array_equal(conditional.sample(4, random_state=4), draws)
-    hidden = np.isnan(X)
-    assert not np.any(draws[0][hidden] == draws[1][hidden])
-    for wrong in (0, 2**23 + 1):  # as far as draws are counted
-        with pytest.raises(ValueError, match="n_samples"):
-            conditional.sample(wrong)
-
-
-def test_draws_have_nothing_in_common_with_samples_of_the_same_seed():
-    model = MFA.from_parameters([1.0], np.zeros((1, 40)), np.random.default_rng(0).normal(size=(1, 2, 40)), 1.0)
-    X = model.sample(500, random_state=0)[0]
-    hidden = X.copy()
-    hidden[:, ::2] = np.nan
-    guess = model.impute(hidden)
-    draw = model.conditional(hidden).sample(1, random_state=0)[0]
-    left, drawn = (X - guess)[:, ::2].ravel(), (draw - guess)[:, ::2].ravel()
-    assert abs(np.corrcoef(left, drawn)[0, 1]) < 5 / np.sqrt(len(left))
-
-
-def test_a_conditional_is_plain_data(dtype):
-    p, X = _problem(dtype=dtype)
-    conditional = _model(p).set_params(random_state=5).conditional(X)
-    copy = pickle.loads(pickle.dumps(conditional))
-    assert isinstance(copy, Conditional)
-    assert np.array_equal(copy.sample(2), conditional.sample(2))
-    assert np.array_equal(conditional.sample(2), conditional.sample(2, random_state=5))
-
-
-@pytest.mark.parametrize("missing", ["error", "marginal"])
-def test_observed_entries_are_left_bit_for_bit(missing, dtype):
-    p, X = _problem(dtype=dtype)
-    before = X.copy()
-    model = MFA.from_parameters(*p).set_params(missing=missing)
-    imputed = model.impute(X)
-    observed = ~np.isnan(X)
-    assert imputed.dtype == dtype
-    assert imputed[observed].tobytes() == X[observed].tobytes()
-    assert np.isfinite(imputed).all()
-    assert np.array_equal(imputed, model.conditional(X).mean)
-    assert np.array_equal(X, before, equal_nan=True)
-    assert np.array_equal(model.impute(imputed), imputed)
-    assert model.impute(imputed) is not imputed
-
-
-def test_integers_have_nothing_to_impute():
-    p, _ = _problem()
-    X = np.arange(21, dtype=np.uint8).reshape(3, 7)
-    assert np.array_equal(_model(p).impute(X), X)
-    assert np.array_equal(_model(p).score_samples(X), MFA.from_parameters(*p).score_samples(X))
-
-
 # -------------------------------------------------------------------------------------------------------- classifiers
 
 
@@ -401,7 +261,7 @@ def test_integers_have_nothing_to_impute():
 def test_classifier_scores_what_is_observed(rule):
     mixtures = [ref.random_parameters(2, 7, 2, seed=seed) for seed in (1, 2)]
     X = ref.hide(ref.random_samples(mixtures[0], 60))
-    classifier = MFAClassifier.from_mixtures([_model(m) for m in mixtures], rule=rule)
+    classifier = MFAClassifier.from_mixtures([marginal_model(m) for m in mixtures], rule=rule)
     assert classifier.missing == "marginal"
     values = [ref.marginal_weighted_log_prob(X, m) for m in mixtures]
     expected = np.stack([v.max(axis=1) if rule == "max" else ref.log_sum_exp(v) for v in values], axis=1)
@@ -413,7 +273,7 @@ def test_classifier_scores_what_is_observed(rule):
 
 def test_attacks_take_no_missing_values():
     mixtures = [ref.random_parameters(2, 7, 2, seed=seed) for seed in (1, 2)]
-    classifier = MFAClassifier.from_mixtures([_model(m) for m in mixtures])
+    classifier = MFAClassifier.from_mixtures([marginal_model(m) for m in mixtures])
     assert [m.missing for m in classifier.symmetric().mixtures_] == ["marginal", "marginal"]
     for attack in (attacks.ld_grad, attacks.nearest):
         with pytest.raises(ValueError, match="Input X contains NaN"):
@@ -432,7 +292,7 @@ def test_tags_say_whether_nan_is_taken(estimator):
 
 @pytest.mark.parametrize("method", ["score_samples", "predict", "weighted_log_prob", "reconstruct", "e_step"])
 def test_nan_is_an_error_unless_asked_for(method):
-    p, X = _problem()
+    p, X = hidden_problem()
     X[np.arange(len(X)) != 5] = 0.0
     words = r"Input X contains NaN, in row 5\. With missing='marginal', MFA .* MFA\.impute"
     with pytest.raises(ValueError, match=words):
@@ -444,7 +304,7 @@ def test_nan_is_an_error_unless_asked_for(method):
 
 @pytest.mark.parametrize("n_threads", [1, 4])
 def test_the_first_row_of_nan_is_named(n_threads):
-    p, X = _problem()
+    p, X = hidden_problem()
     X = np.tile(np.nan_to_num(X), (20_000 // len(X), 1))
     X[[10, 9_000, len(X) - 1]] = np.nan
     model = MFA.from_parameters(*p).set_params(n_threads=n_threads)
@@ -453,7 +313,7 @@ def test_the_first_row_of_nan_is_named(n_threads):
 
 
 def test_a_classifier_names_the_row_of_all_samples():
-    _, X = _problem()
+    _, X = hidden_problem()
     X = np.nan_to_num(X)
     y = np.arange(len(X)) % 2
     spoilt = X.copy()
@@ -482,23 +342,23 @@ def test_bad_missing(value):
 @pytest.mark.parametrize("row", [2, 5])  # complete, and not
 @pytest.mark.parametrize("method", ["score_samples", "weighted_log_prob", "impute", "conditional", "fit"])
 def test_infinite_numbers_are_named(method, row):
-    p, X = _problem()
+    p, X = hidden_problem()
     X[row, np.flatnonzero(~np.isnan(X[row]))[0]] = np.inf
     with pytest.raises(ValueError, match=f"Input X contains infinity.*, in row {row}: leave"):
-        getattr(_model(p), method)(X)
+        getattr(marginal_model(p), method)(X)
 
 
 def test_a_row_out_of_range_is_named():
-    p, X = _problem(dtype=np.float32)
+    p, X = hidden_problem(dtype=np.float32)
     for row in (2, 5):
         far = X.copy()
         far[row, np.flatnonzero(~np.isnan(X[row]))[0]] = 1e30
         with pytest.raises(ValueError, match=f"row {row} of X"):
-            _model(p).score_samples(far)
+            marginal_model(p).score_samples(far)
 
 
 def test_a_feature_that_is_never_observed_is_named():
-    _, X = _problem()
+    _, X = hidden_problem()
     X[:, 3] = np.nan
     with pytest.raises(ValueError, match="feature 3 of X is NaN in all 90 samples"):
         MFA(2, 1, missing="marginal").fit(X)
@@ -534,6 +394,6 @@ def test_what_is_missing_in_a_part_is_not_said_to_be_in_all(rows, columns, what)
 def test_an_ill_conditioned_part_of_a_model_is_refused():
     # Together with the third feature the two factors are told apart; without it, not to double precision.
     loadings = [[[1e9, 1e9, 1e9], [1e9, 1e9, -1e9]]]
-    model = _model(ref.Parameters(np.ones(1), np.zeros((1, 3)), np.array(loadings), np.ones((1, 3))))
+    model = marginal_model(ref.Parameters(np.ones(1), np.zeros((1, 3)), np.array(loadings), np.ones((1, 3))))
     with pytest.raises(ValueError, match="component 0"):
         model.score_samples([[0.0, 0.0, np.nan]])

@@ -9,26 +9,15 @@ from sklearn.exceptions import ConvergenceWarning
 import reference as ref
 from fits import quietly, starting_from
 from mfa_fast import MFA, MFAClassifier, _core
+from missing_cases import hidden_problem, marginal_model, noises
 from models import assert_same_parameters, parameters_of
 from tolerances import EM_MONOTONE, EM_PARAMETERS, EM_PARAMETERS_FLOAT32, scaled_error
-
-NOISES = [("spherical", False), ("diag", True), ("diag", False)]
-noises = pytest.mark.parametrize(("noise_type", "tied"), NOISES)
-
-
-def _problem(shape=(3, 7, 2), n=90, *, noise_type="spherical", tied=False, noise_std=1.0, rate=0.4, dtype=np.float64):
-    p = ref.random_parameters(*shape, noise_type=noise_type, tied=tied, noise_std=noise_std, seed=1)
-    return p, ref.hide(ref.random_samples(p, n, seed=2), rate).astype(dtype)
-
-
-def _model(p, **options):
-    return MFA.from_parameters(*p).set_params(missing="marginal", **options)
 
 
 @noises
 @pytest.mark.parametrize("shape", [(3, 7, 2), (2, 5, 0), (1, 17, 4)])
 def test_fit_agrees_with_the_reference(shape, noise_type, tied, dtype):
-    _, X = _problem(shape, 70, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
+    _, X = hidden_problem(shape, 70, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
     start = ref.random_parameters(*shape, noise_type=noise_type, tied=tied, noise_std=0.7, seed=3)
     model = quietly(starting_from(start, noise_type, tied, max_iter=4, missing="marginal"), X)
     expected, bounds = ref.em(X, start, 4, step=ref.marginal_em_step, noise_type=noise_type, tied_noise=tied)
@@ -38,14 +27,14 @@ def test_fit_agrees_with_the_reference(shape, noise_type, tied, dtype):
 
 
 def test_fit_agrees_with_the_reference_at_small_noise():
-    p, X = _problem((3, 12, 2), 70, noise_std=1e-3, rate=0.2)
+    p, X = hidden_problem((3, 12, 2), 70, noise_std=1e-3, rate=0.2)
     model = quietly(starting_from(p, max_iter=4, min_noise_variance=1e-9, missing="marginal"), X)
     expected, _ = ref.em(X, p, 4, step=ref.marginal_em_step, floor=1e-9)
     assert_same_parameters(model, expected, EM_PARAMETERS)
 
 
 def test_fit_of_more_features_than_a_slab():
-    p, X = _problem((1, 1030, 2), 5, rate=0.3, noise_std=0.5)
+    p, X = hidden_problem((1, 1030, 2), 5, rate=0.3, noise_std=0.5)
     model = quietly(starting_from(p, max_iter=1, missing="marginal"), X)
     expected, _ = ref.marginal_em_step(X, p)
     assert_same_parameters(model, expected, EM_PARAMETERS)
@@ -53,7 +42,7 @@ def test_fit_of_more_features_than_a_slab():
 
 @noises
 def test_objective_never_falls(noise_type, tied, dtype):
-    _, X = _problem(n=300, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
+    _, X = hidden_problem(n=300, noise_type=noise_type, tied=tied, noise_std=0.7, dtype=dtype)
     model = MFA(
         3, 2, noise_type=noise_type, tied_noise=tied, missing="marginal", tol=0, max_iter=30, random_state=0
     )  # fmt: skip
@@ -73,7 +62,7 @@ def test_fit_without_missing_values_is_the_ordinary_fit(init_params, dtype):
 
 
 def test_fit_does_not_depend_on_threads():
-    _, X = _problem((3, 40, 2), 300)
+    _, X = hidden_problem((3, 40, 2), 300)
     one, many = (quietly(MFA(3, 2, missing="marginal", max_iter=4, random_state=0, n_threads=t), X) for t in (1, 4))
     for a, b in zip(parameters_of(one), parameters_of(many), strict=True):
         assert np.array_equal(a, b)
@@ -81,7 +70,7 @@ def test_fit_does_not_depend_on_threads():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_samples_without_any_feature_have_no_say(weighted):
-    _, X = _problem(n=100)
+    _, X = hidden_problem(n=100)
     w = np.random.default_rng(4).uniform(0.5, 2, 100) if weighted else None
     # They would make up most of a mean, by which EM is found to have come to rest, and of a batch.
     nothing = np.insert(X, np.repeat([0, 50, 100], 300), np.nan, axis=0)
@@ -101,7 +90,7 @@ def test_samples_without_any_feature_have_no_say(weighted):
 
 
 def test_a_batch_without_any_feature_changes_nothing():
-    _, X = _problem(n=100)
+    _, X = hidden_problem(n=100)
     nothing = np.full((50, 7), np.nan)
     start = ref.random_parameters(3, 7, 2, seed=3)
     model = MFA(3, 2, missing="marginal", random_state=0).partial_fit(X)
@@ -115,7 +104,7 @@ def test_a_batch_without_any_feature_changes_nothing():
 
 
 def test_sample_weights_of_the_kernel_are_repetitions():
-    p, X = _problem(n=80)
+    p, X = hidden_problem(n=80)
     counts = np.random.default_rng(0).integers(0, 4, size=80)
     model = _core.Model(*p)
 
@@ -169,7 +158,7 @@ def test_samples_without_weight_have_to_be_finite():
 
 
 def test_emptied_components_are_moved_to_samples_with_missing_values():
-    p, X = _problem(n=100)
+    p, X = hidden_problem(n=100)
     start = p._replace(means=p.means + np.array([0, 0, 1e3])[:, None])
     with pytest.warns(ConvergenceWarning, match=r"component\(s\) 2"):
         model = starting_from(start, max_iter=200, tol=1e-2, missing="marginal").fit(X)
@@ -178,8 +167,8 @@ def test_emptied_components_are_moved_to_samples_with_missing_values():
 
 
 def test_statistics_of_parts_add_up():
-    p, X = _problem(n=100)
-    model = _model(p)
+    p, X = hidden_problem(n=100)
+    model = marginal_model(p)
     whole, sum_of_parts = model.e_step(X), model.e_step(X[:37]) + model.e_step(X[37:])
     for a, b in zip(whole._sums(), sum_of_parts._sums(), strict=True):
         assert scaled_error(a, b) <= 1e-13

@@ -71,3 +71,15 @@ def glanced_case(d, noise, dtype, noise_std=0.05):
     elsewhere = np.arange(d) // 64 % 8 != 0
     X[64::6, elsewhere] = others[64::6, elsewhere]
     return p, X.astype(dtype)
+
+
+def gaps_of_two(p, X):
+    """By how much the second half of the components is ahead, with priors of 0.3 and 0.7."""
+    K = len(p.weights)
+    joint = ref.weighted_log_prob(X, p)
+    return joint[:, K // 2 :].max(axis=1) + np.log(0.7) - joint[:, : K // 2].max(axis=1) - np.log(0.3)
+
+
+def classes_of_two(p, X):
+    """The class of each sample, where the first half of the components is one."""
+    return (gaps_of_two(p, X) > 0).astype(np.int64)

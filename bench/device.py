@@ -43,6 +43,7 @@ from mfa_fast.experiments.problems import (
 from table import write_json
 
 REPEATS = 7
+WARM_SECONDS = 0.3  # a device that has been idle takes a while until it is as fast as it can be
 COMPARED_ROWS = 2_000
 
 # ------------------------------------------------------------------------------------------------------------ the clock
@@ -59,15 +60,18 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
     def seconds(self, call, repeats=REPEATS):
-        """Return the median time of a call, after two that do not count."""
+        """Return the median time of a call, after some that do not count: two, and more until the device is warm."""
         times = []
-        for _ in range(repeats + 2):
-            self.wait()
-            started = time.perf_counter()
-            call()
-            self.wait()
-            times.append(time.perf_counter() - started)
-        return statistics.median(times[2:])
+        while len(times) < 2 or sum(times) < WARM_SECONDS:
+            times.append(self._one(call))
+        return statistics.median(self._one(call) for _ in range(repeats))
+
+    def _one(self, call):
+        self.wait()
+        started = time.perf_counter()
+        call()
+        self.wait()
+        return time.perf_counter() - started
 
 
 def ceilings(clock, quick):

@@ -36,9 +36,11 @@ struct alignas(thread_marks) Marks {
 // One block per component and segment of rows.
 template <bool Fill>
 __global__ void segment_kernel(const std::uint8_t* marks, std::uint8_t mark, std::size_t n, std::size_t stride,
-                               std::size_t segments, const int* if_not_zero, int* counts, int* rows) {
+                               std::size_t segments, const int* if_not_zero, const int* total, int* counts, int* rows) {
   __shared__ int warp_counts[block_warps];
   if (if_not_zero != nullptr && *if_not_zero == 0) return;
+  // Entries go from where a block's begin to where the next one's do.
+  if (Fill && counts[blockIdx.x] == (blockIdx.x + 1 < gridDim.x ? counts[blockIdx.x + 1] : *total)) return;
   const std::size_t k = blockIdx.x / segments;
   const std::size_t first = blockIdx.x % segments * segment_rows + threadIdx.x * thread_marks;
   Marks own{};
@@ -108,10 +110,10 @@ void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, s
                   std::size_t stride, const EntryView& out, const int* if_not_zero) {
   const std::size_t segments = ceil_div(n, segment_rows);
   launch(stream, n_components * segments, task_threads, segment_kernel<false>, marks, mark, n, stride, segments,
-         if_not_zero, out.counts, out.rows);
+         if_not_zero, nullptr, out.counts, out.rows);
   launch(stream, 1, task_threads, scan_kernel, n_components, segments, if_not_zero, out);
   launch(stream, n_components * segments, task_threads, segment_kernel<true>, marks, mark, n, stride, segments,
-         if_not_zero, out.counts, out.rows);
+         if_not_zero, out.starts + n_components, out.counts, out.rows);
 }
 
 }  // namespace mfa::cuda

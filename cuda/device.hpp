@@ -125,7 +125,7 @@ __device__ void copy_to_block(void* to, const void* from) {
   for (unsigned done = 0; done < Bytes; done += piece) {
     const auto* of = static_cast<const char*>(from) + done;
     if constexpr (Once && piece == 16)
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at + done), "l"(of) : "memory");
+      asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16;" ::"r"(at + done), "l"(of) : "memory");
     else
       asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(at + done), "l"(of), "n"(piece) : "memory");
   }

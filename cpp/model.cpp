@@ -299,8 +299,8 @@ Part Model::take_near(Part& part) const {
 const Subspace* Model::subspace(Processor processor) const {
   const auto which = static_cast<std::size_t>(processor);
   const auto& subspace = subspaces_[which].get([&] {
-    const auto& directions =
-        directions_.get([&] { return Subspace::find_directions(*this, take_near(near_.directions).get()); });
+    const auto& directions = directions_[which].get(
+        [&] { return Subspace::find_directions(*this, processor, take_near(near_.directions[which]).get()); });
     const auto near = take_near(near_.subspaces[which]);
     return directions == nullptr ? nullptr : Subspace::choose(*this, processor, directions, near.get());
   });
@@ -318,7 +318,8 @@ const Glance* Model::glance(Processor processor) const {
 
 Screening Model::found_screening() const {
   Screening found;
-  if (const auto* directions = directions_.peek()) found.directions = *directions;
+  for (std::size_t which = 0; which < directions_.size(); ++which)
+    if (const auto* directions = directions_[which].peek()) found.directions[which] = *directions;
   for (std::size_t which = 0; which < subspaces_.size(); ++which)
     if (const auto* subspace = subspaces_[which].peek()) found.subspaces[which] = *subspace;
   for (std::size_t which = 0; which < glances_.size(); ++which)

@@ -50,11 +50,11 @@ class Directions;
 class Glance;
 class Subspace;
 
-// What was found for screening: the directions that were looked at; for each processor the subspace of those that it uses, null
+// What was found for screening on each processor: the directions that were looked at; the subspace of those that it uses, null
 // where it would not pay or has not been asked for; and what it looks at first, null where that would not pay, nothing where it
 // has not been asked for.
 struct Screening {
-  std::shared_ptr<const Directions> directions;
+  std::array<std::shared_ptr<const Directions>, 2> directions;
   std::array<std::shared_ptr<const Subspace>, 2> subspaces;
   std::array<std::optional<std::shared_ptr<const Glance>>, 2> glances;
 };
@@ -174,7 +174,7 @@ class Model {
   mutable Lazy<float> lazy_f32_;
   mutable Lazy<double> lazy_f64_;
   std::vector<std::int64_t> groups_;
-  mutable cpu::Once<std::shared_ptr<const Directions>> directions_;
+  mutable std::array<cpu::Once<std::shared_ptr<const Directions>>, 2> directions_;
   mutable std::array<cpu::Once<std::shared_ptr<const Subspace>>, 2> subspaces_;
   mutable std::array<cpu::Once<std::shared_ptr<const Glance>>, 2> glances_;
   mutable cpu::Once<bool> in_double_;

@@ -22,7 +22,7 @@ class Subspace {
   Subspace(const Model& model, std::shared_ptr<const Directions> directions, std::size_t count, const double* log_normalizers);
 
   // As many directions as may be of use, null where that is none; `near`, unless null, are a similar model's.
-  static std::shared_ptr<const Directions> find_directions(const Model& model, const Directions* near);
+  static std::shared_ptr<const Directions> find_directions(const Model& model, Processor processor, const Directions* near);
   // Of as many of the directions as make scoring cheapest; null where it is cheapest without. `near`, unless null, is what a
   // similar model has chosen: as long as its directions are kept, so is their number.
   static std::shared_ptr<const Subspace> choose(const Model& model, Processor processor,

@@ -53,9 +53,9 @@ struct CudaCosts {
   static constexpr double passing = 2e-3;        // of a product, written and read
   static constexpr double entry = 1e-2;          // of what is kept of a component
   static constexpr double reading = 1.1e-3;      // of a number
-  static constexpr double coordinate = 3e-5;     // of a number and a direction
-  static constexpr double bound = 1.2e-2;        // of eight columns,
-  static constexpr double bound_along = 2.7e-4;  // and of each direction of theirs
+  static constexpr double coordinate = 1e-5;     // of a number and a direction
+  static constexpr double bound = 7e-3;          // of eight columns,
+  static constexpr double bound_along = 6e-5;    // and of each direction of theirs
   static constexpr double evaluation = 1.4e-3;   // of a number
 
   double d, K, L;
@@ -266,10 +266,12 @@ std::shared_ptr<const Model> take_part(const Model& model, const Excerpt& excerp
 
 }  // namespace
 
-std::shared_ptr<const Directions> Subspace::find_directions(const Model& model, const Directions* near) {
+std::shared_ptr<const Directions> Subspace::find_directions(const Model& model, Processor processor, const Directions* near) {
   const std::size_t d = model.n_features();
   const std::size_t columns = model.n_components() * (model.n_factors() + 1);
-  const std::size_t most = std::min({d < 2048 ? std::size_t{64} : std::size_t{128}, d / 4, columns / 3});
+  // A CPU's rows that are short are evaluated for less than many directions cost.
+  const std::size_t enough = processor == Processor::cpu && d < 2048 ? 64 : 128;
+  const std::size_t most = std::min({enough, d / 4, columns / 3});
   std::size_t count = 0;
   for (const std::size_t one : direction_counts)
     if (one <= most) count = one;
@@ -296,7 +298,7 @@ std::shared_ptr<const Glance> Glance::choose(const Model& model, Processor proce
   if (!kept && share_left_open(model, subspace) > most_open) return nullptr;
   const Directions* const near_directions = near.value_or(nullptr) == nullptr ? nullptr : &(*near)->subspace().directions();
   const auto part = take_part(model, excerpt);
-  const auto directions = Subspace::find_directions(*part, near_directions);
+  const auto directions = Subspace::find_directions(*part, processor, near_directions);
   if (directions == nullptr) return nullptr;
   if (kept && directions->kept())
     return std::make_shared<const Glance>(model, part, directions, (*near)->subspace().n_directions());

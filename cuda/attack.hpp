@@ -35,7 +35,7 @@ struct AttackOutput {
 // Cost      per step one scoring pass over the rows that are still in their class, and 12 d L flops in double for each, step.hpp;
 //           by the rule of sums 6 d L for each component that g is made of, gradient.hpp.
 //           Where rows are screened, the noise is spherical and nothing is clipped, coordinates move along with rows: after
-//           the first pass, one is 6 R K (L + 1) flops in TF32 and the evaluation of what may matter.
+//           the first pass, one is 4 R K (L + 1) flops in half precision and the evaluation of what may matter.
 // Numerics  scores to core::gap_tolerance, near the surface to that of double. Steps are taken in the samples' precision, and
 //           what is scored is what is returned.
 // Source    Richardson & Weiss, appendix C.2.

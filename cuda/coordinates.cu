@@ -6,33 +6,37 @@
 
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
+#include "short_floats.hpp"
 #include "tensor.hpp"
 
 namespace mfa::cuda {
 namespace {
 
-// What a warp makes: the coordinates of sixteen rows in some directions, eight tiles of them at most. Where there are more,
-// several blocks have the same rows.
+// What a warp makes: the coordinates of sixteen rows.
 constexpr unsigned coordinate_warps = 8;
 constexpr unsigned coordinate_threads = coordinate_warps * warp_size;
 constexpr unsigned warp_rows = 16;
 constexpr unsigned block_rows = coordinate_warps * warp_rows;
-constexpr unsigned most_block_tiles = 8;
-// Features that are copied at once, some such slices ahead; and the steps of sixteen that are summed on tensor cores before
-// the sums go on by ordinary additions.
+// Features that are copied at once, some such slices ahead.
 constexpr unsigned slice_features = 32;
 constexpr unsigned slice_steps = slice_features / basis_features;
 template <class S>
 constexpr unsigned slices_at_once = sizeof(S) == sizeof(double) ? 2 : 3;
-constexpr unsigned run_steps = 4;
 
-// A slice: of every warp's rows g and g + 8, features 4 c to 4 c + 3 of every sixteen, which the lane that multiplies them has
-// copied itself; and what is the same for all rows, which the block copies together.
+// A warp copies fours of its rows, a row's slice in a line: so many lanes have a row, and as many rows a copy.
+constexpr unsigned row_lanes = slice_features / 4;
+constexpr unsigned rows_at_once = warp_size / row_lanes;
+constexpr unsigned copies = warp_rows / rows_at_once;
+
+// A slice: of every warp's rows g and g + 8, features 4 c to 4 c + 3 of every sixteen; and what is the same for all rows. The
+// places of every other step are exchanged, so that what is copied at once lies in different banks.
 template <class S, unsigned Tiles>
 struct Slice {
   Four<S> fours[coordinate_warps][slice_steps][2][warp_size];
-  BasisPart directions[slice_steps][Tiles * warp_size];
+  FourHalves directions[slice_steps][Tiles * warp_size];
   float center[slice_features], scale[slice_features];
+
+  __device__ static unsigned place(unsigned step, unsigned lane) { return lane ^ (step % 2 * 4); }
 };
 // Features 4 c to 4 c + 3 of what is the same for all rows.
 struct Frame {
@@ -45,130 +49,86 @@ __device__ float centered(S value, float center) {
   else return to<float>(value) - center;
 }
 
-// Rows in eight bits, and what that leaves of them in eight more.
-struct Split {
-  tensor::Left16 high, low;
-};
-__device__ Split split(const float (&x)[2][4]) {
-  Split out;
+__device__ void round_rows(const float (&x)[2][4], tensor::Left16& out) {
 #pragma unroll
   for (unsigned half = 0; half < 2; ++half)
 #pragma unroll
-    for (unsigned r = 0; r < 2; ++r) {
-      const float first = x[r][2 * half], second = x[r][2 * half + 1];
-      const Halves high = round_to_eight(first, second);
-      out.high[2 * half + r] = high;
-      out.low[2 * half + r] = round_to_eight(first - lower(high), second - upper(high));
-    }
-  return out;
+    for (unsigned r = 0; r < 2; ++r) out[2 * half + r] = round_to_halves(x[r][2 * half], x[r][2 * half + 1]);
 }
 
-// The products of a warp: of a run of steps, and of those before.
-template <unsigned Tiles>
-struct CoordinateSums {
-  tensor::Sums run[Tiles] = {}, sums[Tiles] = {};
+// What a row is off by in all: the coordinates before they were rounded, and that.
+__device__ float rounded_shift(double error, double rounding) {
+  constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
+  return static_cast<float>((error + rounding) * (1.0 + margin));
+}
 
-  // Some tiles at a time, as the registers have room for.
-  __device__ void add(const Split& x, const BasisPart* directions) {
-    constexpr unsigned at_once = Tiles % 4 == 0 ? 4 : Tiles % 3 == 0 ? 3 : Tiles;
-#pragma unroll
-    for (unsigned first = 0; first < Tiles; first += at_once) {
-      BasisPart own[at_once];
-#pragma unroll
-      for (unsigned t = 0; t < at_once; ++t) own[t] = directions[(first + t) * warp_size];
-#pragma unroll
-      for (unsigned t = 0; t < at_once; ++t) tensor::multiply_add(run[first + t], x.low, own[t].high);
-#pragma unroll
-      for (unsigned t = 0; t < at_once; ++t) tensor::multiply_add(run[first + t], x.high, own[t].low);
-#pragma unroll
-      for (unsigned t = 0; t < at_once; ++t) tensor::multiply_add(run[first + t], x.high, own[t].high);
-    }
-  }
-  __device__ void end_run() {
-#pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t)
-#pragma unroll
-      for (unsigned e = 0; e < 4; ++e) {
-        sums[t][e] += run[t][e];
-        run[t][e] = 0.0f;
-      }
-  }
-};
-
-// The coordinates of block_rows rows in Tiles tiles of directions, and |x|^2.
+// The coordinates of block_rows rows in Tiles tiles of directions, what they may be off by, and |x|^2.
 template <class S, unsigned Tiles>
 __global__ void __launch_bounds__(coordinate_threads, 2)
-    coordinates_kernel(Rows<S> rows, ScreenView screen, ScoreView scores, float* coordinates, std::int64_t* bad_row) {
-  __shared__ int any_read;
+    coordinates_kernel(Rows<S> rows, ScreenView screen, ScoreView scores, ScreenSpace space, std::int64_t* bad_row) {
   constexpr unsigned n_slices = slices_at_once<S>, ahead = n_slices - 1;
+  constexpr unsigned R = Tiles * tile_directions;
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned lane = threadIdx.x % warp_size;
   const tensor::Lane own = tensor::lane();
   auto* slices = reinterpret_cast<Slice<S, Tiles>*>(block_memory());
-  const auto R = static_cast<unsigned>(screen.n_directions);
-  const unsigned all_tiles = R / tile_directions;
-  const unsigned shares = (all_tiles + Tiles - 1) / Tiles;
-  const unsigned share = blockIdx.x % shares;
-  // The last share begins earlier where it would have fewer tiles: some of them are then made twice, alike.
-  const unsigned first_tile = share * Tiles < all_tiles - Tiles ? share * Tiles : all_tiles - Tiles;
-  const std::size_t first = static_cast<std::size_t>(blockIdx.x / shares) * block_rows + warp * warp_rows + own.g;
-  const auto is_read = [&](std::size_t i) { return i < scores.n && !scores.skips(i); };
-  const bool reads[2] = {is_read(first), is_read(first + 8)};
-  if (threadIdx.x == 0) any_read = 0;
-  __syncthreads();
-  if (reads[0] || reads[1]) any_read = 1;
-  __syncthreads();
-  if (any_read == 0) return;  // a whole block
+  const std::size_t n = scores.n_live();
+  const std::size_t block_first = static_cast<std::size_t>(blockIdx.x) * block_rows;
+  if (block_first >= n) return;  // a whole block
+  const std::size_t first = block_first + warp * warp_rows;
   const std::size_t d = screen.n_features;
-  const S* from[2];
+
+  const unsigned copied_four = lane % row_lanes;
+  const S* from[copies];
+  bool reads[copies];
 #pragma unroll
-  for (unsigned r = 0; r < 2; ++r) {
-    from[r] = rows.row(reads[r] ? first + 8 * r : 0) + 4 * own.c;
-    if (reads[r]) continue;
-    for (unsigned s = 0; s < n_slices; ++s)
-      for (auto& step : slices[s].fours[warp]) step[r][lane] = {};
+  for (unsigned m = 0; m < copies; ++m) {
+    const std::size_t place = first + m * rows_at_once + lane / row_lanes;
+    reads[m] = place < n;
+    from[m] = rows.row(reads[m] ? scores.live_row(place) : 0) + 4 * copied_four;
   }
+  const auto four_of = [&](Slice<S, Tiles>& slice, unsigned m) -> Four<S>& {
+    const unsigned row = m * rows_at_once + lane / row_lanes, step = copied_four / 4;
+    return slice.fours[warp][step][row / 8][slice.place(step, row % 8 * 4 + copied_four % 4)];
+  };
+#pragma unroll
+  for (unsigned m = 0; m < copies; ++m)
+    for (unsigned s = 0; s < n_slices; ++s)
+      if (!reads[m]) four_of(slices[s], m) = {};
 
   double squares[2] = {};
-  CoordinateSums<Tiles> products;
+  tensor::Sums sums[Tiles] = {};
   const bool scales = screen.scale != nullptr;
-  const BasisPart* const basis = screen.basis + first_tile * warp_size;
-  const auto add_step = [&](const Four<S> (&values)[2], const Frame& frame, unsigned left, const BasisPart* directions) {
+  const auto add_step = [&](const Four<S> (&values)[2], const Frame& frame, unsigned left, const FourHalves* directions) {
     float x[2][4];
 #pragma unroll
     for (unsigned r = 0; r < 2; ++r)
 #pragma unroll
-      for (unsigned f = 0; f < 4; ++f) x[r][f] = f < left ? centered(values[r].values[f], frame.center.values[f]) : 0.0f;
-    if (scales) {
+      for (unsigned f = 0; f < 4; ++f) {
+        x[r][f] = f < left ? centered(values[r].values[f], frame.center.values[f]) * frame.scale.values[f] : 0.0f;
+        squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
+      }
+    tensor::Left16 rounded;
+    round_rows(x, rounded);
 #pragma unroll
-      for (unsigned r = 0; r < 2; ++r)
-#pragma unroll
-        for (unsigned f = 0; f < 4; ++f) x[r][f] *= frame.scale.values[f];
-    }
-#pragma unroll
-    for (unsigned r = 0; r < 2; ++r)
-#pragma unroll
-      for (unsigned f = 0; f < 4; ++f) squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
-    products.add(split(x), directions + lane);
+    for (unsigned t = 0; t < Tiles; ++t) tensor::multiply_add(sums[t], rounded, directions[t * warp_size + lane].pairs);
   };
   const auto fetch = [&](Slice<S, Tiles>& to, std::size_t s) {
+    const std::size_t begin = screen.place(s * slice_features);
 #pragma unroll
-    for (unsigned step = 0; step < slice_steps; ++step)
-#pragma unroll
-      for (unsigned r = 0; r < 2; ++r)
-        if (reads[r])
-          copy_to_block<sizeof(Four<S>), true>(&to.fours[warp][step][r][lane],
-                                               from[r] + screen.place(s * slice_features) + step * basis_features);
-    for (unsigned part = threadIdx.x; part < slice_steps * Tiles * warp_size; part += coordinate_threads) {
-      const unsigned step = part / (Tiles * warp_size), at = part % (Tiles * warp_size);
-      copy_to_block<sizeof(BasisPart)>(&to.directions[step][at], basis + (s * slice_steps + step) * all_tiles * warp_size + at);
-    }
-    if (threadIdx.x < slice_features / 4) {
+    for (unsigned m = 0; m < copies; ++m)
+      if (reads[m]) copy_to_block<sizeof(Four<S>), true>(&four_of(to, m), from[m] + begin);
+    constexpr unsigned parts = slice_steps * Tiles * warp_size / 2;
+    const auto* basis = reinterpret_cast<const EightHalves*>(screen.basis) + s * parts;
+    for (unsigned part = threadIdx.x; part < parts; part += coordinate_threads)
+      copy_to_block<sizeof(EightHalves)>(reinterpret_cast<EightHalves*>(to.directions) + part, basis + part);
+    if (threadIdx.x < row_lanes) {
       const std::size_t j = s * slice_features + threadIdx.x * 4;
       copy_to_block<sizeof(Four<float>)>(&to.center[threadIdx.x * 4], screen.center + j);
       if (scales) copy_to_block<sizeof(Four<float>)>(&to.scale[threadIdx.x * 4], screen.scale + j);
     }
   };
+  const Four<float> same_scale{{screen.one, screen.one, screen.one, screen.one}};
 
   const std::size_t whole = rows.has_aligned_fours() ? d / slice_features : 0;
   unsigned coming = 0, now = 0;
@@ -188,52 +148,62 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
 #pragma unroll
     for (unsigned step = 0; step < slice_steps; ++step) {
       const auto& fours = slice.fours[warp][step];
-      const auto four_of = [&](const float* of) {
-        return *reinterpret_cast<const Four<float>*>(of + step * basis_features + 4 * own.c);
+      const unsigned at = slice.place(step, lane);
+      const auto four_of_line = [&](const float* line) {
+        return *reinterpret_cast<const Four<float>*>(line + step * basis_features + 4 * own.c);
       };
-      const Frame frame{four_of(slice.center), scales ? four_of(slice.scale) : Four<float>{}};
-      add_step({fours[0][lane], fours[1][lane]}, frame, 4, slice.directions[step]);
+      const Frame frame{four_of_line(slice.center), scales ? four_of_line(slice.scale) : same_scale};
+      add_step({fours[0][at], fours[1][at]}, frame, 4, slice.directions[step]);
     }
     move_on(now);
-    if ((s - ahead + 1) * slice_steps % run_steps == 0) products.end_run();
   }
+
+  const auto place_of = [&](unsigned r) { return first + own.g + 8 * r; };
   for (std::size_t step = whole * slice_steps; step * basis_features < d; ++step) {
     const std::size_t j = step * basis_features + 4 * own.c;
     const unsigned left = j >= d ? 0 : d - j < 4 ? static_cast<unsigned>(d - j) : 4;
     const auto values = [&](unsigned r) {
-      return load_four(from[r] + screen.place(step * basis_features), reads[r] ? left : 0, rows.has_aligned_fours());
+      if (place_of(r) >= n) return Four<S>{};
+      const S* row = rows.row(scores.live_row(place_of(r)));
+      return load_four(row + screen.place(step * basis_features) + 4 * own.c, left, rows.has_aligned_fours());
     };
     const Frame frame{load_four(screen.center + j, left, true),
-                      scales ? load_four(screen.scale + j, left, true) : Four<float>{}};
-    add_step({values(0), values(1)}, frame, left, basis + step * all_tiles * warp_size);
-    if ((step + 1) % run_steps == 0) products.end_run();
+                      scales ? load_four(screen.scale + j, left, true) : same_scale};
+    add_step({values(0), values(1)}, frame, left, screen.basis + step * Tiles * warp_size);
   }
-  products.end_run();
 #pragma unroll
   for (unsigned r = 0; r < 2; ++r) {
-    const std::size_t i = first + 8 * r;
-    const double norm = tensor::row_sum(squares[r]);
-    if (i >= scores.n) continue;
+    const double norm = tensor::row_sum(squares[r]) * screen.length_of_one * screen.length_of_one;
+    const bool is_row = place_of(r) < n;
+    const std::size_t i = is_row ? scores.live_row(place_of(r)) : 0;
+    float rounding = 0.0f;
+    // Two tiles' directions of a lane are next to each other (make_basis).
 #pragma unroll
-    for (unsigned t = 0; t < Tiles; ++t) {
-      float* to = coordinates + i * R + (first_tile + t) * tile_directions + 2 * own.c;
-      to[0] = products.sums[t][2 * r];
-      to[1] = products.sums[t][2 * r + 1];
+    for (unsigned t = 0; t < Tiles; t += 2) {
+      FourHalves rounded;
+#pragma unroll
+      for (unsigned p = 0; p < 2; ++p) {
+        const float one = sums[t + p][2 * r], other = sums[t + p][2 * r + 1];
+        rounded.pairs[p] = round_to_halves(one, other);
+        const float off = one - lower(rounded.pairs[p]), other_off = other - upper(rounded.pairs[p]);
+        rounding += off * off + other_off * other_off;
+        if (is_row && space.moving != nullptr) {
+          double* to = space.moving + i * R + t * tile_directions + 4 * own.c + 2 * p;
+          to[0] = static_cast<double>(one) * screen.length_of_one;
+          to[1] = static_cast<double>(other) * screen.length_of_one;
+        }
+      }
+      if (is_row)
+        space.coordinates[(i * R + t * tile_directions) / 4 + own.c] = rounded;
     }
-    if (share != 0 || own.c != 0) continue;
+    rounding = tensor::row_sum(rounding);
+    if (!is_row || own.c != 0) continue;
     scores.norms[i] = norm;
     if (!std::isfinite(norm)) report_bad_row(bad_row, rows.first + i);
+    const double error = core::tensor_coordinate_error(norm, d, screen.basis_error, screen.length_of_one);
+    space.shifts[i] = rounded_shift(error, 1.001 * std::sqrt(static_cast<double>(rounding)) * screen.length_of_one);
+    if (space.moving != nullptr) space.errors[i] = error;
   }
-}
-
-// Errors of coordinates that tensor cores have made, from where these start to move. One thread per coordinate.
-__global__ void start_coordinates_kernel(ScreenView screen, ScoreView scores, ScreenSpace space) {
-  const std::size_t task = task_index();
-  const std::size_t i = task / screen.n_directions;
-  if (i >= scores.n || scores.skips(i)) return;
-  space.moving[task] = static_cast<double>(space.coordinates[task]);
-  if (task % screen.n_directions == 0)
-    space.errors[i] = core::tensor_coordinate_error(scores.norms[i], screen.n_features, screen.basis_error);
 }
 
 // One warp per row. It waits for one number after the other: many warps at once hide that.
@@ -282,24 +252,31 @@ __global__ void __launch_bounds__(task_threads, 5)
     }
   }
   const double a = steps.lengths[i];
-  double square = 0.0;
+  double square = 0.0, rounding = 0.0;
 #pragma unroll
   for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
     const std::size_t r = lane + c * warp_size;
     if (r >= R) continue;
     y[r] -= a * gradient[c];
-    space.coordinates[i * R + r] = static_cast<float>(y[r]);
+    const double scaled = y[r] * static_cast<double>(screen.one);
+    const Halves rounded = round_to_halves(static_cast<float>(scaled), 0.0f);
+    reinterpret_cast<std::uint16_t*>(space.coordinates)[i * R + r] = static_cast<std::uint16_t>(rounded);
+    const double off = scaled - static_cast<double>(lower(rounded));
     square += y[r] * y[r];
+    rounding += off * off;
   }
   const double y_length = std::sqrt(warp_sum(square));
+  rounding = warp_sum(rounding);
   if (lane != 0) return;
   const double norm = steps.norms[i];
   if (!std::isfinite(norm)) report_bad_row(bad_row, first_row + i);
   scores.norms[i] = norm;
-  // The samples are rounded to a float or less coarsely, the coordinates to a float.
-  space.errors[i] = core::moved_coordinate_error(space.errors[i], a * std::abs(feedback),
-                                                 screen.center_length + std::sqrt(norm), y_length, a * size, L,
-                                                 std::numeric_limits<float>::epsilon());
+  // The samples are rounded to a float or less coarsely, the coordinates to a float before they are to a half.
+  const double error = core::moved_coordinate_error(space.errors[i], a * std::abs(feedback),
+                                                    screen.center_length + std::sqrt(norm), y_length, a * size, L,
+                                                    std::numeric_limits<float>::epsilon());
+  space.errors[i] = error;
+  space.shifts[i] = rounded_shift(error, std::sqrt(rounding) * screen.length_of_one);
 }
 
 }  // namespace
@@ -307,20 +284,12 @@ __global__ void __launch_bounds__(task_threads, 5)
 template <class S>
 void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& screen, const ScoreView& scores,
                       const ScreenSpace& space, std::int64_t* bad_row) {
-  const std::size_t tiles = screen.n_directions / tile_directions;
-  const std::size_t shares = ceil_div(tiles, most_block_tiles);
-  const std::size_t share_tiles = ceil_div(tiles, 2 * shares) * 2;
   const auto launch_for = [&](auto n_tiles) {
-    launch_with_memory(stream, shares * ceil_div(scores.n, block_rows), coordinate_threads,
+    launch_with_memory(stream, ceil_div(scores.n, block_rows), coordinate_threads,
                        slices_at_once<S> * sizeof(Slice<S, n_tiles>), coordinates_kernel<S, n_tiles>, rows, screen,
-                       scores, space.coordinates, bad_row);
+                       scores, space, bad_row);
   };
-  if (share_tiles == 2) launch_for(std::integral_constant<unsigned, 2>{});
-  else if (share_tiles == 4) launch_for(std::integral_constant<unsigned, 4>{});
-  else if (share_tiles == 6) launch_for(std::integral_constant<unsigned, 6>{});
-  else launch_for(std::integral_constant<unsigned, most_block_tiles>{});
-  if (space.moving != nullptr)
-    launch_tasks(stream, scores.n * screen.n_directions, start_coordinates_kernel, screen, scores, space);
+  for_directions<tile_directions>(screen.n_directions, launch_for);
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,

@@ -4,6 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
 
 #include "device_model.hpp"
 #include "rows.hpp"
@@ -15,16 +18,17 @@ namespace mfa::cuda {
 inline constexpr std::size_t coordinate_rows = 64;
 
 struct ScreenSpace {
-  float* coordinates;  // (stride, R)
-  float* upper;        // (K, stride) bounds on values
+  FourHalves* coordinates;  // (stride, R / 4), a row's length being measured in screen.length_of_one
+  float* shifts;            // (stride) how far off they may be, rounded up
+  float* upper;             // (K, stride) bounds on values
   // Where rows move, else null:
-  double* errors;      // (stride) how far off the coordinates may be
-  double* moving;      // (stride, R) coordinates that move along
+  double* errors;      // (stride) how far off the coordinates may be that move along
+  double* moving;      // (stride, R) these
 };
 
 // For R directions, or fewer.
 inline ScreenSpace lay_out_screen(Arena& arena, std::size_t n_components, std::size_t R, bool rows_move, std::size_t stride) {
-  return {arena.take<float>(stride * R), arena.take<float>(stride * n_components),
+  return {arena.take<FourHalves>(stride * R / 4), arena.take<float>(stride), arena.take<float>(stride * n_components),
           rows_move ? arena.take<double>(stride) : nullptr, rows_move ? arena.take<double>(stride * R) : nullptr};
 }
 
@@ -37,12 +41,24 @@ struct StepView {
   const int* targets = nullptr;
 };
 
-// Computes  coordinates y of the rows in the subspace and |x|^2, of those features that it is of; and where rows move what these
-//           start from. What stands there for rows that are skipped is of no use.
+// Calls launch(R / Unit), as a constant, for a number R of directions that a subspace may have.
+template <unsigned Unit, class Launch>
+void for_directions(std::size_t R, const Launch& launch) {
+  if (R == 16) launch(std::integral_constant<unsigned, 16 / Unit>{});
+  else if (R == 32) launch(std::integral_constant<unsigned, 32 / Unit>{});
+  else if (R == 48) launch(std::integral_constant<unsigned, 48 / Unit>{});
+  else if (R == 64) launch(std::integral_constant<unsigned, 64 / Unit>{});
+  else if (R == 96) launch(std::integral_constant<unsigned, 96 / Unit>{});
+  else if (R == 128) launch(std::integral_constant<unsigned, 128 / Unit>{});
+  else throw std::logic_error("no kernel for " + std::to_string(R) + " directions");
+}
+
+// Computes  coordinates y of the live rows in the subspace, what they may be off by, and |x|^2, of those features that it is of;
+//           and where rows move what these start from.
 // Shapes    rows (n, d), scores and space as laid out. n is at most the stride, which is a multiple of coordinate_rows.
-// Cost      one read of these features for up to 64 directions, two for more; 6 d R flops on tensor cores in bfloat16.
-// Numerics  rows are centred in float (float64 ones in double). Rows and basis are taken as sums of two numbers of eight
-//           bits; the product of the smaller parts is left out. That, and what the sums may have lost, is (D1).
+// Cost      one read of these features; 2 d R flops on tensor cores in half precision.
+// Numerics  rows are centred in float (float64 ones in double) and, as the basis is, rounded to halves. That, and what the sums
+//           may have lost, is (D1).
 // Source    this library.
 template <class S>
 void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& screen, const ScoreView& scores,

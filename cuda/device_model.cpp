@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -42,44 +43,55 @@ std::vector<double> by_component(const double* from, std::size_t L, std::size_t 
 
 // The directions U as tensor cores take them, and the part of a coordinate's error that is theirs, as a factor of |x|.
 struct Basis {
-  std::vector<BasisPart> parts;
+  std::vector<FourHalves> parts;
   double error;
 };
 
-// Computes  U (R, d) = U_1 + U_2 + E, the first two of eight bits, and the error |E| + 2^-8 |U_2|.
-// Cost      a few operations for every number, and two products (R, d) x (d, R).
+// Computes  U (R, d) rounded to halves, and the norm |E| of what that changes.
+// Cost      a few operations for every number, and a product (R, d) x (d, R).
 // Source    docs/theory.md, (D1).
 Basis make_basis(const Model& model, const Subspace& subspace) {
   const std::size_t R = subspace.n_directions();
   const std::size_t d = model.n_features();
-  std::vector<double> low(R * d), left(R * d);
-  std::vector<Halves> in_eights(R * d);  // high and low
+  std::vector<double> off(R * d);
+  std::vector<std::uint16_t> rounded(R * d);
   for (std::size_t r = 0; r < R; ++r)  // along memory, number after number, which compilers make vectors of
     for (std::size_t j = 0; j < d; ++j) {
       const double exact = subspace.direction(r)[j];
-      const Halves high = round_to_eight(static_cast<float>(exact), 0.0f);
-      const double rest = exact - static_cast<double>(lower(high));
-      in_eights[r * d + j] = high | round_to_eight(0.0f, static_cast<float>(rest));
-      low[r * d + j] = static_cast<double>(upper(in_eights[r * d + j]));
-      left[r * d + j] = rest - low[r * d + j];
+      const Halves half = round_to_halves(static_cast<float>(exact), 0.0f);
+      rounded[r * d + j] = static_cast<std::uint16_t>(half);
+      off[r * d + j] = exact - static_cast<double>(lower(half));
     }
 
   const std::size_t direction_tiles = R / tile_directions;
   Basis basis;
   basis.parts.resize(ceil_div(d, basis_features) * direction_tiles * warp_size);
-  const auto number = [&](std::size_t r, std::size_t j) { return j < d ? in_eights[r * d + j] : Halves{0}; };
+  const auto number = [&](std::size_t r, std::size_t j) { return j < d ? Halves{rounded[r * d + j]} : Halves{0}; };
   for (std::size_t part = 0; part < basis.parts.size(); ++part) {
-    const std::size_t lane = part % warp_size;
-    const std::size_t r = part / warp_size % direction_tiles * tile_directions + lane / 4;
-    const std::size_t j = part / warp_size / direction_tiles * basis_features + lane % 4 * 4;
-    for (std::size_t pair = 0; pair < 2; ++pair) {
-      const Halves first = number(r, j + 2 * pair), second = number(r, j + 2 * pair + 1);
-      basis.parts[part].high[pair] = (first & 0xffffu) | second << 16;
-      basis.parts[part].low[pair] = first >> 16 | (second & 0xffff0000u);
-    }
+    const std::size_t column = part % warp_size / 4;
+    const std::size_t tile = part / warp_size % direction_tiles;
+    // A lane has the sums of two columns, 2 c and the next: those of two tiles are four directions in a line.
+    const std::size_t r = tile / 2 * 16 + column / 2 * 4 + tile % 2 * 2 + column % 2;
+    const std::size_t j = part / warp_size / direction_tiles * basis_features + part % 4 * 4;
+    for (std::size_t pair = 0; pair < 2; ++pair)
+      basis.parts[part].pairs[pair] = number(r, j + 2 * pair) | number(r, j + 2 * pair + 1) << 16;
   }
-  basis.error = norm_bound(model, left, R, d) + core::unit_of_eight_bits * norm_bound(model, low, R, d);
+  basis.error = norm_bound(model, off, R, d);
   return basis;
+}
+
+// The power of two that rows are multiplied by before they are rounded to halves, which go from 6e-8 to 65504: a usual row's
+// length becomes 32 to 64.
+double usual_scale(const Model& model, const Subspace& subspace) {
+  const std::size_t K = model.n_components();
+  std::vector<double> lengths(K);
+  for (std::size_t k = 0; k < K; ++k)
+    lengths[k] = std::hypot(subspace.mean_length(k), subspace.loading_length(k),
+                            std::sqrt(model.largest_noise(k) * static_cast<double>(model.n_features())));
+  const auto middle = lengths.begin() + static_cast<std::ptrdiff_t>(K / 2);
+  std::nth_element(lengths.begin(), middle, lengths.end());
+  constexpr int most = 60;  // so that its square is a float
+  return std::ldexp(1.0, std::clamp(5 - std::ilogb(std::max(*middle, std::numeric_limits<double>::min())), -most, most));
 }
 
 }  // namespace
@@ -179,28 +191,62 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   const std::size_t tiles = ceil_div(L + 1, tile_columns);
   const std::size_t direction_tiles = R / tile_directions;
 
-  std::vector<ColumnPart> columns(K * tiles * direction_tiles * warp_size);
+  const double one = usual_scale(model, subspace);
+  std::vector<ColumnPart> columns(K * tiles * direction_tiles / 2 * warp_size);
   std::vector<ColumnTerms> column_terms(K * tiles * tile_columns);
+  std::vector<ComponentTerms> component_terms(K);
   const double epsilon = core::tensor_product_unit(R);
   const cpu::ScreenTerms<float> terms = subspace.terms<float>(epsilon);
+  constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
+  std::vector<Halves> halves((L + 1) * R);  // high and low
+  std::vector<double> rounded((L + 1) * R);
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView component = shadow.component(k);
-    const cpu::DifferenceView<double> difference = shadow.difference<double>(k);
+    const double* exact_columns = shadow.difference<double>(k).columns;
+    const double noise = 1.0 / component.inverse_noise_scalar;
+    // What makes columns fit for halves: they are no longer than one by the noise's root.
+    const double column_scale = std::ldexp(1.0, std::ilogb(std::sqrt(noise)));
+    double columns_off = 0.0, mean_off = 0.0, mean_norm = 0.0;
+    for (std::size_t l = 0; l <= L; ++l)
+      for (std::size_t r = 0; r < R; ++r) {
+        const double exact = l == L ? component.mean[r] : exact_columns[l * R + r];
+        const double scale = l == L ? one : column_scale;
+        const Halves high = round_to_halves(static_cast<float>(exact * scale), 0.0f);
+        const double rest = exact * scale - static_cast<double>(lower(high));
+        const Halves both = high | round_to_halves(0.0f, static_cast<float>(rest));
+        const double number = static_cast<double>(lower(both)) + static_cast<double>(upper(both));
+        halves[l * R + r] = both;
+        rounded[l * R + r] = number;
+        const double off = number / scale - exact;
+        (l == L ? mean_off : columns_off) += off * off;
+        if (l == L) mean_norm += number * number;
+      }
     for (std::size_t l = 0; l < L; ++l)
-      column_terms[k * tiles * tile_columns + l] = {terms.projected_means[l * K + k], terms.spreads_by_factor[l * K + k]};
-    const auto number = [&](std::size_t l, std::size_t r) {
-      if (l > L) return 0.0;
-      return l == L ? component.mean[r] * component.inverse_noise_scalar : difference.columns[l * R + r];
-    };
-    for (std::size_t p = 0; p < tiles * direction_tiles * warp_size; ++p) {
+      column_terms[k * tiles * tile_columns + l] = {
+          static_cast<float>(core::dot(rounded.data() + l * R, rounded.data() + L * R, R)), terms.spreads_by_factor[l * K + k]};
+    component_terms[k] = {
+        .mean_norm = static_cast<float>(mean_norm),
+        .model_error = terms.model_errors[k],
+        .inverse_noise = static_cast<float>(component.inverse_noise_scalar / (one * one)),
+        .inverse_scale = static_cast<float>(1.0 / (one * one * column_scale * column_scale)),
+        .mean_left = terms.means_left[k],
+        .spread = terms.spreads[k],
+        .inverse_noise_root = terms.inverse_noise_roots[k],
+        .inverse_weight = terms.inverse_weights[k],
+        .spread_root = static_cast<float>(std::sqrt(static_cast<double>(terms.spreads[k])) * (1.0 + margin)),
+        .shift = static_cast<float>(std::sqrt(mean_off) * (1.0 + margin)),
+        .column_error = static_cast<float>(core::rounded_columns_error(std::sqrt(columns_off * noise))),
+        .log_normalizer = terms.log_normalizers[k]};
+    for (std::size_t p = 0; p < tiles * direction_tiles / 2 * warp_size; ++p) {
       const std::size_t lane = p % warp_size;
-      const std::size_t r = p / warp_size % direction_tiles * tensor_depth + lane % 4 * 2;
-      const std::size_t l = p / warp_size / direction_tiles * tile_columns + lane / 4;
-      ColumnPart& part = columns[k * tiles * direction_tiles * warp_size + p];
-      for (std::size_t s = 0; s < 2; ++s) {
-        const double exact = number(l, r + s);
-        part.high[s] = round_to_eleven(static_cast<float>(exact));
-        part.low[s] = round_to_eleven(static_cast<float>(exact - static_cast<double>(part.high[s])));
+      const std::size_t r = p / warp_size % (direction_tiles / 2) * tensor_depth + lane % 4 * 4;
+      const std::size_t l = p / warp_size / (direction_tiles / 2) * tile_columns + lane / 4;
+      if (l > L) continue;
+      ColumnPart& part = columns[k * tiles * direction_tiles / 2 * warp_size + p];
+      for (std::size_t pair = 0; pair < 2; ++pair) {
+        const Halves first = halves[l * R + r + 2 * pair], second = halves[l * R + r + 2 * pair + 1];
+        part.high.pairs[pair] = (first & 0xffffu) | second << 16;
+        part.low.pairs[pair] = first >> 16 | (second & 0xffff0000u);
       }
     }
   }
@@ -209,17 +255,19 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   view.n_features = d;
   view.component_tiles = tiles;
   view.epsilon = terms.epsilon;
+  view.one = static_cast<float>(one);
+  view.length_of_one = 1.0 / one;
   Basis basis = make_basis(model, subspace);
   view.basis_error = basis.error;
   upload(view.center, model.center<float>(), d);
-  if (model.scale<float>() != nullptr) upload(view.scale, model.scale<float>(), d);
+  if (const float* scale = model.scale<float>()) {
+    std::vector<float> scales(scale, scale + d);
+    for (float& number : scales) number *= view.one;
+    upload(view.scale, std::move(scales));
+  }
   upload(view.basis, std::move(basis.parts));
   upload(view.columns, std::move(columns));
   upload(view.column_terms, std::move(column_terms));
-  std::vector<ComponentTerms> component_terms(K);
-  for (std::size_t k = 0; k < K; ++k)
-    component_terms[k] = {terms.mean_norms[k],          terms.model_errors[k],    terms.means_left[k],     terms.spreads[k],
-                          terms.inverse_noise_roots[k], terms.inverse_weights[k], terms.log_normalizers[k]};
   upload(view.terms, std::move(component_terms));
 }
 

@@ -8,6 +8,7 @@
 #include "device.hpp"
 #include "excerpt.hpp"
 #include "model.hpp"
+#include "short_floats.hpp"
 
 namespace mfa::cuda {
 
@@ -39,15 +40,11 @@ struct ModelView {
   MFA_HD const double* component_cholesky(std::size_t k) const { return cholesky + k * n_factors * n_factors; }
 };
 
-// What the lanes of a warp multiply at once (tensor.hpp): sixteen features of eight directions, each number in two of eight
-// bits; and eight directions of eight columns, each number in two of eleven.
-struct alignas(16) BasisPart {
-  std::uint32_t high[2], low[2];
-};
+// Four directions of a shadow's column, each number in two halves.
 struct alignas(16) ColumnPart {
-  float high[2], low[2];
+  FourHalves high, low;
 };
-// Of one column of a shadow: what is taken off its product, and beta_l.
+// What is known of one column of a shadow: what is taken off its product, and beta_l.
 struct ColumnTerms {
   float projected_mean, spread;
 };
@@ -57,11 +54,16 @@ struct alignas(16) TwoColumnTerms {
 };
 // Of one component, what core/screening.hpp makes a bound of.
 struct alignas(16) ComponentTerms {
-  float mean_norm, model_error;                                    // of the shadow
-  float mean_left, spread, inverse_noise_root, inverse_weight;     // core::Leftover
+  float mean_norm, model_error;                                 // of the shadow, in screen.length_of_one
+  float inverse_noise, inverse_scale;                           // of products with its mean, and of squares of the others
+  float mean_left, spread, inverse_noise_root, inverse_weight;  // core::Leftover
+  float spread_root;
+  float shift, column_error;  // by what its rounded mean is off, and core::rounded_columns_error
   float log_normalizer;
 };
-inline constexpr std::size_t basis_features = 16, tile_directions = 8, tile_columns = 8, tensor_depth = 8;
+// What the lanes of a warp multiply at once (tensor.hpp): sixteen features of eight directions; and sixteen directions of eight
+// columns.
+inline constexpr std::size_t basis_features = 16, tile_directions = 8, tile_columns = 8, tensor_depth = 16;
 inline constexpr std::size_t most_directions = 128;
 // Features that stand in a line in a row of which not all are looked at.
 inline constexpr std::size_t feature_piece = Excerpt::piece;
@@ -73,11 +75,14 @@ struct ScreenView {
   std::size_t piece_distance = feature_piece;  // from where a piece begins in a row to where the next one does
   std::size_t component_tiles = 0;  // of columns: those of a component are L + 1
   double basis_error = 0.0;         // of the rounded basis, as a factor of a vector's length
+  // What a row's numbers are multiplied by, a power of two that makes them fit for halves, and the length that becomes 1.
+  float one = 1.0f;
+  double length_of_one = 1.0;
   float epsilon = 0.0f;             // of the product with the shadow
   const float* center;              // (d)
-  const float* scale = nullptr;     // (d), or null for 1
-  const BasisPart* basis;           // (steps of sixteen features, R / 8, lanes)
-  const ColumnPart* columns;        // (K component_tiles, R / 8, lanes): D^-1 A C^-T, D^-1 mu, and zeros
+  const float* scale = nullptr;     // (d), times `one`, or null for that alone
+  const FourHalves* basis;          // (steps of sixteen features, R / 8, lanes)
+  const ColumnPart* columns;        // (K component_tiles, R / 16, lanes): D^-1 A C^-T times a power of two, mu, and zeros
   const ColumnTerms* column_terms;  // (K component_tiles, 8)
   const ComponentTerms* terms;      // (K)
   // What a step moves coordinates by, core::moved_coordinate_error; null where the noise is not spherical.

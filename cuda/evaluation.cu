@@ -120,7 +120,9 @@ __global__ void __launch_bounds__(tile_block_threads, 4)
         scores.values[at] = value;
         scores.errors[at] = error;
         scores.known[at] = known_v;
-        if (!(error <= tolerance * std::abs(value))) *any_coarse = 1;
+        if (error <= tolerance * std::abs(value)) return;
+        scores.coarse[i] = 1;
+        *any_coarse = 1;
       });
 }
 

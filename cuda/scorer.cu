@@ -18,12 +18,12 @@ __global__ void mark_inexact_kernel(std::size_t n_components, double tolerance, 
 }
 
 // Marks, in a group of a row, what the tolerance of its sum or the choice of its best needs to know better: docs/theory.md,
-// section 1. With any_coarse only in groups of which something is: *any_coarse tells whether there are any, so that what is done
-// to a row does not depend on the others. *any_marked becomes 1 where something is marked. One thread per row and group.
-__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, const int* any_coarse, ScoreView scores,
-                                         int* any_marked) {
+// section 1; if OnlyCoarse in groups of which something is coarse. *any_marked becomes 1 where something is marked. One thread
+// per row and group.
+template <bool OnlyCoarse>
+__global__ void mark_what_matters_kernel(GroupView groups, double tolerance, ScoreView scores, int* any_marked) {
   const auto [i, g] = cell_of_thread(scores);
-  if (g >= groups.count || (any_coarse != nullptr && *any_coarse == 0) || scores.skips(i)) return;
+  if (g >= groups.count || scores.skips(i) || (OnlyCoarse && scores.coarse[i] == 0)) return;
   const double floor = find_floor(scores, groups, i, g);
   const auto may_be_best = [&](std::size_t at) { return core::may_be_best(scores.values[at], scores.errors[at], floor); };
   const auto for_each_that_may_matter = [&](const auto& visit) {
@@ -34,7 +34,7 @@ __global__ void mark_what_matters_kernel(GroupView groups, double tolerance, con
   };
   double largest_error = 0.0, n_terms = 0.0;
   int n_best = 0;
-  bool coarse = any_coarse == nullptr;
+  bool coarse = !OnlyCoarse;
   core::LogSumExp sum;
   for_each_that_may_matter([&](std::size_t at) {
     largest_error = scores.errors[at] > largest_error ? scores.errors[at] : largest_error;
@@ -87,6 +87,7 @@ void Scorer<S>::lay_out(Arena& arena, std::size_t stride) {
     done_ = arena.take<std::uint8_t>(stride);
     directions = std::max(directions, model_.glance().n_directions);
   }
+  live_ = lay_out_entries(arena, 1, stride, stride);
   screen_ = lay_out_screen(arena, view.n_components, directions, follows_, stride);
 }
 
@@ -118,7 +119,17 @@ void Scorer<S>::evaluate_marked(const Rows<S>& rows, double tolerance) {
 template <class S>
 void Scorer<S>::take(const Rows<S>& rows, const std::uint8_t* skip) {
   scores_.n = rows.count;
+  leave_alone(skip);
+}
+
+template <class S>
+void Scorer<S>::leave_alone(const std::uint8_t* skip) {
   scores_.skip = skip;
+  scores_.live = nullptr;
+  if (skip == nullptr || !screening_) return;
+  list_entries(stream_, skip, 0, 1, scores_.n, scores_.stride, live_);
+  scores_.live = live_.rows;
+  scores_.live_count = live_.starts + 1;
 }
 
 template <class S>
@@ -141,7 +152,7 @@ void Scorer<S>::score_groups(const Rows<S>& rows, double tolerance, const std::u
   forget_scores();
   if (glances_) {
     glance_at_rows(rows);
-    scores_.skip = done_;
+    leave_alone(done_);
   }
   make_coordinates(stream_, rows, model_.screen(), scores_, screen_, bad_row_);
   evaluate_survivors(rows, tolerance, skip);
@@ -157,7 +168,7 @@ void Scorer<S>::score_groups_by_coordinates(const Rows<S>& rows, double toleranc
 template <class S>
 void Scorer<S>::forget_scores() {
   fill_zero(stream_, scores_.known, model().n_components * scores_.stride);
-  fill_zero(stream_, any_coarse_, sizeof(int));
+  fill_zero(stream_, scores_.coarse, scores_.stride);
 }
 
 template <class S>
@@ -185,11 +196,11 @@ void Scorer<S>::evaluate_survivors(const Rows<S>& rows, double tolerance, const 
 template <class S>
 void Scorer<S>::sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip) {
   scores_.skip = skip;
-  // Of dense products it is not known whether any is coarse; of what screening left it is.
-  const int* any_coarse = screening_ ? any_coarse_ : nullptr;
   fill_zero(stream_, any_marked_, sizeof(int));
   fill_zero(stream_, scores_.marks, model().n_components * scores_.stride);
-  launch_tasks(stream_, groups_.count * scores_.n, mark_what_matters_kernel, groups_, tolerance, any_coarse, scores_,
+  // Of dense products it is not known whether any is coarse; of what screening left it is.
+  launch_tasks(stream_, groups_.count * scores_.n,
+               screening_ ? mark_what_matters_kernel<true> : mark_what_matters_kernel<false>, groups_, tolerance, scores_,
                any_marked_);
   list_marked(any_marked_);
   refine(stream_, rows, model(), 0.0, any_marked_, entries_, scores_, scratch_);

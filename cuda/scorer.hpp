@@ -81,6 +81,8 @@ class Scorer {
 
  private:
   void take(const Rows<S>& rows, const std::uint8_t* skip);
+  // From now on; screening goes through a list of the others.
+  void leave_alone(const std::uint8_t* skip);
   void forget_scores();
   // Scores the rows of which a part is enough, and marks them in done_ beside those that are skipped.
   void glance_at_rows(const Rows<S>& rows);
@@ -105,6 +107,7 @@ class Scorer {
   DenseSpace dense_{};
   std::int64_t* offsets_ = nullptr;
   GroupView groups_{};  // of these
+  EntryView live_{};              // rows that are not skipped
   std::uint8_t* done_ = nullptr;  // (stride), where it glances
   double* scratch_ = nullptr;
   // Not 0 where something that was evaluated since it was set to 0 is not right to the tolerance that it was evaluated to.
@@ -118,7 +121,7 @@ class Scorer {
 #if defined(MFA_CUDA_EMULATION)
 inline constexpr std::size_t workspace_bytes = std::size_t{128} << 10;
 #else
-inline constexpr std::size_t workspace_bytes = std::size_t{2} << 30;
+inline constexpr std::size_t workspace_bytes = std::size_t{3} << 30;
 #endif
 
 // Calls lay_out(arena, stride) for as many rows at once as the memory allows, begin(blas), and then work(first, count) for all

@@ -23,11 +23,17 @@ struct ScoreView {
   double* factors;         // (stride, K, L), or null where they are not wanted
   std::uint8_t* known;     // (K, stride)
   std::uint8_t* marks;     // (K, stride) entries that are to be computed
-  // (stride) rows that are done with and left alone, or null.
+  std::uint8_t* coarse;    // (stride) 1 for rows of which something is known that is not right to the tolerance it was asked for
+  // (stride) rows that are done with and left alone, or null; and a list of the others, with their number.
   const std::uint8_t* skip = nullptr;
+  const int* live = nullptr;
+  const int* live_count = nullptr;
 
   MFA_HD std::size_t at(std::size_t i, std::size_t k) const { return k * stride + i; }
   MFA_HD bool skips(std::size_t i) const { return skip != nullptr && skip[i] != 0; }
+  // The rows that are not left alone, from the first to the last.
+  MFA_HD std::size_t n_live() const { return live == nullptr ? n : static_cast<std::size_t>(*live_count); }
+  MFA_HD std::size_t live_row(std::size_t at) const { return live == nullptr ? at : static_cast<std::size_t>(live[at]); }
 };
 
 inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, bool with_factors, std::size_t stride) {
@@ -39,6 +45,7 @@ inline ScoreView lay_out_scores(Arena& arena, std::size_t K, std::size_t L, bool
   view.factors = with_factors ? arena.take<double>(stride * K * L) : nullptr;
   view.known = arena.take<std::uint8_t>(K * stride);
   view.marks = arena.take<std::uint8_t>(K * stride);
+  view.coarse = arena.take<std::uint8_t>(stride);
   return view;
 }
 
@@ -56,9 +63,8 @@ __device__ inline Cell cell_of_thread(const ScoreView& scores) {
 
 // Calls visit(k, load(k)) for components begin to end - 1, of which several are loaded at once: a thread that waited for one
 // after the other would wait most of the time.
-template <class Load, class Visit>
+template <std::size_t at_once, class Load, class Visit>
 __device__ void for_each_loaded(std::size_t begin, std::size_t end, const Load& load, const Visit& visit) {
-  constexpr std::size_t at_once = 8;
   for (std::size_t first = begin; first < end; first += at_once) {
     decltype(load(first)) loaded[at_once];
 #pragma unroll
@@ -76,7 +82,7 @@ __device__ void for_each_known(const ScoreView& scores, std::size_t begin, std::
   constexpr std::size_t at_once = 32;
   for (std::size_t first = begin; first < end; first += at_once) {
     unsigned known = 0;
-    for_each_loaded(
+    for_each_loaded<at_once>(
         first, first + at_once < end ? first + at_once : end, [&](std::size_t k) { return scores.known[scores.at(i, k)]; },
         [&](std::size_t k, std::uint8_t of) { known |= (of != known_nothing ? 1u : 0u) << (k - first); });
     for (; known != 0; known &= known - 1) visit(first + static_cast<unsigned>(__ffs(static_cast<int>(known)) - 1));

@@ -5,12 +5,12 @@
 
 namespace mfa::cuda {
 
-// Computes  upper bounds on all log-densities, (21), (22), from coordinates, their errors and |x|^2; marks in every group the
-//           component of the highest guess, (23), unless its score is known.
+// Computes  upper bounds on all log-densities of the live rows, (21), (D1), from coordinates, what they are off by and |x|^2;
+//           marks in every group the component of the highest guess, (23), unless its score is known.
 // Shapes    scores and space as laid out.
-// Cost      6 R K (L + 1) flops in TF32; the rows are not read.
-// Numerics  coordinates and the shadow's columns are taken as sums of two numbers of eleven bits; the product of the smaller
-//           parts is left out. That, and what the sums may have lost, is in the bounds, theory.md (D3).
+// Cost      4 R K (L + 1) flops in half precision; the rows are not read.
+// Numerics  the shadow's columns are taken as sums of two halves. What that leaves of them, and what the sums may have lost, is
+//           in the bounds, theory.md (D3), (D4).
 // Source    this library.
 void screen_by_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const GroupView& groups,
                            const ScoreView& scores, const ScreenSpace& space);

@@ -24,9 +24,6 @@ __device__ inline Lane lane() {
 // 16 x 16: rows g and g + 8 of summands 2 c, 2 c + 1, then of 2 c + 8, 2 c + 9.
 using Left16 = Halves[4];
 using Right16 = Halves[2];
-// 16 x 8: rows g and g + 8 of summand c, then of c + 4.
-using Left8 = float[4];
-using Right8 = float[2];
 using Sums = float[4];  // 16 x 8: row g, then row g + 8
 
 #if defined(MFA_CUDA_EMULATION)
@@ -48,7 +45,6 @@ inline void add_cut_off(float& sum, const float* left, const float* right, unsig
 struct Two {
   std::uint32_t first, second;
 };
-inline float cut(std::uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); }
 
 // Calls put(which of the lines, c, what lane c of that line holds): of lines of the left matrix, or of the right.
 template <class Put>
@@ -84,24 +80,6 @@ inline void multiply_add(Sums& sums, const Left16& a, const Right16& b) {
   for (unsigned i = 0; i < 4; ++i) emulated::add_cut_off(sums[i], left[i / 2], right[i % 2], 16);
 }
 
-inline void multiply_add(Sums& sums, const Left8& a, const Right8& b) {
-  const Lane own = lane();
-  float left[2][8], right[2][8];
-  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
-  for (unsigned half = 0; half < 2; ++half)
-    emulated::gather({bits(a[2 * half]), bits(a[2 * half + 1])}, {own.g},
-                     [&](unsigned, unsigned c, emulated::Two from) {
-                       left[0][4 * half + c] = emulated::cut(from.first);
-                       left[1][4 * half + c] = emulated::cut(from.second);
-                     });
-  emulated::gather({bits(b[0]), bits(b[1])}, {2 * own.c, 2 * own.c + 1},
-                   [&](unsigned at, unsigned c, emulated::Two from) {
-                     right[at][c] = emulated::cut(from.first);
-                     right[at][4 + c] = emulated::cut(from.second);
-                   });
-  for (unsigned i = 0; i < 4; ++i) emulated::add_cut_off(sums[i], left[i / 2], right[i % 2], 8);
-}
-
 inline void multiply_add(double (&sums)[2], double a, double b) {
   const Lane own = lane();
   double left[4], right[2][4];
@@ -120,19 +98,11 @@ inline void multiply_add(double (&sums)[2], double a, double b) {
 
 #else
 
-// Sums in float of products of numbers of eight bits.
+// Sums in float of products of halves.
 __device__ inline void multiply_add(Sums& sums, const Left16& a, const Right16& b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-// The same of numbers of eleven bits.
-__device__ inline void multiply_add(Sums& sums, const Left8& a, const Right8& b) {
-  const auto bits = [](float value) { return std::bit_cast<std::uint32_t>(value); };
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(bits(a[0])), "r"(bits(a[1])), "r"(bits(a[2])), "r"(bits(a[3])), "r"(bits(b[0])), "r"(bits(b[1])));
 }
 
 // 8 x 4 by 4 x 8 in double: row g and summand c, summand c and column g; sums of row g.

@@ -50,32 +50,35 @@ MFA_HD inline double precision_product_size(double inverse_noise, double x_lengt
   return (x_length + mean_length + loading_length * z_length) * inverse_noise;
 }
 
-// Rounding to eight bits changes a number by so much of itself at most: half a unit in the last place.
-inline constexpr double unit_of_eight_bits = 0x1p-8;
+// Rounding a number to a half changes it by so much of itself at most, half a unit in the last of eleven places; and by so much
+// where it is among the least halves, which lie 2^-24 apart.
+inline constexpr double unit_of_halves = 0x1p-11;
+inline constexpr double least_unit_of_halves = 0x1p-25;
 
-// Computes  the same as coordinate_error for coordinates that tensor cores make of x and a basis, each number taken as a sum
-//           of two of eight bits, theory.md (D1); `basis_error` is the norm of what that leaves of the basis, and a unit
-//           of eight bits times that of its smaller parts, which x's smaller parts are not multiplied by.
-// Numerics  what it leaves of x is 2^-17 |x| at most: the second number's sign is a place more. Products are exact in float.
-//           Those of 64 features are added up in steps of four or more, each of which may cut off a unit in the last place;
-//           the sums of these in one chain of roundings.
-MFA_HD inline double tensor_coordinate_error(double x_norm, std::size_t n_features, double basis_error) {
+// Computes  the same as coordinate_error for coordinates that tensor cores make of x and a basis, both rounded to halves,
+//           theory.md (D1) but for the rounding of y; `basis_error` is the norm of what that changes of the basis,
+//           `length_of_one` what x is divided by before.
+// Numerics  products of halves are exact in float. They are added up in steps of four or more, each of which may cut off a unit
+//           in the last place.
+MFA_HD inline double tensor_coordinate_error(double x_norm, std::size_t n_features, double basis_error, double length_of_one) {
   constexpr double unit = 1.1920928955078125e-7;
-  constexpr double left = 0.5 * unit_of_eight_bits * unit_of_eight_bits;
-  constexpr double runs = 3 * 64.0 / 4.0;
-  const double chain = 0.5 * (1.0 + static_cast<double>(n_features) / 64.0);
-  return (1.001 * (left + basis_error) + unit * (runs + chain)) * std::sqrt(x_norm);
+  const auto d = static_cast<double>(n_features);
+  const double rounding = unit_of_halves * (1.0 + basis_error) + basis_error + unit * (1.0 + 0.25 * d);
+  return 1.001 * (rounding * std::sqrt(x_norm) + least_unit_of_halves * std::sqrt(d) * length_of_one);
 }
 
-// Computes  the rounding unit, as shadow_distance_error takes it, of products of n_directions terms on tensor cores, each
-//           number taken as a sum of two of eleven bits, theory.md (D3).
-// Numerics  2^-22 of each number is left out, and the product of the smaller parts; three products are added up in steps of
-//           four terms. An error of all products by delta moves c by four to eight times delta, for which there are
-//           sixteen units.
+// Computes  the rounding unit, as shadow_distance_error takes it, of products of n_directions terms on tensor cores,
+//           theory.md (D3).
+// Numerics  products of halves are exact, and those of y with both parts of a column are added up in steps of four terms or
+//           more. An error of all products by delta moves c by four to eight times delta, for which there are sixteen units.
 MFA_HD inline double tensor_product_unit(std::size_t n_directions) {
   constexpr double unit = 1.1920928955078125e-7;
-  return 0.5 * (unit * 3.0 * static_cast<double>(n_directions) / 4.0 + 0x1p-20);
+  return 0.5 * unit * (1.0 + 2.0 * 0.25 * static_cast<double>(n_directions));
 }
+
+// Computes  by how much of |y - mu_y|^2 / s a component's c may be off, and |A_perp z|^2 / beta, where its columns are rounded:
+//           `error` is the norm of what that changes of them, times s^1/2, theory.md (D4).
+MFA_HD inline double rounded_columns_error(double error) { return 1.001 * (2.0 + 3.0 * error) * error; }
 
 // Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).
 // Numerics  x itself was centred, scaled and rounded: by less than 2 epsilon |x|, a quarter of what y is allowed.
@@ -113,6 +116,29 @@ MFA_HD inline T mahalanobis_lower_bound(T c, T moved_square, T c_error, const Ou
   return inside_low + h * h * k.inverse_weight;
 }
 
+// Computes  the same where the shift may be many times the noise, by two roots; `spread_root` is beta^1/2, rounded up.
+template <class T>
+MFA_HD inline T mahalanobis_lower_bound(T c, T moved_square, T c_error, const Outside<T>& x, const Leftover<T>& k,
+                                        T spread_root) {
+  constexpr T margin = 4 * std::numeric_limits<T>::epsilon();
+  const T slack = x.shift * k.inverse_noise_root * (1 + margin);
+  const T inside = c - c_error > T(0) ? c - c_error : T(0);
+  const T less = std::sqrt(inside) * (1 - margin) - slack;
+  const T inside_low = less > T(0) ? less : T(0);
+  const T most_moved = (std::sqrt(moved_square + k.spread * c_error) + spread_root * slack) * (1 + margin);
+  const T length = x.length - k.mean - most_moved;
+  const T h = length > T(0) ? length : T(0);
+  return inside_low * inside_low + h * h * k.inverse_weight;
+}
+
+// Computes  (21) as it comes, without what rounding may have done; `length` is |x_perp|.
+template <class T>
+MFA_HD inline T mahalanobis_without_rounding(T c, T moved_square, T length, const Leftover<T>& k) {
+  const T left = length - k.mean - std::sqrt(moved_square);
+  const T h = left > T(0) ? left : T(0);
+  return c + h * h * k.inverse_weight;
+}
+
 // Computes  c, the distance of y to a component's shadow, in difference form (5), as it comes; and a bound on its error.
 // Numerics  its terms are at most 2 `norms` in size. Twice (6), which is of q / 2, for the products; and the sums of the
 //           factors' squares and of these terms are made in T as well.
@@ -148,8 +174,8 @@ MFA_HD inline double group_allowance(double log_prior, std::size_t n_components,
 // Computes  a guess at q, for the order in which components are tried: halfway from its lower bound to what it is if what is
 //           outside the subspace is perpendicular to the component's leftovers, theory.md (23).
 template <class T>
-MFA_HD inline T mahalanobis_guess(T lower_bound, T c, const Outside<T>& x, const Leftover<T>& k) {
-  const T perpendicular = c + (x.length * x.length + k.mean * k.mean) * k.inverse_noise_root * k.inverse_noise_root;
+MFA_HD inline T mahalanobis_guess(T lower_bound, T c, T length, const Leftover<T>& k) {
+  const T perpendicular = c + (length * length + k.mean * k.mean) * k.inverse_noise_root * k.inverse_noise_root;
   return T(0.5) * (lower_bound + perpendicular);
 }
 

@@ -118,8 +118,8 @@ def _far_clusters(far, n):
 @pytest.mark.parametrize("options", [{}, {"sum_rule": True}, {"source": 1, "target": 0}], ids=str)
 @pytest.mark.parametrize("far", [1e1, 1e3])
 def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far, options, dtype):
-    # A part of what TF32 has moved a row's coordinates by comes back in every step. That is a thousand times what the
-    # CPU's are off by, and must lead to the same components and as far.
+    # A part of what halves have moved a row's coordinates by comes back in every step. That is ten thousand times what
+    # the CPU's are off by, and must lead to the same components and as far.
     p, X = _far_clusters(far, 40)
     X = X.astype(dtype)
     assert device.model(p).n_directions > 0

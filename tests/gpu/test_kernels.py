@@ -114,7 +114,7 @@ def test_rows_may_lie_apart(device):
 @pytest.mark.parametrize("alike", [False, True])
 @pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
 def test_bounds_count_the_rounding_of_tensor_cores(device, far, alike, dtype):
-    # Clusters of three far from their common centre: TF32 moves a row's coordinates by more than the components of a
+    # Clusters of three far from their common centre: halves move a row's coordinates by more than the components of a
     # cluster are apart, so that the first guess is often wrong, and by far more than may be left out once the other
     # factor is the distance of the cluster. All lies within the subspace, where the bound is tight. With entries that
     # are all equal, the roundings of the rows, or those of the sums, go one way.
@@ -131,6 +131,28 @@ def test_bounds_count_the_rounding_of_tensor_cores(device, far, alike, dtype):
     assert model.n_directions > 0
     out = _reduce(device, model, X, np.array([0, K]), dtype)
     assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[np.dtype(np.float64)]
+    assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e-6, 1.0, 1e6, 1e15])
+@pytest.mark.parametrize("noise", NOISES)
+def test_halves_hold_rows_of_any_unit_and_far_ones(device, noise, unit):
+    # Halves end at 65504, and below 6e-5 they lose digits: rows are brought to their middle. Some are much longer than
+    # usual all the same, in every feature or in one, and some lie next to the centre.
+    p = parameters_of((20, 256, 3), noise, 0.1)
+    X = ref.random_samples(p, 90, stray=0.0)
+    center = p.weights @ p.means
+    X[10:20] = center + 1e3 * (X[10:20] - center)
+    X[20:30] = center + 1e6 * (X[20:30] - center)
+    X[30:40, 7] += 1e7
+    X[40:50] = center + 1e-6 * (X[40:50] - center)
+    p = ref.Parameters(p.weights, unit * p.means, unit * p.loadings, unit**2 * p.noise_variance)
+    X = (unit * X).astype(np.float32)
+    model = device.model(p)
+    assert model.n_directions > 0
+    joint = ref.weighted_log_prob(X, p)
+    out = _reduce(device, model, X, np.array([0, 20]), np.float32)
+    assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[np.dtype(np.float32)]
     assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
 
 

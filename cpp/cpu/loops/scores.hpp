@@ -114,7 +114,7 @@ void screen(const ScreenTerms<T>& terms, const T* product, T* guess, T* upper) {
     const T error = core::shadow_distance_error(norms, factors, terms.epsilon, terms.model_errors[k]);
     const T q = core::mahalanobis_lower_bound(c, guess[k], error, x, left);
     upper[k] = core::log_density_bound(terms.log_normalizers[k], q);
-    guess[k] = terms.log_normalizers[k] - T(0.5) * core::mahalanobis_guess(q, c, x, left);
+    guess[k] = terms.log_normalizers[k] - T(0.5) * core::mahalanobis_guess(q, c, x.length, left);
   }
 }
 

@@ -52,11 +52,11 @@ struct CudaCosts {
   static constexpr double product = 4e-5;        // of a number and a column
   static constexpr double passing = 2e-3;        // of a product, written and read
   static constexpr double entry = 1e-2;          // of what is kept of a component
-  static constexpr double reading = 1.1e-3;      // of a number
+  static constexpr double reading = 1.2e-3;      // of a number
   static constexpr double coordinate = 1e-5;     // of a number and a direction
-  static constexpr double bound = 7e-3;          // of eight columns,
-  static constexpr double bound_along = 6e-5;    // and of each direction of theirs
-  static constexpr double evaluation = 1.4e-3;   // of a number
+  static constexpr double bound = 5.5e-3;        // of eight columns,
+  static constexpr double bound_along = 1.3e-4;  // and of each direction of theirs
+  static constexpr double evaluation = 1.2e-3;   // of a number
 
   double d, K, L;
 

@@ -63,8 +63,9 @@ __device__ inline Cell cell_of_thread(const ScoreView& scores) {
 
 // Calls visit(k, load(k)) for components begin to end - 1, of which several are loaded at once: a thread that waited for one
 // after the other would wait most of the time.
-template <std::size_t at_once, class Load, class Visit>
+template <class Load, class Visit>
 __device__ void for_each_loaded(std::size_t begin, std::size_t end, const Load& load, const Visit& visit) {
+  constexpr std::size_t at_once = 8;
   for (std::size_t first = begin; first < end; first += at_once) {
     decltype(load(first)) loaded[at_once];
 #pragma unroll
@@ -82,7 +83,7 @@ __device__ void for_each_known(const ScoreView& scores, std::size_t begin, std::
   constexpr std::size_t at_once = 32;
   for (std::size_t first = begin; first < end; first += at_once) {
     unsigned known = 0;
-    for_each_loaded<at_once>(
+    for_each_loaded(
         first, first + at_once < end ? first + at_once : end, [&](std::size_t k) { return scores.known[scores.at(i, k)]; },
         [&](std::size_t k, std::uint8_t of) { known |= (of != known_nothing ? 1u : 0u) << (k - first); });
     for (; known != 0; known &= known - 1) visit(first + static_cast<unsigned>(__ffs(static_cast<int>(known)) - 1));

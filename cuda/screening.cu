@@ -285,7 +285,7 @@ __device__ void for_each_survivor(const GroupView& groups, const ScoreView& scor
     std::uint8_t known;
     float upper;
   };
-  for_each_loaded<16>(
+  for_each_loaded(
       groups.begin(g), groups.end(g),
       [&](std::size_t k) {
         const std::size_t at = scores.at(i, k);

@@ -80,6 +80,24 @@ Basis make_basis(const Model& model, const Subspace& subspace) {
   return basis;
 }
 
+// Computes  numbers (n) times a power of two as sums of two halves, the high one in the lower half of a word; `rounded` are these
+//           sums. Returns what that changes of the numbers, squared and summed up.
+double round_to_two_halves(const double* numbers, std::size_t n, double scale, Halves* halves, double* rounded) {
+  for (std::size_t j = 0; j < n; ++j) {
+    const double exact = numbers[j] * scale;
+    const Halves high = round_to_halves(static_cast<float>(exact), 0.0f);
+    const Halves low = round_to_halves(static_cast<float>(exact - static_cast<double>(lower(high))), 0.0f);
+    halves[j] = high | low << 16;
+    rounded[j] = static_cast<double>(lower(high)) + static_cast<double>(lower(low));
+  }
+  double off = 0.0;
+  for (std::size_t j = 0; j < n; ++j) {
+    const double by = rounded[j] / scale - numbers[j];
+    off += by * by;
+  }
+  return off;
+}
+
 // The power of two that rows are multiplied by before they are rounded to halves, which go from 6e-8 to 65504: a usual row's
 // length becomes 32 to 64.
 double usual_scale(const Model& model, const Subspace& subspace) {
@@ -202,30 +220,18 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   std::vector<double> rounded((L + 1) * R);
   for (std::size_t k = 0; k < K; ++k) {
     const ComponentView component = shadow.component(k);
-    const double* exact_columns = shadow.difference<double>(k).columns;
     const double noise = 1.0 / component.inverse_noise_scalar;
     // What makes columns fit for halves: they are no longer than one by the noise's root.
     const double column_scale = std::ldexp(1.0, std::ilogb(std::sqrt(noise)));
-    double columns_off = 0.0, mean_off = 0.0, mean_norm = 0.0;
-    for (std::size_t l = 0; l <= L; ++l)
-      for (std::size_t r = 0; r < R; ++r) {
-        const double exact = l == L ? component.mean[r] : exact_columns[l * R + r];
-        const double scale = l == L ? one : column_scale;
-        const Halves high = round_to_halves(static_cast<float>(exact * scale), 0.0f);
-        const double rest = exact * scale - static_cast<double>(lower(high));
-        const Halves both = high | round_to_halves(0.0f, static_cast<float>(rest));
-        const double number = static_cast<double>(lower(both)) + static_cast<double>(upper(both));
-        halves[l * R + r] = both;
-        rounded[l * R + r] = number;
-        const double off = number / scale - exact;
-        (l == L ? mean_off : columns_off) += off * off;
-        if (l == L) mean_norm += number * number;
-      }
+    const double columns_off =
+        round_to_two_halves(shadow.difference<double>(k).columns, L * R, column_scale, halves.data(), rounded.data());
+    const double* const mean = rounded.data() + L * R;
+    const double mean_off = round_to_two_halves(component.mean, R, one, halves.data() + L * R, rounded.data() + L * R);
     for (std::size_t l = 0; l < L; ++l)
-      column_terms[k * tiles * tile_columns + l] = {
-          static_cast<float>(core::dot(rounded.data() + l * R, rounded.data() + L * R, R)), terms.spreads_by_factor[l * K + k]};
+      column_terms[k * tiles * tile_columns + l] = {static_cast<float>(core::dot(rounded.data() + l * R, mean, R)),
+                                                    terms.spreads_by_factor[l * K + k]};
     component_terms[k] = {
-        .mean_norm = static_cast<float>(mean_norm),
+        .mean_norm = static_cast<float>(core::squared_norm(R, mean)),
         .model_error = terms.model_errors[k],
         .inverse_noise = static_cast<float>(component.inverse_noise_scalar / (one * one)),
         .inverse_scale = static_cast<float>(1.0 / (one * one * column_scale * column_scale)),

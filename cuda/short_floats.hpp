@@ -22,25 +22,27 @@ struct alignas(16) EightHalves {
 #if !defined(__CUDA_ARCH__)
 namespace short_floats {
 
+// Without branches, so that compilers make vectors of loops with them.
+
 // The nearest half, ties to even; infinite above the largest.
 inline std::uint32_t half_of(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
-  const std::uint32_t sign = bits >> 16 & 0x8000u;
   const std::uint32_t size = bits & 0x7fffffffu;
-  if (std::isnan(value)) return 0x7fffu;
-  if (size >= 0x477ff000u) return sign | 0x7c00u;
+  const std::uint32_t usual = ((size + 0xfffu + (size >> 13 & 1u)) >> 13) - (112u << 10);
   // Below 2^-14 halves are multiples of 2^-24, as floats from a half to one are.
-  if (size < 0x38800000u)
-    return sign | (std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5f) - std::bit_cast<std::uint32_t>(0.5f));
-  return sign | (((size + 0xfffu + (size >> 13 & 1u)) >> 13) - (112u << 10));
+  const std::uint32_t least =
+      std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 0.5f) - std::bit_cast<std::uint32_t>(0.5f);
+  const std::uint32_t finite = size < 0x38800000u ? least : usual;
+  const std::uint32_t infinite = size > 0x7f800000u ? 0x7fffu : 0x7c00u;
+  return (bits >> 16 & 0x8000u) | (size < 0x477ff000u ? finite : infinite);
 }
 inline float float_of(std::uint32_t half) {
-  const std::uint32_t sign = (half & 0x8000u) << 16;
-  const std::uint32_t exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
-  if (exponent == 31u) return std::bit_cast<float>(sign | 0x7f800000u | fraction << 13);
-  const float size = exponent == 0u ? static_cast<float>(fraction) * 0x1p-24f
-                                    : std::bit_cast<float>((exponent + 112u) << 23 | fraction << 13);
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(size) | sign);
+  const std::uint32_t size = half & 0x7fffu;
+  const std::uint32_t usual = (size << 13) + (112u << 23);
+  const auto least = std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<int>(size)) * 0x1p-24f);
+  const std::uint32_t finite = size < 0x400u ? least : usual;
+  const std::uint32_t all = size < 0x7c00u ? finite : 0x7f800000u | size << 13;
+  return std::bit_cast<float>((half & 0x8000u) << 16 | all);
 }
 
 }  // namespace short_floats

@@ -49,6 +49,15 @@ __device__ float centered(S value, float center) {
   else return to<float>(value) - center;
 }
 
+// |x|^2 of four numbers: in float, whose rounding is less than nothing beside that of the coordinates, where it is in range.
+__device__ double square_of(const float (&x)[4]) {
+  const float square = x[0] * x[0] + x[1] * x[1] + (x[2] * x[2] + x[3] * x[3]);
+  if (square <= std::numeric_limits<float>::max()) return static_cast<double>(square);
+  double exact = 0.0;
+  for (const float number : x) exact += static_cast<double>(number) * static_cast<double>(number);
+  return exact;
+}
+
 __device__ void round_rows(const float (&x)[2][4], tensor::Left16& out) {
 #pragma unroll
   for (unsigned half = 0; half < 2; ++half)
@@ -104,10 +113,10 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
 #pragma unroll
     for (unsigned r = 0; r < 2; ++r)
 #pragma unroll
-      for (unsigned f = 0; f < 4; ++f) {
+      for (unsigned f = 0; f < 4; ++f)
         x[r][f] = f < left ? centered(values[r].values[f], frame.center.values[f]) * frame.scale.values[f] : 0.0f;
-        squares[r] += static_cast<double>(x[r][f]) * static_cast<double>(x[r][f]);
-      }
+#pragma unroll
+    for (unsigned r = 0; r < 2; ++r) squares[r] += square_of(x[r]);
     tensor::Left16 rounded;
     round_rows(x, rounded);
 #pragma unroll

@@ -81,7 +81,8 @@ MFA_HD inline double tensor_product_unit(std::size_t n_directions) {
 MFA_HD inline double rounded_columns_error(double error) { return 1.001 * (2.0 + 3.0 * error) * error; }
 
 // Computes  |x_perp| from |x|^2 and |y|^2, rounded down, theory.md (22).
-// Numerics  x itself was centred, scaled and rounded: by less than 2 epsilon |x|, a quarter of what y is allowed.
+// Numerics  x itself was centred, scaled and rounded: by less than 2 epsilon |x|, a quarter of what y is allowed. Of what halves
+//           are, the rounding of |x|^2 in float is a small part as well.
 MFA_HD inline double outside_length(double x_norm, double y_norm, double coordinate_error) {
   const double y = std::sqrt(y_norm) + coordinate_error;
   const double x = std::sqrt(x_norm) - 0.25 * coordinate_error;

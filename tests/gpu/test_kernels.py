@@ -156,6 +156,18 @@ def test_halves_hold_rows_of_any_unit_and_far_ones(device, noise, unit):
     assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
 
 
+@pytest.mark.parametrize("noise", NOISES)
+def test_squares_of_rows_may_be_more_than_a_float(device, noise):
+    p = parameters_of((20, 256, 3), noise, 0.1)
+    X = ref.random_samples(p, 40, stray=0.0)
+    X[7] *= 1e25
+    X[30, 100] = -1e30
+    model = device.model(p)
+    assert model.n_directions > 0
+    out = _reduce(device, model, X, np.array([0, 20]), np.float64)
+    assert relative_error(out["log_sum"][:, 0], ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
+
+
 def test_a_row_that_is_not_finite_is_reported(device):
     for shape, screened in [((3, 20, 2), False), ((20, 256, 3), True)]:
         p = parameters_of(shape, noise_std=0.1)

@@ -65,6 +65,14 @@ __device__ void round_rows(const float (&x)[2][4], tensor::Left16& out) {
     for (unsigned r = 0; r < 2; ++r) out[2 * half + r] = round_to_halves(x[r][2 * half], x[r][2 * half + 1]);
 }
 
+// Whether a row's features that are looked at are numbers, in a row whose length in screen.length_of_one is none in float.
+template <class S>
+__device__ bool is_finite(const S* row, const ScreenView& screen) {
+  for (std::size_t j = 0; j < screen.n_features; ++j)
+    if (!std::isfinite(to<double>(row[screen.place(j)]))) return false;
+  return true;
+}
+
 // What a row is off by in all: the coordinates before they were rounded, and that.
 __device__ float rounded_shift(double error, double rounding) {
   constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
@@ -208,7 +216,7 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
     rounding = tensor::row_sum(rounding);
     if (!is_row || own.c != 0) continue;
     scores.norms[i] = norm;
-    if (!std::isfinite(norm)) report_bad_row(bad_row, rows.first + i);
+    if (!std::isfinite(norm) && !is_finite(rows.row(i), screen)) report_bad_row(bad_row, rows.first + i);
     const double error = core::tensor_coordinate_error(norm, d, screen.basis_error, screen.length_of_one);
     space.shifts[i] = rounded_shift(error, 1.001 * std::sqrt(static_cast<double>(rounding)) * screen.length_of_one);
     if (space.moving != nullptr) space.errors[i] = error;

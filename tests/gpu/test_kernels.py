@@ -134,6 +134,38 @@ def test_bounds_count_the_rounding_of_tensor_cores(device, far, alike, dtype):
     assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
 
 
+def _rows_that_halves_move_as_far_as_they_can(d=247):
+    """A model, and rows whose coordinates are off by about as much as their error bound.
+
+    Along the line of equal entries all is rounded down: entries of rows, 1 / sqrt(d), and coordinates. Rows lie halfway
+    between two components, far from both, and next to the one that they seem to be moved away from.
+    """
+    rng = np.random.default_rng(0)
+    entry = 1 + np.arange(40) / 1024 + 0.99 / 2048
+    seen = np.float16(d * np.float64(np.float16(1 / np.sqrt(d))) * np.float16(entry).astype(float)) / np.sqrt(d)
+    worst = np.argmin(seen / entry)
+    assert seen[worst] < (1 - 2.4 * 2.0**-11) * entry[worst]
+    rows = entry[worst] * np.array([[-(2.0**13)], [2.0**13], [-(2.0**14)], [2.0**14]]) * np.ones(d)
+    others = 2.0**10 * rng.normal(size=(14, d))
+    others -= others.mean(axis=1, keepdims=True)
+    means = np.concatenate([1.3 * rows, (0.7 - 1e-6) * rows, others, -others])
+    loadings = 0.1 * rng.normal(size=(36, 1, d))
+    loadings -= loadings.mean(axis=2, keepdims=True)
+    return ref.Parameters(np.full(36, 1 / 36), means, loadings, np.ones((36, d))), rows
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_count_every_rounding_to_halves(device, dtype):
+    # Without that of the basis, of the rows or of the coordinates the best component is left out.
+    p, X = _rows_that_halves_move_as_far_as_they_can()
+    model = device.model(p)
+    assert model.n_directions > 0
+    out = _reduce(device, model, X.astype(dtype), np.array([0, 36]), dtype)
+    assert np.array_equal(out["best"][:, 0], np.arange(4))
+    expected = ref.score_samples(X.astype(dtype), p)
+    assert relative_error(out["log_sum"][:, 0], expected) <= LOG_DENSITY[np.dtype(np.float64)]
+
+
 @pytest.mark.parametrize("unit", [1e-25, 1e-6, 1.0, 1e6, 1e15])
 @pytest.mark.parametrize("noise", NOISES)
 def test_halves_hold_rows_of_any_unit_and_far_ones(device, noise, unit):

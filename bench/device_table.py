@@ -8,7 +8,7 @@ COLUMNS = (
     ("n", "n", "{}"),
     ("time, ms", "milliseconds", "{:.3f}"),
     ("rows/s", "rows_per_second", "{:.3g}"),
-    ("bandwidth", "bandwidth", "{:.2f}"),
+    ("bandwidth", "bandwidth", "{:.3f}"),
     ("target", "target_bandwidth", "{:.2f}"),
     ("product", "product", "{:.2f}"),
     ("passes", "passes", "{:.2f}"),

@@ -44,7 +44,8 @@ attempt "tests on the device" 150 python3 -m pytest -q -p no:cacheprovider tests
 attempt "figures" 200 python3 bench/device.py --json auto
 sanitizer=$(command -v compute-sanitizer || echo "$(dirname "$(command -v nvcc)")/compute-sanitizer")
 attempt "memory errors, on a few small tests" 150 "$sanitizer" --tool memcheck --error-exitcode 1 --log-file \
-  "$scratch/sanitizer" python3 -m pytest -q -p no:cacheprovider tests/gpu/test_kernels.py \
+  "$scratch/sanitizer" python3 -m pytest -q -p no:cacheprovider \
+  tests/gpu/test_kernels.py tests/gpu/test_screening_kernels.py \
   -k "cuda and not emulated and (test_types_of_samples or test_rows_may or test_statistics_of_known or test_reconstruct)"
 if [ -f "$scratch/sanitizer" ]; then tail -n 3 "$scratch/sanitizer"; fi
 

@@ -83,3 +83,17 @@ def gaps_of_two(p, X):
 def classes_of_two(p, X):
     """The class of each sample, where the first half of the components is one."""
     return (gaps_of_two(p, X) > 0).astype(np.int64)
+
+
+def reduce_all(device, model, X, groups, dtype, *, exact=True, screening=True):
+    """All outputs of reduce, on the host."""
+    n, G = len(X), len(groups) - 1
+    out = {
+        "log_sum": device.empty((n, G), np.float64),
+        "best_value": device.empty((n, G), np.float64),
+        "best": device.empty((n, G), np.int64),
+        "responsibilities": device.empty((n, model.n_components), dtype),
+        "factors": device.empty((n, model.n_factors), np.float64),
+    }
+    device.call("reduce", model, device.send(X), groups, exact=exact, screening=screening, n_rows=n, **out)
+    return {name: device.fetch(value) for name, value in out.items()}

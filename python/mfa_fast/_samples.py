@@ -224,9 +224,15 @@ def _in_cuda_memory(X: Any, arrays: CudaArrays, estimator: Any, reset: bool) -> 
     if arrays.dtype_name(X) not in KERNEL_DTYPES:
         msg = f"X in CUDA memory must be of {', '.join(KERNEL_DTYPES)}; got {arrays.dtype_name(X)}: convert it."
         raise TypeError(msg)
-    if estimator is not None:
+    if estimator is not None and (reset or not _is_as_in_fit(X, estimator)):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
     return Samples(arrays.plain(X), identity, device=arrays, arrays=arrays)
+
+
+def _is_as_in_fit(X: Any, estimator: Any) -> bool:
+    """Tell whether scikit-learn has nothing to say of an array, which has no names, after a fit to what had none."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return names is None and getattr(estimator, "n_features_in_", None) == X.shape[1]
 
 
 def as_output(out: Any, shape: tuple[int, int], dtype: Any, device: Any) -> Samples:

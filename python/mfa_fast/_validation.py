@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from mfa_fast._devices import to_host
 from mfa_fast._parameters import Parameters
@@ -21,6 +22,15 @@ MOST_DRAWS = 2**23
 MOST_STEPS = 2**63 - 1
 # More than any machine makes use of.
 MOST_THREADS = 1024
+
+
+def check_has(estimator: Any, fitted: str) -> None:
+    """Raise scikit-learn's error if an estimator lacks an attribute of every fitted one.
+
+    Of one that has it, scikit-learn would make all tags first: as much time as some calls take on a device.
+    """
+    if not hasattr(estimator, fitted):
+        check_is_fitted(estimator)
 
 
 def check_option(name: str, value: Any, options: Sequence[str]) -> str:

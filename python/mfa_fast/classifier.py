@@ -29,6 +29,7 @@ from mfa_fast._validation import (
     as_random_state,
     as_seed,
     check_flag,
+    check_has,
     check_option,
     check_place,
     check_real,
@@ -412,7 +413,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     # ------------------------------------------------------------------------------------------------ evaluation
 
     def _parameters(self) -> list[Parameters]:
-        check_is_fitted(self)
+        check_has(self, "mixtures_")
         return [m._parameters() for m in self.mixtures_]
 
     def _scorer(self, data: Samples | Stream | None = None) -> Scorer:
@@ -421,7 +422,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return scorer_of(self, self._parameters(), None if data is None else data.device)
 
     def _samples(self, X: Any) -> Samples:
-        check_is_fitted(self)
+        check_has(self, "mixtures_")
         return as_samples(X, estimator=self)
 
     def log_priors(self) -> FloatArray:
@@ -431,7 +432,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         -------
         log_priors : ndarray of shape (n_classes,)
         """
-        check_is_fitted(self)
+        check_has(self, "mixtures_")
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(self.priors_, dtype=np.float64))
 

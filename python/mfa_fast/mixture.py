@@ -42,6 +42,7 @@ from mfa_fast._validation import (
     as_random_state,
     as_seed,
     check_flag,
+    check_has,
     check_noise_variance,
     check_parameters,
     check_place,
@@ -667,7 +668,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     # ------------------------------------------------------------------------------------------------ evaluation
 
     def _scorer(self, data: Samples | Stream | None = None) -> Scorer:
-        check_is_fitted(self)
+        check_has(self, "means_")
         return scorer_of(self, [self._parameters()], None if data is None else data.device)
 
     def _marginal_scorer(self) -> MarginalScorer:
@@ -675,7 +676,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         return MarginalScorer.of(self, [self._parameters()])
 
     def _samples(self, X: Any) -> Samples:
-        check_is_fitted(self)
+        check_has(self, "means_")
         return as_samples(X, estimator=self)
 
     @by_blocks

@@ -138,7 +138,6 @@ class EmulatedArrays:
     """The library, in the form in which `mfa_fast._devices` knows one."""
 
     key = ("emulated_arrays", 0)
-    stream = 0
     eager_copies = False
     kernels = None  # set by whoever has them
 
@@ -194,6 +193,9 @@ class EmulatedArrays:
     def current(self):
         return CURRENT
 
+    def handle(self, stream):
+        return 0
+
     def second(self):
         return Stream(eager=self.eager_copies)
 
@@ -209,5 +211,5 @@ class EmulatedArrays:
     def upload(self, source, target, stream):
         stream.put(lambda: np.copyto(target.memory, source))
 
-    def download(self, source, target, stream):
-        stream.put(lambda: np.copyto(target, source.memory))
+    def download(self, source, target):
+        CURRENT.put(lambda: np.copyto(target, source.memory))

@@ -6,6 +6,7 @@ All work on a device goes to its current stream, and all memory comes from the l
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
@@ -56,10 +57,6 @@ class CudaArrays(Arrays, Protocol):
     def key(self) -> tuple[str, int]:
         """The library's name and the device's number."""
 
-    @property
-    def stream(self) -> int:
-        """The current stream's handle."""
-
     def active(self) -> AbstractContextManager[Any]:
         """Make the device the current one."""
 
@@ -76,7 +73,10 @@ class CudaArrays(Arrays, Protocol):
         """Return a NumPy array that the device can copy from and to while the host goes on."""
 
     def current(self) -> Any:
-        """Return the current stream."""
+        """Return the current stream. It is asked for once per call, as that takes as long as to launch a kernel."""
+
+    def handle(self, stream: Any) -> int:
+        """Return a stream's handle."""
 
     def second(self) -> Any:
         """Return a new stream."""
@@ -93,8 +93,8 @@ class CudaArrays(Arrays, Protocol):
     def upload(self, source: NDArray[Any], target: Any, stream: Any) -> None:
         """Copy from pinned memory, both in C order."""
 
-    def download(self, source: Any, target: NDArray[Any], stream: Any) -> None:
-        """Copy to pinned memory, both in C order."""
+    def download(self, source: Any, target: NDArray[Any]) -> None:
+        """Copy to pinned memory on the current stream, both in C order."""
 
 
 class _NumpyArrays:
@@ -137,6 +137,12 @@ def tensor_as_numpy(tensor: Any) -> NDArray[Any]:
     return np.asarray(known.detach().numpy())
 
 
+@cache
+def _torch_dtype(dtype: Any) -> Any:
+    """Return torch's dtype of NumPy's, whose name NumPy puts together anew every time."""
+    return getattr(import_module("torch"), np.dtype(dtype).name)
+
+
 class TorchArrays:
     """torch tensors on a CUDA device."""
 
@@ -168,10 +174,6 @@ class TorchArrays:
     def key(self) -> tuple[str, int]:
         return ("torch", int(self._device.index))
 
-    @property
-    def stream(self) -> int:
-        return int(self.current().cuda_stream)
-
     def active(self) -> AbstractContextManager[Any]:
         return self._torch.cuda.device(self._device)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
@@ -188,21 +190,18 @@ class TorchArrays:
         detached = array.detach()
         return detached if detached.stride(1) == 1 else detached.contiguous()
 
-    def _dtype(self, dtype: Any) -> Any:
-        return getattr(self._torch, np.dtype(dtype).name)
-
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        return self._torch.empty(shape, dtype=self._dtype(dtype), device=self._device)
+        return self._torch.empty(shape, dtype=_torch_dtype(dtype), device=self._device)
 
     def full(self, shape: tuple[int, ...], value: Any, dtype: Any) -> Any:
-        return self._torch.full(shape, value, dtype=self._dtype(dtype), device=self._device)
+        return self._torch.full(shape, value, dtype=_torch_dtype(dtype), device=self._device)
 
     def cast(self, array: Any, dtype: Any) -> Any:
-        return array.to(self._dtype(dtype))
+        return array.to(_torch_dtype(dtype))
 
     def from_host(self, array: NDArray[Any]) -> Any:
         # From pageable memory the copy would be waited for. Pinned memory of torch's is given back when it is made.
-        pinned = self._torch.empty(array.shape, dtype=self._dtype(array.dtype), device="cpu", pin_memory=True)
+        pinned = self._torch.empty(array.shape, dtype=_torch_dtype(array.dtype), device="cpu", pin_memory=True)
         pinned.numpy()[...] = array
         return pinned.to(self._device, non_blocking=True)
 
@@ -212,7 +211,7 @@ class TorchArrays:
     def pick(self, values: NDArray[Any], indices: Any) -> Any:
         # Of unsigned integers torch indexes no more than bytes on a device: the others' bits are taken for signed ones.
         bits = values.view(f"i{values.itemsize}") if values.dtype.kind == "u" else values
-        return self.from_host(bits)[indices].view(self._dtype(values.dtype))
+        return self.from_host(bits)[indices].view(_torch_dtype(values.dtype))
 
     def softmax(self, scores: Any) -> Any:
         return self._torch.softmax(scores, 1)
@@ -221,10 +220,13 @@ class TorchArrays:
         return self._torch.log_softmax(scores, 1)
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        return np.asarray(self._torch.empty(shape, dtype=self._dtype(dtype), device="cpu", pin_memory=True).numpy())
+        return np.asarray(self._torch.empty(shape, dtype=_torch_dtype(dtype), device="cpu", pin_memory=True).numpy())
 
     def current(self) -> Any:
         return self._torch.cuda.current_stream(self._device)
+
+    def handle(self, stream: Any) -> int:
+        return int(stream.cuda_stream)
 
     def second(self) -> Any:
         return self._torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call,unused-ignore]
@@ -242,9 +244,8 @@ class TorchArrays:
         with self._torch.cuda.stream(stream):
             target.copy_(self._torch.from_numpy(source), non_blocking=True)
 
-    def download(self, source: Any, target: NDArray[Any], stream: Any) -> None:
-        with self._torch.cuda.stream(stream):
-            self._torch.from_numpy(target).copy_(source, non_blocking=True)
+    def download(self, source: Any, target: NDArray[Any]) -> None:
+        self._torch.from_numpy(target).copy_(source, non_blocking=True)
 
 
 class CupyArrays:
@@ -278,10 +279,6 @@ class CupyArrays:
     @property
     def key(self) -> tuple[str, int]:
         return ("cupy", self._device)
-
-    @property
-    def stream(self) -> int:
-        return int(self.current().ptr)
 
     def active(self) -> AbstractContextManager[Any]:
         return self._cupy.cuda.Device(self._device)  # type: ignore[no-any-return,unused-ignore]
@@ -329,6 +326,9 @@ class CupyArrays:
         with self.active():
             return self._cupy.cuda.get_current_stream()
 
+    def handle(self, stream: Any) -> int:
+        return int(stream.ptr)
+
     def second(self) -> Any:
         with self.active():
             return self._cupy.cuda.Stream(non_blocking=True)
@@ -345,5 +345,5 @@ class CupyArrays:
     def upload(self, source: NDArray[Any], target: Any, stream: Any) -> None:
         target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream)
 
-    def download(self, source: Any, target: NDArray[Any], stream: Any) -> None:
-        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, stream)
+    def download(self, source: Any, target: NDArray[Any]) -> None:
+        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self.current())

@@ -38,13 +38,14 @@ def nearest_model_on(device: CudaArrays, model: _core.Model, n_threads: int) -> 
 
 def _on(device: CudaArrays, model: _core.Model, kind: str, arguments: Callable[[], tuple[Any, ...]]) -> Any:
     copies = _copies.setdefault(model, {})
+    stream = device.handle(device.current())
     # One handle stands for a stream of every thread's own.
-    key = (kind, device.key, device.stream, threading.get_ident() if device.stream == _PER_THREAD_STREAM else None)
+    key = (kind, device.key, stream, threading.get_ident() if stream == _PER_THREAD_STREAM else None)
     if key not in copies:
         # Two threads that make the same one do no harm.
         with device.active():
             make = getattr(device.kernels, kind)
-            copies[key] = make(*arguments(), stream=device.stream, allocate=device.allocate)
+            copies[key] = make(*arguments(), stream=stream, allocate=device.allocate)
     return copies[key]
 
 
@@ -190,10 +191,10 @@ class CudaScorer(Scorer):
     def sample(self, target: Samples, *, weights: Array, seed: int, start: int, noise: bool) -> Any:
         """Write samples start, start + 1, ... of a seed, as many as there are rows, and return their components."""
         kernel, model, device = self.device.kernels.sample, self._copy, self.device
-        shares = np.require(weights, np.float64, ["C", "ALIGNED"])
+        shares, stream = np.require(weights, np.float64, ["C", "ALIGNED"]), device.handle(device.current())
 
         def draw(out: Any, labels: Any, first: int) -> None:
-            how = {"stream": device.stream, "allocate": device.allocate}
+            how = {"stream": stream, "allocate": device.allocate}
             kernel(model, weights=shares, seed=seed, start=first, noise=noise, out=out, labels=labels, **how)
 
         X, n = target.data, len(target)
@@ -271,7 +272,7 @@ def _add(samples: Samples, sums: tuple[Any, ...], statistics: tuple[FloatArray, 
         # In pinned memory, which is used again from call to call and copied to at the full speed of the bus.
         fetched = [device.pinned(tuple(array.shape), np.float64) for array in sums]
         for array, target in zip(sums, fetched, strict=True):
-            device.download(array, target, device.current())
+            device.download(array, target)
         device.record(device.current()).synchronize()
     samples.settle()
     for total, target in zip(fetched, statistics, strict=True):

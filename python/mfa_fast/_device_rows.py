@@ -43,10 +43,11 @@ def run(
         return
     bad_row = device.empty((1,), np.int64)
     with device.active():
-        call({"X": samples.data, **(inputs or {}), **outputs}, launch(device, bad_row))
+        current = device.current()
+        call({"X": samples.data, **(inputs or {}), **outputs}, launch(device, current, bad_row))
         found = device.pinned((1,), np.int64)
-        device.download(bad_row, found, device.current())
-        event = device.record(device.current())
+        device.download(bad_row, found)
+        event = device.record(current)
 
     def find() -> int | None:
         row = int(found[0])
@@ -58,9 +59,9 @@ def run(
     samples.late.append(late)
 
 
-def launch(device: CudaArrays, bad_row: Any) -> dict[str, Any]:
+def launch(device: CudaArrays, current: Any, bad_row: Any) -> dict[str, Any]:
     """Return the arguments that all kernels on samples share."""
-    return {"bad_row": bad_row, "stream": device.stream, "allocate": device.allocate}
+    return {"bad_row": bad_row, "stream": device.handle(current), "allocate": device.allocate}
 
 
 def _as_read(X: Array) -> np.dtype[Any]:
@@ -94,10 +95,10 @@ class _Slot:
         """Queue the kernel and the way back."""
         count, current = self.rows.stop - self.rows.start, self.device.current()
         columns = {name: self.resident[name][:count] for name in (*self.sources, *self.results)}
-        call(columns, launch(self.device, self.resident["bad_row"]))
+        call(columns, launch(self.device, current, self.resident["bad_row"]))
         for name in self.results:
-            self.device.download(columns[name], self.pinned[name][:count], current)
-        self.device.download(self.resident["bad_row"], self.pinned["bad_row"], current)
+            self.device.download(columns[name], self.pinned[name][:count])
+        self.device.download(self.resident["bad_row"], self.pinned["bad_row"])
         self.done = self.device.record(current)
 
     def finish(self) -> int | None:

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from mfa_fast._samples import Samples, reject_bad_row
 from mfa_fast._typing import Array, FloatArray
 from mfa_fast._validation import check_threads
 
+# A packed model, and the place of every group's first component, of the end too.
+_Packed = tuple[_core.Model, NDArray[np.int64]]
+
 
 class PackedCache:
     """Packed models by estimator, outside the estimators so that these hold arrays and plain parameters only.
@@ -28,9 +32,7 @@ class PackedCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: weakref.WeakKeyDictionary[Any, tuple[tuple[Array, ...], _core.Model]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._entries: weakref.WeakKeyDictionary[Any, tuple[tuple[Array, ...], _Packed]] = weakref.WeakKeyDictionary()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew_lock)
 
@@ -38,20 +40,21 @@ class PackedCache:
         # The thread that held it may not exist in the child.
         self._lock = threading.Lock()
 
-    def get(self, owner: Any, mixtures: Sequence[Parameters], groups: NDArray[np.int64], n_threads: int) -> _core.Model:
-        """Return the packed model of the owner's mixtures, side by side, one group each."""
+    def get(self, owner: Any, mixtures: Sequence[Parameters], n_threads: int) -> _Packed:
+        """Return the packed model of the owner's mixtures, side by side, one group each, and where the groups begin."""
         arrays = tuple(a for m in mixtures for a in m.arrays())
         with self._lock:
-            known, model = self._entries.get(owner, ((), None))
-        same = len(known) == len(arrays) and all(a is b for a, b in zip(known, arrays, strict=True))
-        if model is not None and same and model.isa == _core.isa():
-            return model
+            known, packed = self._entries.get(owner, ((), None))
+        same = len(known) == len(arrays) and all(map(is_, known, arrays))
+        if packed is not None and same and packed[0].isa == _core.isa():
+            return packed
+        groups = np.cumsum([0, *(len(m.weights) for m in mixtures)], dtype=np.int64)
         # Outside the lock: packing takes time, and two threads that pack the same model do no harm.
         model = (mixtures[0] if len(mixtures) == 1 else join(mixtures)).pack(n_threads, groups=groups)
         if not any(a.flags.writeable for a in arrays):
             with self._lock:
-                self._entries[owner] = (arrays, model)
-        return model
+                self._entries[owner] = (arrays, (model, groups))
+        return model, groups
 
 
 packed_models = PackedCache()
@@ -84,10 +87,8 @@ class Scorer:
     @classmethod
     def of(cls, owner: Any, mixtures: Sequence[Parameters]) -> Scorer:
         """Make one from an estimator and its mixtures, one group each."""
-        sizes = [len(m.weights) for m in mixtures]
-        groups = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         n_threads = check_threads(owner.n_threads)
-        model = packed_models.get(owner, mixtures, groups, n_threads)
+        model, groups = packed_models.get(owner, mixtures, n_threads)
         return cls(model, groups, n_threads, bool(owner.screening), owner)
 
     @property

@@ -474,7 +474,10 @@ def test_another_thread_does_not_take_a_call_s_own_error(library, monkeypatch):
     assert len(taken) == 4 and all("of an earlier call" in str(error) for error in taken)
 
 
-@pytest.mark.parametrize(("classes", "dtype", "stray"), [((3, 7), np.int64, 5), ((3, 300), np.uint8, 300 - 256)])
+@pytest.mark.parametrize(
+    ("classes", "dtype", "stray"),
+    [((3, 7), np.int64, 5), ((3, 300), np.uint8, 300 - 256), ((3, 4), np.int64, 2), ((3, 4), np.uint8, 9)],
+)
 def test_a_label_of_no_class_is_an_error_that_comes_late(library, classes, dtype, stray):
     X, y = _data(), np.full(75, 3, dtype)
     y[20] = stray

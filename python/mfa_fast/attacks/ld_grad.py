@@ -134,7 +134,7 @@ def ld_grad(
 
 
 def outputs_for(samples: Samples) -> tuple[_Outputs, _Pairs]:
-    """Make X_adv, l2, success and n_steps, and source and target, where the samples are."""
+    """Make X_adv, l2, success and n_steps, and source and target, where the samples are. All are to be written."""
     n, arrays = len(samples), samples.arrays
     out = (
         arrays.empty(tuple(samples.data.shape), samples.dtype),
@@ -142,7 +142,7 @@ def outputs_for(samples: Samples) -> tuple[_Outputs, _Pairs]:
         arrays.empty((n,), np.bool_),
         arrays.empty((n,), np.int64),
     )
-    return out, (arrays.full((n,), -1, np.int64), arrays.full((n,), -1, np.int64))
+    return out, (arrays.empty((n,), np.int64), arrays.empty((n,), np.int64))
 
 
 def own_labels(model: Any, X: Any, samples: Samples) -> Array:
@@ -198,7 +198,8 @@ class MixtureAttack:
             return
         sizes = np.diff(self.scorer.groups)
         known = labels if isinstance(labels, np.ndarray) else self.samples.fetch(labels)
-        for own in np.unique(known[known >= 0]):  # the kernel reports rows of no class
+        # The kernel reports rows of no class.
+        for own in np.unique(known[(known >= 0) & (known < len(sizes))]):
             for name, component, c in (("source", self.source, own), ("target", self.target, 1 - own)):
                 if component is not None and component >= sizes[c]:
                     role = "class of a sample" if name == "source" else "class that a sample is to reach"
@@ -225,6 +226,9 @@ class MixtureAttack:
             return class_indices(classes, y, n)
         if "int" in arrays.dtype_name(y):
             y = arrays.cast(y, np.int64)  # in a small type the classes would wrap around
+            first = int(classes[0])
+            if classes.dtype.kind == "i" and classes.tolist() == list(range(first, first + len(classes))):
+                return y - first  # the kernel reports rows of what is then no class's place
         # -1 where it is no class: the kernel reports such rows.
         places = arrays.full((n,), -1, np.int64)
         for place, label in enumerate(classes.tolist()):
@@ -278,6 +282,8 @@ class _MachineAttack:
         return class_indices(self.classes, own_labels(self.model, self.given, self.samples), len(self.samples))
 
     def run(self, pairs: _Pairs, **common: Any) -> None:
+        for places in pairs:  # a machine has no components
+            places.fill(-1)
         kernel = _core.ld_grad_rbf if isinstance(self.machine, RbfMachine) else _core.ld_grad_linear
         bad = kernel(**self.machine.arguments(), X=self.samples.data, n_threads=self.n_threads, **common)
         reject_bad_row(self.samples, bad, self.model)

@@ -49,7 +49,10 @@ def as_labels(name: str, given: Any) -> Array:
     if isinstance(given, (list, tuple)):
         _check_types(name, given)  # NumPy makes strings of numbers beside strings
     try:
-        labels = column_or_1d(to_host(given, name), warn=name == "y")
+        host = to_host(given, name)
+        if type(host) is np.ndarray and host.ndim == 1 and host.dtype.kind in "iub" and host.dtype.isnative:
+            return host  # scikit-learn would look at all of them, and find nothing
+        labels = column_or_1d(host, warn=name == "y")
     except ValueError as error:
         msg = f"{name} must be a list or an array, of one dimension, of labels, got {one_line(repr(given))}."
         raise ValueError(msg) from error
@@ -93,6 +96,10 @@ def class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
     """Return the places (n_samples,) of labels among the classes, which may be in any order."""
     labels = check_labels(y, n_samples)
     order = np.argsort(classes)
+    if labels.dtype == classes.dtype:  # others are compared as what both become side by side
+        places = order[np.minimum(np.searchsorted(classes, labels, sorter=order), len(classes) - 1)]
+        if np.array_equal(classes[places], labels):
+            return places.astype(np.int64, copy=False)
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
         msg = f"y has labels that the model does not know: {unknown[:5].tolist()}; its classes are {classes.tolist()}."

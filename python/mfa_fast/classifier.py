@@ -323,7 +323,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             for mixture in self.mixtures_:
                 mixture.feature_names_in_ = self.feature_names_in_
 
-    def _fit_priors(self, counts: NDArray[np.generic]) -> FloatArray:
+    def _fit_priors(self, counts: Array) -> FloatArray:
         if self.priors is None:
             return np.asarray(counts / counts.sum(), dtype=np.float64)
         return _check_priors(self.priors, len(counts))

@@ -146,7 +146,7 @@ def em_task(problem: Problem) -> Task:
     def error(result: MFA) -> float:
         blocks = np.array_split(X, len(X) // 1000 + 1)
         expected = np.concatenate([score_samples(block, start, np.float64) for block in blocks]).mean()
-        return relative_error(np.array(result.lower_bound_), expected)
+        return relative_error(np.array(result.lower_bound_), np.array(expected))
 
     name = "EM iteration"
     floor = dense_floor(problem.shape, X)

@@ -20,10 +20,10 @@ constexpr int rounds_from_near = 1;
 // a little for rounding.
 constexpr double as_well = 1.1;
 constexpr double rounding = 1e-13;
-// Others may do better all the same. They are looked for after one model, and after twice as many where they leave no less
+// Others may do better all the same. They are looked for after so many models, and after twice as many where they leave no less
 // than this share of what is left, up to so many: EM comes to rest.
 constexpr double no_better = 0.9;
-constexpr int most_patience = 16;
+constexpr int least_patience = 4, most_patience = 16;
 
 // Rows that a thread multiplies at once, at most.
 constexpr std::size_t rows_at_once = 96;
@@ -223,7 +223,8 @@ Directions::Directions(const Model& model, std::size_t count, const Directions* 
       n_features_(model.n_features()),
       rows_(model.n_factors() + 1),
       directions_(count * model.n_features()),
-      products_(model.n_components() * rows_ * rows_) {
+      products_(model.n_components() * rows_ * rows_),
+      patience_(least_patience) {
   multiply_rows(model);
   double left = 1.0;
   if (near != nullptr) {
@@ -238,7 +239,7 @@ Directions::Directions(const Model& model, std::size_t count, const Directions* 
   search(model, near == nullptr);
   project(model);
   share_left_when_found_ = share_left();
-  patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience) : 1;
+  patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience) : least_patience;
   age_ = 0;
 }
 

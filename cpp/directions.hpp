@@ -40,7 +40,7 @@ class Directions {
   std::size_t count_, n_features_, rows_, stride_ = 0;  // rows of one component: L + 1
   std::vector<double> directions_, inside_, products_;
   double share_left_when_found_ = 0.0;
-  int patience_ = 1, age_ = 0;  // models that they are kept for before others are looked for, and have been kept for
+  int patience_, age_ = 0;  // models that they are kept for before others are looked for, and have been kept for
 };
 
 }  // namespace mfa

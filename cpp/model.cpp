@@ -302,7 +302,7 @@ const Subspace* Model::subspace(Processor processor) const {
     const auto& directions = directions_[which].get(
         [&] { return Subspace::find_directions(*this, processor, take_near(near_.directions[which]).get()); });
     const auto near = take_near(near_.subspaces[which]);
-    return directions == nullptr ? nullptr : Subspace::choose(*this, processor, directions, near.get());
+    return directions == nullptr ? nullptr : Subspace::choose(*this, processor, directions, near);
   });
   return subspace.get();
 }

@@ -50,12 +50,11 @@ class Directions;
 class Glance;
 class Subspace;
 
-// What was found for screening on each processor: the directions that were looked at; the subspace of those that it uses, null
-// where it would not pay or has not been asked for; and what it looks at first, null where that would not pay, nothing where it
-// has not been asked for.
+// What was found for screening on each processor: the directions that were looked at; the subspace of those that it uses; and
+// what it looks at first. Of the last two null where it would not pay, nothing where it has not been asked for.
 struct Screening {
   std::array<std::shared_ptr<const Directions>, 2> directions;
-  std::array<std::shared_ptr<const Subspace>, 2> subspaces;
+  std::array<std::optional<std::shared_ptr<const Subspace>>, 2> subspaces;
   std::array<std::optional<std::shared_ptr<const Glance>>, 2> glances;
 };
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cpu/once.hpp"
@@ -23,10 +24,11 @@ class Subspace {
 
   // As many directions as may be of use, null where that is none; `near`, unless null, are a similar model's.
   static std::shared_ptr<const Directions> find_directions(const Model& model, Processor processor, const Directions* near);
-  // Of as many of the directions as make scoring cheapest; null where it is cheapest without. `near`, unless null, is what a
-  // similar model has chosen: as long as its directions are kept, so is their number.
+  // Of as many of the directions as make scoring cheapest; null where it is cheapest without. `near`, if any, is what a similar
+  // model has chosen: as long as its directions are kept, so is their number.
   static std::shared_ptr<const Subspace> choose(const Model& model, Processor processor,
-                                                const std::shared_ptr<const Directions>& directions, const Subspace* near);
+                                                const std::shared_ptr<const Directions>& directions,
+                                                const std::optional<std::shared_ptr<const Subspace>>& near);
 
   std::size_t n_directions() const { return n_directions_; }
   const Directions& directions() const { return *directions_; }

@@ -281,9 +281,12 @@ std::shared_ptr<const Directions> Subspace::find_directions(const Model& model, 
 }
 
 std::shared_ptr<const Subspace> Subspace::choose(const Model& model, Processor processor,
-                                                 const std::shared_ptr<const Directions>& directions, const Subspace* near) {
-  if (directions->kept() && near != nullptr)
-    return std::make_shared<const Subspace>(model, directions, near->n_directions(), model.log_normalizers());
+                                                 const std::shared_ptr<const Directions>& directions,
+                                                 const std::optional<std::shared_ptr<const Subspace>>& near) {
+  if (directions->kept() && near.has_value()) {
+    if (*near == nullptr) return nullptr;
+    return std::make_shared<const Subspace>(model, directions, (*near)->n_directions(), model.log_normalizers());
+  }
   return by_costs(model, processor, [&](const auto& costs) { return find_cheapest(model, costs, directions); });
 }
 

@@ -191,16 +191,6 @@ cpu::ScreenTerms<T> Subspace::terms(double epsilon) const {
 template cpu::ScreenTerms<float> Subspace::terms<float>(double) const;
 template cpu::ScreenTerms<double> Subspace::terms<double>(double) const;
 
-void Subspace::to_model_factors(std::size_t k, double* z) const {
-  const std::size_t L = shadow_->n_factors();
-  const double* rotation = rotations_.data() + k * L * L;
-  std::vector<double> rotated(z, z + L);
-  for (std::size_t l = 0; l < L; ++l) {
-    z[l] = 0.0;
-    for (std::size_t m = 0; m < L; ++m) z[l] += rotation[m * L + l] * rotated[m];
-  }
-}
-
 void Subspace::to_shadow_factors(std::size_t k, const double* z, double* out) const {
   const std::size_t L = shadow_->n_factors();
   const double* rotation = rotations_.data() + k * L * L;

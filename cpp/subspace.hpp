@@ -41,9 +41,8 @@ class Subspace {
   // What bounds are made of, but for the row's own numbers; `epsilon` is the rounding unit of the products.
   template <class T>
   cpu::ScreenTerms<T> terms(double epsilon) const;
-  // The shadow's factors are rotated: z (L) of component k becomes the model's.
-  void to_model_factors(std::size_t k, double* z) const;
-  void to_shadow_factors(std::size_t k, const double* z, double* out) const;  // and back
+  // The shadow's factors are rotated: z (L) of component k, the model's, become these.
+  void to_shadow_factors(std::size_t k, const double* z, double* out) const;
 
   // A bound on the terms that S_k^-1 (x - mu_k) is the sum of; `x_length` is |x|, about the centre.
   double precision_product_size(std::size_t k, double x_length, const double* z) const;

@@ -17,22 +17,6 @@
 namespace mfa::cuda {
 namespace {
 
-// Computes  a bound on the largest |E^T v| / |v| for the rows of E (count, d): the root of the largest sum of a row of |E E^T|.
-double norm_bound(const Model& model, const std::vector<double>& rows, std::size_t count, std::size_t d) {
-  cpu::Panel<double> columns(model.loops().f64, d, count);
-  columns.set_columns(rows.data(), count);
-  const std::size_t stride = columns.columns();  // those too many are zero
-  std::vector<double> products(count * stride);
-  columns.multiply(rows.data(), count, products.data());
-  double largest = 0.0;
-  for (std::size_t r = 0; r < count; ++r) {
-    double sum = 0.0;
-    for (std::size_t c = 0; c < stride; ++c) sum += std::abs(products[r * stride + c]);
-    largest = std::max(largest, sum);
-  }
-  return std::sqrt(largest);
-}
-
 // (L, K) -> (K, L)
 std::vector<double> by_component(const double* from, std::size_t L, std::size_t K) {
   std::vector<double> to(K * L);
@@ -47,36 +31,66 @@ struct Basis {
   double error;
 };
 
-// Computes  U (R, d) rounded to halves, and the norm |E| of what that changes.
-// Cost      a few operations for every number, and a product (R, d) x (d, R).
+// Computes  U (R, d) rounded to halves, and a bound on the norm |E| of what that changes: the root of the largest sum of a row
+//           of |E E^T|.
+// Cost      a few operations for every number, and half of a product (R, d) x (d, R).
 // Source    docs/theory.md, (D1).
 Basis make_basis(const Model& model, const Subspace& subspace) {
+  constexpr std::size_t at_once = 2 * tile_directions;  // those whose numbers lie together
   const std::size_t R = subspace.n_directions();
   const std::size_t d = model.n_features();
-  std::vector<double> off(R * d);
-  std::vector<std::uint16_t> rounded(R * d);
-  for (std::size_t r = 0; r < R; ++r)  // along memory, number after number, which compilers make vectors of
-    for (std::size_t j = 0; j < d; ++j) {
-      const double exact = subspace.direction(r)[j];
-      const Halves half = round_to_halves(static_cast<float>(exact), 0.0f);
-      rounded[r * d + j] = static_cast<std::uint16_t>(half);
-      off[r * d + j] = exact - static_cast<double>(lower(half));
-    }
-
   const std::size_t direction_tiles = R / tile_directions;
+  const std::size_t groups = R / at_once;
   Basis basis;
   basis.parts.resize(ceil_div(d, basis_features) * direction_tiles * warp_size);
-  const auto number = [&](std::size_t r, std::size_t j) { return j < d ? Halves{rounded[r * d + j]} : Halves{0}; };
-  for (std::size_t part = 0; part < basis.parts.size(); ++part) {
-    const std::size_t column = part % warp_size / 4;
-    const std::size_t tile = part / warp_size % direction_tiles;
-    // A lane has the sums of two columns, 2 c and the next: those of two tiles are four directions in a line.
-    const std::size_t r = tile / 2 * 16 + column / 2 * 4 + tile % 2 * 2 + column % 2;
-    const std::size_t j = part / warp_size / direction_tiles * basis_features + part % 4 * 4;
-    for (std::size_t pair = 0; pair < 2; ++pair)
-      basis.parts[part].pairs[pair] = number(r, j + 2 * pair) | number(r, j + 2 * pair + 1) << 16;
-  }
-  basis.error = norm_bound(model, off, R, d);
+  const cpu::AlignedBuffer<double> off(R * d);
+  std::vector<cpu::Panel<double>> columns(groups);
+  const std::size_t worth = cpu::threads_for(1e-2 * static_cast<double>(R * d), model.n_threads());
+  cpu::parallel_for(groups, worth, [&] {
+    return [&, rounded = std::vector<std::uint16_t>(at_once * ceil_div(d, basis_features) * basis_features)](
+               std::size_t group) mutable {
+      const std::size_t stride = rounded.size() / at_once;  // those too many are zero
+      double* const group_off = off.data() + group * at_once * d;
+      for (std::size_t r = 0; r < at_once; ++r) {  // along memory, number after number, which compilers make vectors of
+        const double* const direction = subspace.direction(group * at_once + r);
+        for (std::size_t j = 0; j < d; ++j) {
+          const Halves half = round_to_halves(static_cast<float>(direction[j]), 0.0f);
+          rounded[r * stride + j] = static_cast<std::uint16_t>(half);
+          group_off[r * d + j] = direction[j] - static_cast<double>(lower(half));
+        }
+      }
+      columns[group] = cpu::Panel<double>(model.loops().f64, d, at_once);
+      columns[group].set_columns(group_off, at_once);
+      for (std::size_t first = 0; first < d; first += basis_features)
+        for (std::size_t part = 0; part < 2 * warp_size; ++part) {
+          const std::size_t column = part % warp_size / 4;
+          const std::size_t tile = part / warp_size;
+          // A lane has the sums of two columns, 2 c and the next: those of two tiles are four directions in a line.
+          const std::size_t r = column / 2 * 4 + tile * 2 + column % 2;
+          const std::uint16_t* const numbers = rounded.data() + r * stride + first + part % 4 * 4;
+          FourHalves& to = basis.parts[(first / basis_features * direction_tiles + 2 * group) * warp_size + part];
+          for (std::size_t pair = 0; pair < 2; ++pair)
+            to.pairs[pair] = numbers[2 * pair] | static_cast<Halves>(numbers[2 * pair + 1]) << 16;
+        }
+    };
+  });
+
+  std::vector<double> products(groups * R * at_once);  // of a group with those before it and its own
+  cpu::parallel_for(groups, worth, [&] {
+    return [&](std::size_t task) {
+      const std::size_t group = groups - 1 - task;  // the longest first
+      columns[group].multiply(off.data(), (group + 1) * at_once, products.data() + group * R * at_once);
+    };
+  });
+  std::vector<double> sums(R);
+  for (std::size_t group = 0; group < groups; ++group)
+    for (std::size_t r = 0; r < (group + 1) * at_once; ++r)
+      for (std::size_t c = 0; c < at_once; ++c) {
+        const double size = std::abs(products[(group * R + r) * at_once + c]);
+        sums[r] += size;
+        if (r < group * at_once) sums[group * at_once + c] += size;
+      }
+  basis.error = std::sqrt(*std::max_element(sums.begin(), sums.end()));
   return basis;
 }
 
@@ -167,14 +181,16 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   const std::size_t d = model.n_features();
   const bool spherical = model.noise() == Noise::spherical;
   const double* noise_variance = model.noise_variance(0);
-  std::vector<double> weighted_means(K * d), noise_variances;
-  for (std::size_t k = 0; k < K; ++k) {
-    const ComponentView c = model.component(k);
-    for (std::size_t j = 0; j < d; ++j)
-      weighted_means[k * d + j] =
-          (c.mean[j] - model.center<double>()[j]) * (spherical ? c.inverse_noise_scalar : c.inverse_noise[j]);
-    if (spherical) noise_variances.push_back(noise_variance[k * d]);
-  }
+  std::vector<double> weighted_means(K * d), noise_variances(spherical ? K : 0);
+  model.for_each_component(d, [&] {
+    return [&](std::size_t k) {
+      const ComponentView c = model.component(k);
+      for (std::size_t j = 0; j < d; ++j)
+        weighted_means[k * d + j] =
+            (c.mean[j] - model.center<double>()[j]) * (spherical ? c.inverse_noise_scalar : c.inverse_noise[j]);
+      if (spherical) noise_variances[k] = noise_variance[k * d];
+    };
+  });
 
   // Parameters of all components lie in a line.
   const ComponentView first = model.component(0);
@@ -215,47 +231,49 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   std::vector<ComponentTerms> component_terms(K);
   const double epsilon = core::tensor_product_unit(R);
   const cpu::ScreenTerms<float> terms = subspace.terms<float>(epsilon);
+  const double* const shadow_columns = shadow.difference<double>(0).columns;  // those of all components lie in a line
   constexpr double margin = 4.0 * std::numeric_limits<float>::epsilon();
-  std::vector<Halves> halves((L + 1) * R);  // high and low
-  std::vector<double> rounded((L + 1) * R);
-  for (std::size_t k = 0; k < K; ++k) {
-    const ComponentView component = shadow.component(k);
-    const double noise = 1.0 / component.inverse_noise_scalar;
-    // What makes columns fit for halves: they are no longer than one by the noise's root.
-    const double column_scale = std::ldexp(1.0, std::ilogb(std::sqrt(noise)));
-    const double columns_off =
-        round_to_two_halves(shadow.difference<double>(k).columns, L * R, column_scale, halves.data(), rounded.data());
-    const double* const mean = rounded.data() + L * R;
-    const double mean_off = round_to_two_halves(component.mean, R, one, halves.data() + L * R, rounded.data() + L * R);
-    for (std::size_t l = 0; l < L; ++l)
-      column_terms[k * tiles * tile_columns + l] = {static_cast<float>(core::dot(rounded.data() + l * R, mean, R)),
-                                                    terms.spreads_by_factor[l * K + k]};
-    component_terms[k] = {
-        .mean_norm = static_cast<float>(core::squared_norm(R, mean)),
-        .model_error = terms.model_errors[k],
-        .inverse_noise = static_cast<float>(component.inverse_noise_scalar / (one * one)),
-        .inverse_scale = static_cast<float>(1.0 / (one * one * column_scale * column_scale)),
-        .mean_left = terms.means_left[k],
-        .spread = terms.spreads[k],
-        .inverse_noise_root = terms.inverse_noise_roots[k],
-        .inverse_weight = terms.inverse_weights[k],
-        .spread_root = static_cast<float>(std::sqrt(static_cast<double>(terms.spreads[k])) * (1.0 + margin)),
-        .shift = static_cast<float>(std::sqrt(mean_off) * (1.0 + margin)),
-        .column_error = static_cast<float>(core::rounded_columns_error(std::sqrt(columns_off * noise))),
-        .log_normalizer = terms.log_normalizers[k]};
-    for (std::size_t p = 0; p < tiles * direction_tiles / 2 * warp_size; ++p) {
-      const std::size_t lane = p % warp_size;
-      const std::size_t r = p / warp_size % (direction_tiles / 2) * tensor_depth + lane % 4 * 4;
-      const std::size_t l = p / warp_size / (direction_tiles / 2) * tile_columns + lane / 4;
-      if (l > L) continue;
-      ColumnPart& part = columns[k * tiles * direction_tiles / 2 * warp_size + p];
-      for (std::size_t pair = 0; pair < 2; ++pair) {
-        const Halves first = halves[l * R + r + 2 * pair], second = halves[l * R + r + 2 * pair + 1];
-        part.high.pairs[pair] = (first & 0xffffu) | second << 16;
-        part.low.pairs[pair] = first >> 16 | (second & 0xffff0000u);
+  model.for_each_component(20 * (L + 1) * R, [&] {
+    return [&, halves = std::vector<Halves>((L + 1) * R),  // high and low
+            rounded = std::vector<double>((L + 1) * R)](std::size_t k) mutable {
+      const ComponentView component = shadow.component(k);
+      const double noise = 1.0 / component.inverse_noise_scalar;
+      // What makes columns fit for halves: they are no longer than one by the noise's root.
+      const double column_scale = std::ldexp(1.0, std::ilogb(std::sqrt(noise)));
+      const double columns_off =
+          round_to_two_halves(shadow_columns + k * L * R, L * R, column_scale, halves.data(), rounded.data());
+      const double* const mean = rounded.data() + L * R;
+      const double mean_off = round_to_two_halves(component.mean, R, one, halves.data() + L * R, rounded.data() + L * R);
+      for (std::size_t l = 0; l < L; ++l)
+        column_terms[k * tiles * tile_columns + l] = {static_cast<float>(core::dot(rounded.data() + l * R, mean, R)),
+                                                      terms.spreads_by_factor[l * K + k]};
+      component_terms[k] = {
+          .mean_norm = static_cast<float>(core::squared_norm(R, mean)),
+          .model_error = terms.model_errors[k],
+          .inverse_noise = static_cast<float>(component.inverse_noise_scalar / (one * one)),
+          .inverse_scale = static_cast<float>(1.0 / (one * one * column_scale * column_scale)),
+          .mean_left = terms.means_left[k],
+          .spread = terms.spreads[k],
+          .inverse_noise_root = terms.inverse_noise_roots[k],
+          .inverse_weight = terms.inverse_weights[k],
+          .spread_root = static_cast<float>(std::sqrt(static_cast<double>(terms.spreads[k])) * (1.0 + margin)),
+          .shift = static_cast<float>(std::sqrt(mean_off) * (1.0 + margin)),
+          .column_error = static_cast<float>(core::rounded_columns_error(std::sqrt(columns_off * noise))),
+          .log_normalizer = terms.log_normalizers[k]};
+      for (std::size_t p = 0; p < tiles * direction_tiles / 2 * warp_size; ++p) {
+        const std::size_t lane = p % warp_size;
+        const std::size_t r = p / warp_size % (direction_tiles / 2) * tensor_depth + lane % 4 * 4;
+        const std::size_t l = p / warp_size / (direction_tiles / 2) * tile_columns + lane / 4;
+        if (l > L) continue;
+        ColumnPart& part = columns[k * tiles * direction_tiles / 2 * warp_size + p];
+        for (std::size_t pair = 0; pair < 2; ++pair) {
+          const Halves first = halves[l * R + r + 2 * pair], second = halves[l * R + r + 2 * pair + 1];
+          part.high.pairs[pair] = (first & 0xffffu) | second << 16;
+          part.low.pairs[pair] = first >> 16 | (second & 0xffff0000u);
+        }
       }
-    }
-  }
+    };
+  });
 
   view.n_directions = R;
   view.n_features = d;
@@ -282,16 +300,11 @@ void DeviceModel::upload_moves(const Model& model, const Subspace& subspace, Upl
   const std::size_t L = model.n_factors();
   const std::size_t d = model.n_features();
   const std::size_t R = subspace.n_directions();
-  const Model& shadow = subspace.shadow();
-  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K), z(L);
+  std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K);
   for (std::size_t k = 0; k < K; ++k) {
-    const ComponentView component = shadow.component(k);
-    std::copy_n(component.mean, R, means.data() + k * R);
-    for (std::size_t r = 0; r < R; ++r) {
-      for (std::size_t l = 0; l < L; ++l) z[l] = component.loadings[l * R + r];
-      subspace.to_model_factors(k, z.data());
-      for (std::size_t l = 0; l < L; ++l) loadings[(k * L + l) * R + r] = z[l];
-    }
+    std::copy_n(subspace.directions().inside(k, L), R, means.data() + k * R);
+    for (std::size_t l = 0; l < L; ++l)
+      std::copy_n(subspace.directions().inside(k, l), R, loadings.data() + (k * L + l) * R);
     mean_lengths[k] = subspace.mean_length(k);
     loading_lengths[k] = subspace.loading_length(k);
   }

@@ -77,8 +77,7 @@ void orthonormalize(double* rows, std::size_t n, std::size_t d, const Model& mod
       double square = before;
       for (std::size_t j = 0; j < i; ++j) {
         const double* other = factor.data() + j * stride;
-        for (std::size_t l = 0; l < j; ++l) c[j] -= c[l] * other[l];
-        c[j] = other[j] > 0.0 ? c[j] / other[j] : 0.0;
+        c[j] = other[j] > 0.0 ? (c[j] - core::dot(c, other, j)) / other[j] : 0.0;
         square -= c[j] * c[j];
       }
       c[i] = square > 1e-12 * before ? std::sqrt(square) : 0.0;

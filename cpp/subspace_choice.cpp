@@ -130,7 +130,9 @@ void try_out(const Subspace& subspace, double epsilon, const std::vector<Trial>&
   const std::size_t stride = coordinates.size() / std::max<std::size_t>(trials.size(), 1);
   const cpu::Panel<double>& panel = subspace.shadow().panels<double>().columns;
   cpu::ScreenTerms<double> terms = subspace.terms<double>(epsilon);
-  std::vector<double> product(panel.columns()), guess(K), upper(K);
+  std::vector<double> leading(trials.size() * R), products(trials.size() * panel.columns()), guess(K), upper(K);
+  for (std::size_t t = 0; t < trials.size(); ++t) std::copy_n(coordinates.data() + t * stride, R, leading.data() + t * R);
+  panel.multiply(leading.data(), trials.size(), products.data());
   for (std::size_t t = 0; t < trials.size(); ++t) {
     const double* y = coordinates.data() + t * stride;
     double outside = trials[t].rest_square;
@@ -138,8 +140,7 @@ void try_out(const Subspace& subspace, double epsilon, const std::vector<Trial>&
     terms.y_norm = 0.0;
     for (std::size_t r = 0; r < R; ++r) terms.y_norm += y[r] * y[r];
     terms.outside = std::sqrt(outside);
-    panel.multiply(y, 1, product.data());
-    subspace.shadow().loops().f64.screen(terms, product.data(), guess.data(), upper.data());
+    subspace.shadow().loops().f64.screen(terms, products.data() + t * panel.columns(), guess.data(), upper.data());
     visit(trials[t].component, guess.data(), upper.data());
   }
 }

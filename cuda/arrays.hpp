@@ -56,10 +56,12 @@ struct DeviceArray {
 };
 
 inline DeviceArray describe(const char* name, const py::object& object) {
-  if (!py::hasattr(object, interface_name))
+  // Asked for once: a library may make it anew every time.
+  const py::object attribute = py::getattr(object, interface_name, py::none());
+  if (attribute.is_none())
     throw py::type_error(std::string(name) + " must be an array with " + interface_name + ", got " +
                          py::repr(py::type::of(object)).cast<std::string>());
-  const auto description = py::reinterpret_borrow<py::dict>(object.attr(interface_name));
+  const auto description = py::reinterpret_borrow<py::dict>(attribute);
   const auto data = description["data"].cast<py::tuple>();
   DeviceArray array;
   array.data = reinterpret_cast<void*>(data[0].cast<std::uintptr_t>());
@@ -83,10 +85,9 @@ inline constexpr const char* type_name<std::int64_t> = "<i8";
 template <>
 inline constexpr const char* type_name<bool> = "|b1";
 
-// A C-contiguous array of exactly this type and shape.
+// Where its numbers are, if it is a C-contiguous array of exactly this type and shape.
 template <class T>
-const T* borrow(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
-  const DeviceArray array = describe(name, object);
+T* numbers_of(const char* name, const DeviceArray& array, std::initializer_list<std::size_t> shape) {
   if (array.type != type_name<T>)
     throw py::type_error(std::string(name) + " must hold numbers of type " + type_name<T> + ", got " + array.type);
   if (array.shape != std::vector<std::size_t>(shape)) {
@@ -97,13 +98,19 @@ const T* borrow(const char* name, const py::object& object, std::initializer_lis
   }
   if (!array.is_contiguous(0, sizeof(T))) throw py::value_error(std::string(name) + " must be C-contiguous");
   if (!array.is_aligned(sizeof(T))) throw py::value_error(std::string(name) + " must be aligned");
-  return static_cast<const T*>(array.data);
+  return static_cast<T*>(array.data);
+}
+
+template <class T>
+const T* borrow(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
+  return numbers_of<T>(name, describe(name, object), shape);
 }
 
 template <class T>
 T* borrow_output(const char* name, const py::object& object, std::initializer_list<std::size_t> shape) {
-  if (describe(name, object).read_only) throw py::value_error(std::string(name) + " must be writeable");
-  return const_cast<T*>(borrow<T>(name, object, shape));
+  const DeviceArray array = describe(name, object);
+  if (array.read_only) throw py::value_error(std::string(name) + " must be writeable");
+  return numbers_of<T>(name, array, shape);
 }
 
 // Null for None: an output that is not wanted.

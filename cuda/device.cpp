@@ -1,7 +1,10 @@
 #include "device.hpp"
 
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace mfa::cuda {
 namespace {
@@ -55,11 +58,19 @@ std::size_t room_in_block() {
 // What is allowed without asking is less than what a kernel and its launch take together. Always as much as there is: another
 // thread may be about to launch the same kernel with more than this one needs.
 void allow_block_memory(const void* kernel) {
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  // Once on each device: asking takes as long as a launch.
+  static std::mutex mutex;
+  static std::set<std::pair<const void*, int>> allowed;
+  const std::lock_guard lock(mutex);
+  if (allowed.contains({kernel, device})) return;
   cudaFuncAttributes declared{};
   check(cudaFuncGetAttributes(&declared, kernel), "asking for a kernel's memory");
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              most_shared_memory() - static_cast<int>(declared.sharedSizeBytes)),
         "asking for shared memory");
+  allowed.insert({kernel, device});
 }
 
 std::string unavailable_reason() {

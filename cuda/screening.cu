@@ -95,9 +95,8 @@ __device__ RowProducts of_all_lanes(const RowProducts& first, const RowProducts&
 struct Bound {
   float upper, guess;
 };
-__device__ Bound bound(const ScreenView& screen, std::size_t n_factors, std::size_t k, const RowTerms& row,
+__device__ Bound bound(const ScreenView& screen, std::size_t n_factors, const ComponentTerms& terms, const RowTerms& row,
                        const RowProducts& products) {
-  const ComponentTerms terms = screen.terms[k];
   const core::Outside<float> x{row.outside, row.shift + terms.shift};
   const core::Leftover<float> left{terms.mean_left, terms.spread, terms.inverse_noise_root, terms.inverse_weight};
   const float norms = (row.y_norm + terms.mean_norm) * terms.inverse_noise;
@@ -125,8 +124,8 @@ struct Best {
   }
 };
 
-// What a lane knows of its row of a matrix while a warp goes through the components. Of the four lanes of rows g and g + 8 two have
-// a row each, of which each makes the bound of one of two components.
+// What a lane knows of its row of a matrix while a warp goes through the components. Of the four lanes of rows g and g + 8 two
+// have a row each, of which each makes the bound of one of two components.
 struct LaneRow {
   std::size_t i;
   bool is_row;
@@ -226,16 +225,24 @@ __global__ void __launch_bounds__(bound_threads, Steps > 6 ? 3 : 4)
       return;
     }
     const unsigned own_component = (waits ? k - 2 : k - 1) + (has_second ? 1 : 0);
+    RowProducts of_row[matrices];
 #pragma unroll
-    for (unsigned m = 0; m < matrices; ++m) {
-      LaneRow& row = of_lane[m];
-      const RowProducts of_row = waits ? of_all_lanes(row.first_of_two, half_of_row[m], has_second)
-                                       : of_all_lanes(half_of_row[m], {}, has_second);
-      if (own_component < k) {
-        const Bound known = bound(screen, L, own_component, row.terms, of_row);
+    for (unsigned m = 0; m < matrices; ++m)
+      of_row[m] = waits ? of_all_lanes(of_lane[m].first_of_two, half_of_row[m], has_second)
+                        : of_all_lanes(half_of_row[m], {}, has_second);
+    if (own_component < k) {
+      const ComponentTerms terms = screen.terms[own_component];  // read once for all rows
+#pragma unroll
+      for (unsigned m = 0; m < matrices; ++m) {
+        LaneRow& row = of_lane[m];
+        const Bound known = bound(screen, L, terms, row.terms, of_row[m]);
         if (row.is_row) space.upper[scores.at(row.i, own_component)] = known.upper;
         row.best.add(known.guess, own_component);
       }
+    }
+#pragma unroll
+    for (unsigned m = 0; m < matrices; ++m) {
+      LaneRow& row = of_lane[m];
       if (!ends_group) continue;
       const float other_guess = __shfl_xor_sync(all_lanes, row.best.guess, 2);
       row.best.add(other_guess, __shfl_xor_sync(all_lanes, row.best.component, 2));

@@ -12,6 +12,18 @@ inline namespace MFA_ISA {
 
 MFA_HD inline double positive(double value) { return value > 0.0 ? value : 0.0; }
 
+// Computes  a square root, on a device by the instruction that is quick.
+// Numerics  off by 2^-23 of its size at most.
+MFA_HD inline float quick_root(float square) {
+#if defined(__CUDA_ARCH__)
+  float root;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(square));
+  return root;
+#else
+  return std::sqrt(square);
+#endif
+}
+
 // What is known of one component outside the subspace. Lengths in units of x.
 template <class T>
 struct Leftover {
@@ -117,26 +129,24 @@ MFA_HD inline T mahalanobis_lower_bound(T c, T moved_square, T c_error, const Ou
   return inside_low + h * h * k.inverse_weight;
 }
 
-// Computes  the same where the shift may be many times the noise, by two roots; `spread_root` is beta^1/2, rounded up.
-template <class T>
-MFA_HD inline T mahalanobis_lower_bound(T c, T moved_square, T c_error, const Outside<T>& x, const Leftover<T>& k,
-                                        T spread_root) {
-  constexpr T margin = 4 * std::numeric_limits<T>::epsilon();
-  const T slack = x.shift * k.inverse_noise_root * (1 + margin);
-  const T inside = c - c_error > T(0) ? c - c_error : T(0);
-  const T less = std::sqrt(inside) * (1 - margin) - slack;
-  const T inside_low = less > T(0) ? less : T(0);
-  const T most_moved = (std::sqrt(moved_square + k.spread * c_error) + spread_root * slack) * (1 + margin);
-  const T length = x.length - k.mean - most_moved;
-  const T h = length > T(0) ? length : T(0);
+// Computes  the same in float where the shift may be many times the noise, by two roots; `spread_root` is beta^1/2, rounded up.
+MFA_HD inline float mahalanobis_lower_bound(float c, float moved_square, float c_error, const Outside<float>& x,
+                                            const Leftover<float>& k, float spread_root) {
+  constexpr float margin = 4 * std::numeric_limits<float>::epsilon();
+  const float slack = x.shift * k.inverse_noise_root * (1 + margin);
+  const float inside = c - c_error > 0.0f ? c - c_error : 0.0f;
+  const float less = quick_root(inside) * (1 - margin) - slack;
+  const float inside_low = less > 0.0f ? less : 0.0f;
+  const float most_moved = (quick_root(moved_square + k.spread * c_error) + spread_root * slack) * (1 + margin);
+  const float length = x.length - k.mean - most_moved;
+  const float h = length > 0.0f ? length : 0.0f;
   return inside_low * inside_low + h * h * k.inverse_weight;
 }
 
 // Computes  (21) as it comes, without what rounding may have done; `length` is |x_perp|.
-template <class T>
-MFA_HD inline T mahalanobis_without_rounding(T c, T moved_square, T length, const Leftover<T>& k) {
-  const T left = length - k.mean - std::sqrt(moved_square);
-  const T h = left > T(0) ? left : T(0);
+MFA_HD inline float mahalanobis_without_rounding(float c, float moved_square, float length, const Leftover<float>& k) {
+  const float left = length - k.mean - quick_root(moved_square);
+  const float h = left > 0.0f ? left : 0.0f;
   return c + h * h * k.inverse_weight;
 }
 

@@ -3,14 +3,16 @@
 namespace mfa::cuda {
 namespace {
 
-constexpr unsigned block_warps = task_threads / warp_size;
+// The one block that goes through all counts has as many threads as a block may have.
+constexpr unsigned scan_threads = 1024;
 static_assert(segment_rows == task_threads * thread_marks);
 
 // What the threads of a block before this one have together, and what all have.
 struct Place {
   int before, total;
 };
-__device__ Place place_in_block(int count, int* warp_counts) {
+template <unsigned Warps>
+__device__ Place place_in_block(int count, int (&warp_counts)[Warps]) {
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned lane = threadIdx.x % warp_size;
   int sum = count;
@@ -21,7 +23,7 @@ __device__ Place place_in_block(int count, int* warp_counts) {
   if (lane == warp_size - 1) warp_counts[warp] = sum;
   __syncthreads();
   Place place{sum - count, 0};
-  for (unsigned w = 0; w < block_warps; ++w) {
+  for (unsigned w = 0; w < Warps; ++w) {
     if (w < warp) place.before += warp_counts[w];
     place.total += warp_counts[w];
   }
@@ -37,7 +39,7 @@ struct alignas(thread_marks) Marks {
 template <bool Fill>
 __global__ void segment_kernel(const std::uint8_t* marks, std::uint8_t mark, std::size_t n, std::size_t stride,
                                std::size_t segments, const int* if_not_zero, const int* total, int* counts, int* rows) {
-  __shared__ int warp_counts[block_warps];
+  __shared__ int warp_counts[task_threads / warp_size];
   if (if_not_zero != nullptr && *if_not_zero == 0) return;
   // Entries go from where a block's begin to where the next one's do.
   if (Fill && counts[blockIdx.x] == (blockIdx.x + 1 < gridDim.x ? counts[blockIdx.x + 1] : *total)) return;
@@ -61,11 +63,12 @@ __global__ void segment_kernel(const std::uint8_t* marks, std::uint8_t mark, std
 }
 
 // Counts become where their entries begin. One block.
-__global__ void scan_kernel(std::size_t n_components, std::size_t segments, const int* if_not_zero, EntryView list) {
-  __shared__ int warp_counts[block_warps];
+__global__ void __launch_bounds__(scan_threads)
+    scan_kernel(std::size_t n_components, std::size_t segments, const int* if_not_zero, EntryView list) {
+  __shared__ int warp_counts[scan_threads / warp_size];
   if (if_not_zero != nullptr && *if_not_zero == 0) return;
   const std::size_t all = n_components * segments;
-  const std::size_t share = (all + task_threads - 1) / task_threads;
+  const std::size_t share = (all + scan_threads - 1) / scan_threads;
   const std::size_t begin = threadIdx.x * share;
   const std::size_t end = begin + share < all ? begin + share : all;
   // Several at once, as a thread waits for each.
@@ -93,7 +96,7 @@ __global__ void scan_kernel(std::size_t n_components, std::size_t segments, cons
   if (threadIdx.x == 0) list.starts[n_components] = place.total;
   __syncthreads();
   int tiles = 0;
-  for (std::size_t first = 0; first < n_components; first += task_threads) {
+  for (std::size_t first = 0; first < n_components; first += scan_threads) {
     const std::size_t k = first + threadIdx.x;
     const int count = k < n_components ? list.starts[k + 1] - list.starts[k] : 0;
     constexpr int size = tile_entries;
@@ -111,7 +114,7 @@ void list_entries(Stream stream, const std::uint8_t* marks, std::uint8_t mark, s
   const std::size_t segments = ceil_div(n, segment_rows);
   launch(stream, n_components * segments, task_threads, segment_kernel<false>, marks, mark, n, stride, segments,
          if_not_zero, nullptr, out.counts, out.rows);
-  launch(stream, 1, task_threads, scan_kernel, n_components, segments, if_not_zero, out);
+  launch(stream, 1, scan_threads, scan_kernel, n_components, segments, if_not_zero, out);
   launch(stream, n_components * segments, task_threads, segment_kernel<true>, marks, mark, n, stride, segments,
          if_not_zero, out.starts + n_components, out.counts, out.rows);
 }

@@ -281,6 +281,7 @@ void ld_grad(const DeviceModel& model, const Rows<S>& rows, Groups groups, const
     if (copies) launch_tasks(stream, count * d, start_kernel<S, T>, part, d, out.x_adv);
     launch_tasks(stream, count, start_rows_kernel<T>, first, count, labels, scorer.groups().count, attack, out,
                  call.bad_row);
+    if (in_pairs && first == 0) pair_steps.begin(stream, scorer.model());
     for (std::size_t step = 0; step <= options.steps; ++step) {
       choice.last = step == options.steps;
       Rows<T> now = moved;

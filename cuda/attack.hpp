@@ -32,8 +32,8 @@ struct AttackOutput {
 
 // Computes  x <- x - a g until the classifier leaves the sample's class; theory.md (14), (15), as cpp/cpu/attack.hpp says it.
 // Shapes    rows (n, d), groups (G + 1) and log_priors (G) on the host, labels (n) on the device.
-// Cost      per step one scoring pass over the rows that are still in their class, and 12 d L flops in double for each, step.hpp;
-//           by the rule of sums 6 d L for each component that g is made of, gradient.hpp.
+// Cost      per step one scoring pass over the rows that are still in their class, and 4 to 12 d L flops in double for each,
+//           step.hpp; by the rule of sums 6 d L for each component that g is made of, gradient.hpp.
 //           Where rows are screened, the noise is spherical and nothing is clipped, coordinates move along with rows: after
 //           the first pass, one is 4 R K (L + 1) flops in half precision and the evaluation of what may matter.
 // Numerics  scores to core::gap_tolerance, near the surface to that of double. Steps are taken in the samples' precision, and

@@ -49,7 +49,7 @@ __device__ float centered(S value, float center) {
   else return to<float>(value) - center;
 }
 
-// |x|^2 of four numbers: in float, whose rounding is less than nothing beside that of the coordinates, where it is in range.
+// |x|^2 of four numbers: in float, whose rounding is next to nothing beside that of the coordinates, where it is in range.
 __device__ double square_of(const float (&x)[4]) {
   const float square = x[0] * x[0] + x[1] * x[1] + (x[2] * x[2] + x[3] * x[3]);
   if (square <= std::numeric_limits<float>::max()) return static_cast<double>(square);
@@ -223,14 +223,24 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
   }
 }
 
-// One warp per row. It waits for one number after the other: many warps at once hide that.
+// The square roots of three numbers, which lanes make at once: they take a while.
+__device__ void take_roots(double (&values)[3]) {
+  const unsigned lane = threadIdx.x % warp_size;
+  const double root = std::sqrt(lane == 0 ? values[0] : lane == 1 ? values[1] : values[2]);
+  for (int v = 0; v < 3; ++v) values[v] = __shfl_sync(all_lanes, root, v);
+}
+
+// One warp per row, of pairs in their list's order: warps that stand beside each other then read the same parameters. It waits
+// for one number after the other: many warps at once hide that.
 template <bool Pairs>
-__global__ void __launch_bounds__(task_threads, 5)
-    move_coordinates_kernel(ModelView model, ScreenView screen, ScoreView scores, StepView steps, ScreenSpace space,
-                            std::size_t first_row, std::int64_t* bad_row) {
-  const std::size_t i = task_index() / warp_size;
-  if (i >= scores.n || steps.lengths[i] == 0.0) return;  // a whole warp
+__global__ void __launch_bounds__(task_threads, 4)
+    move_coordinates_kernel(ModelView model, ScreenView screen, ScoreView scores, StepView steps, EntryView by_pair,
+                            ScreenSpace space, std::size_t first_row, std::int64_t* bad_row) {
   const std::size_t K = model.n_components;
+  const std::size_t place = task_index() / warp_size;
+  if (place >= (Pairs ? static_cast<std::size_t>(by_pair.starts[K]) : scores.n)) return;  // a whole warp
+  const std::size_t i = Pairs ? static_cast<std::size_t>(by_pair.rows[place]) : place;
+  if (steps.lengths[i] == 0.0) return;
   const std::size_t L = model.n_factors;
   const std::size_t R = screen.n_directions;
   const unsigned lane = threadIdx.x % warp_size;
@@ -238,33 +248,52 @@ __global__ void __launch_bounds__(task_threads, 5)
   double* y = space.moving + i * R;
   double gradient[coordinates_of_lane] = {};
   double feedback = 0.0, size = 0.0;
-  const double x_length = std::sqrt(scores.norms[i]);
+  // Returns |z|^2.
   const auto add_term = [&](std::size_t k, double share) {
     const double weight = share * model.inverse_scalars[k];
     const double* z = scores.factors + (i * K + k) * L;
     feedback += weight;
-    size += std::abs(share) * core::precision_product_size(model.inverse_scalars[k], x_length, screen.mean_lengths[k],
-                                                           screen.loading_lengths[k],
-                                                           std::sqrt(core::squared_norm(L, z)));
+    double rest[coordinates_of_lane] = {};
 #pragma unroll
     for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
       const std::size_t r = lane + c * warp_size;
-      if (r >= R) continue;
-      double rest = y[r] - screen.means[k * R + r];
-      for (std::size_t l = 0; l < L; ++l) rest -= screen.loadings[(k * L + l) * R + r] * z[l];
-      gradient[c] += weight * rest;
+      if (r < R) rest[c] = y[r] - screen.means[k * R + r];
     }
+    double z_square = 0.0;
+#pragma unroll 4
+    for (std::size_t l = 0; l < L; ++l) {
+      const double factor = z[l];
+      z_square += factor * factor;
+#pragma unroll
+      for (std::size_t c = 0; c < coordinates_of_lane; ++c) {
+        const std::size_t r = lane + c * warp_size;
+        if (r < R) rest[c] -= screen.loadings[(k * L + l) * R + r] * factor;
+      }
+    }
+#pragma unroll
+    for (std::size_t c = 0; c < coordinates_of_lane; ++c) gradient[c] += weight * rest[c];
+    return z_square;
+  };
+  const auto add_size = [&](std::size_t k, double share, double x_length, double z_length) {
+    size += std::abs(share) * core::precision_product_size(model.inverse_scalars[k], x_length, screen.mean_lengths[k],
+                                                           screen.loading_lengths[k], z_length);
   };
   if constexpr (Pairs) {
-#pragma unroll 1
-    for (int sign = -1; sign <= 1; sign += 2)
-      add_term(static_cast<std::size_t>((sign < 0 ? steps.sources : steps.targets)[i]), sign);
+    const auto source = static_cast<std::size_t>(steps.sources[i]), target = static_cast<std::size_t>(steps.targets[i]);
+    double lengths[3] = {scores.norms[i], add_term(source, -1.0), add_term(target, 1.0)};
+    take_roots(lengths);
+    add_size(source, -1.0, lengths[0], lengths[1]);
+    add_size(target, 1.0, lengths[0], lengths[2]);
   } else {
+    const double x_length = std::sqrt(scores.norms[i]);
     for (std::size_t begin = 0; begin < K; begin += warp_size) {
       const double own_share = begin + lane < K ? scores.errors[scores.at(i, begin + lane)] : 0.0;
       for (unsigned left = __ballot_sync(all_lanes, own_share != 0.0); left != 0; left &= left - 1) {
         const int first = __ffs(static_cast<int>(left)) - 1;
-        add_term(begin + static_cast<unsigned>(first), __shfl_sync(all_lanes, own_share, first));
+        const std::size_t k = begin + static_cast<unsigned>(first);
+        const double share = __shfl_sync(all_lanes, own_share, first);
+        const double z_square = add_term(k, share);
+        add_size(k, share, x_length, std::sqrt(z_square));
       }
     }
   }
@@ -282,18 +311,17 @@ __global__ void __launch_bounds__(task_threads, 5)
     square += y[r] * y[r];
     rounding += off * off;
   }
-  const double y_length = std::sqrt(warp_sum(square));
-  rounding = warp_sum(rounding);
-  if (lane != 0) return;
   const double norm = steps.norms[i];
+  double lengths[3] = {norm, warp_sum(square), warp_sum(rounding)};
+  take_roots(lengths);
+  if (lane != 0) return;
   if (!std::isfinite(norm)) report_bad_row(bad_row, first_row + i);
   scores.norms[i] = norm;
   // The samples are rounded to a float or less coarsely, the coordinates to a float before they are to a half.
-  const double error = core::moved_coordinate_error(space.errors[i], a * std::abs(feedback),
-                                                    screen.center_length + std::sqrt(norm), y_length, a * size, L,
-                                                    std::numeric_limits<float>::epsilon());
+  const double error = core::moved_coordinate_error(space.errors[i], a * std::abs(feedback), model.center_length + lengths[0],
+                                                    lengths[1], a * size, L, std::numeric_limits<float>::epsilon());
   space.errors[i] = error;
-  space.shifts[i] = rounded_shift(error, std::sqrt(rounding) * screen.length_of_one);
+  space.shifts[i] = rounded_shift(error, lengths[2] * screen.length_of_one);
 }
 
 }  // namespace
@@ -310,9 +338,10 @@ void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& scre
 }
 
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
-                      const StepView& steps, const ScreenSpace& space, std::size_t first_row, std::int64_t* bad_row) {
+                      const StepView& steps, const EntryView& by_pair, const ScreenSpace& space, std::size_t first_row,
+                      std::int64_t* bad_row) {
   const auto kernel = steps.sources != nullptr ? move_coordinates_kernel<true> : move_coordinates_kernel<false>;
-  launch_tasks(stream, scores.n * warp_size, kernel, model, screen, scores, steps, space, first_row, bad_row);
+  launch_tasks(stream, scores.n * warp_size, kernel, model, screen, scores, steps, by_pair, space, first_row, bad_row);
 }
 
 #define MFA_INSTANTIATE(S)                                                                                            \

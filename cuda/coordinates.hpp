@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "device_model.hpp"
+#include "entries.hpp"
 #include "rows.hpp"
 #include "scores.hpp"
 
@@ -65,11 +66,12 @@ void make_coordinates(Stream stream, const Rows<S>& rows, const ScreenView& scre
                       const ScreenSpace& space, std::int64_t* bad_row);
 
 // Computes  the coordinates, errors and norms of rows after a step, theory.md (14a), (22a).
-// Shapes    steps (n); space.moving (n, R).
+// Shapes    steps (n), of pairs also the list of their rows that move, by pair; space.moving (n, R).
 // Cost      2 R (L + 1) flops in double for every share.
 // Numerics  g is a sum of the parameters' coordinates and the row's, of whose error a part comes back.
 // Source    this library.
 void move_coordinates(Stream stream, const ModelView& model, const ScreenView& screen, const ScoreView& scores,
-                      const StepView& steps, const ScreenSpace& space, std::size_t first_row, std::int64_t* bad_row);
+                      const StepView& steps, const EntryView& by_pair, const ScreenSpace& space, std::size_t first_row,
+                      std::int64_t* bad_row);
 
 }  // namespace mfa::cuda

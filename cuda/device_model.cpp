@@ -198,6 +198,7 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   view_.n_factors = L;
   view_.n_features = d;
   view_.least_noise_std = model.least_noise_std();
+  view_.center_length = std::sqrt(core::squared_norm(d, model.center<double>()));
   upload(view_.center, model.center<double>(), d);
   upload(view_.means, first.mean, K * d);
   upload(view_.loadings, first.loadings, K * L * d);
@@ -298,7 +299,6 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
 void DeviceModel::upload_moves(const Model& model, const Subspace& subspace, Upload& upload, ScreenView& view) {
   const std::size_t K = model.n_components();
   const std::size_t L = model.n_factors();
-  const std::size_t d = model.n_features();
   const std::size_t R = subspace.n_directions();
   std::vector<double> means(K * R), loadings(K * L * R), mean_lengths(K), loading_lengths(K);
   for (std::size_t k = 0; k < K; ++k) {
@@ -312,7 +312,6 @@ void DeviceModel::upload_moves(const Model& model, const Subspace& subspace, Upl
   upload(view.loadings, std::move(loadings));
   upload(view.mean_lengths, std::move(mean_lengths));
   upload(view.loading_lengths, std::move(loading_lengths));
-  view.center_length = std::sqrt(core::dot(model.center<double>(), model.center<double>(), d));
 }
 
 }  // namespace mfa::cuda

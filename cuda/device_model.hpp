@@ -30,6 +30,7 @@ struct ModelView {
   const double* projected_means;      // (K, L), columns^T (mu - center)
   const double* mean_norms;           // (K), |mu - center|^2_D
   double least_noise_std;
+  double center_length;               // |center|
 
   MFA_HD const double* component_mean(std::size_t k) const { return means + k * n_features; }
   MFA_HD const double* component_loadings(std::size_t k) const { return loadings + k * n_factors * n_features; }
@@ -90,7 +91,6 @@ struct ScreenView {
   const double* loadings = nullptr; // (K, L, R), of the model's own factors
   const double* mean_lengths;       // (K), in these features
   const double* loading_lengths;    // (K)
-  double center_length = 0.0;
 
   // Where feature j of those that are looked at stands in a row.
   MFA_HD std::size_t place(std::size_t j) const { return j / feature_piece * piece_distance + j % feature_piece; }

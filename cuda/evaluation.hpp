@@ -9,8 +9,8 @@
 namespace mfa::cuda {
 
 // Computes  the listed entries' log-densities, with bounds on their errors by (6a), in double, and their factors v where the
-//           scores have a place for them. *any_coarse becomes 1 if one of them is not right to `tolerance`, relative to its
-//           size, or not a number.
+//           scores have a place for them. *any_coarse becomes 1, as scores.coarse of its row does, if one of them is not right
+//           to `tolerance`, relative to its size, or not a number.
 // Shapes    rows (n, d), entries as listed, results into scores.
 // Cost      2 d (L + 1) flops an entry, 2 d L of them on tensor cores. For every sixteen factors a row is read once, and the
 //           columns of a component once for tile_entries rows.

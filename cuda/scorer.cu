@@ -181,7 +181,7 @@ void Scorer<S>::glance_at_rows(const Rows<S>& rows) {
 
 template <class S>
 void Scorer<S>::follow(const StepView& steps, std::size_t first_row) {
-  move_coordinates(stream_, model(), model_.screen(), scores_, steps, screen_, first_row, bad_row_);
+  move_coordinates(stream_, model(), model_.screen(), scores_, steps, entries_, screen_, first_row, bad_row_);
 }
 
 template <class S>

@@ -69,7 +69,7 @@ class Scorer {
   // Brings what matters to the groups to another tolerance, no less than score_tolerance<double>, in rows that `skip` does not
   // mark.
   void sharpen(const Rows<S>& rows, double tolerance, const std::uint8_t* skip);
-  // Follows the rows' steps.
+  // Follows the rows' steps; where these are of pairs, entries() is still the list that they were made by.
   void follow(const StepView& steps, std::size_t first_row);
   // Computes  what is marked, to tolerance * |value|.
   void evaluate_marked(const Rows<S>& rows, double tolerance);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "core/gaussian.hpp"
 #include "core/quadric.hpp"
@@ -9,10 +10,13 @@
 namespace mfa::cuda {
 namespace {
 
-// One thread per row.
-__global__ void mark_targets_kernel(PairView pairs, ScoreView scores) {
+// Rows that stay have steps of length 0; of the others the length is not known, which is not a number. One thread per row.
+__global__ void mark_targets_kernel(PairView pairs, ScoreView scores, StepView steps) {
   const std::size_t i = task_index();
-  if (i < scores.n && !pairs.done[i]) scores.marks[scores.at(i, static_cast<std::size_t>(pairs.targets[i]))] = 1;
+  if (i >= scores.n) return;
+  const bool moves = !pairs.done[i];
+  steps.lengths[i] = moves ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+  if (moves) scores.marks[scores.at(i, static_cast<std::size_t>(pairs.targets[i]))] = 1;
 }
 
 // One thread per place in the list by targets: it is marked under its row's source.
@@ -108,11 +112,20 @@ __device__ void make_gradient(const PairPiece<T, Spherical, Copied>& now, const 
                               TilePart& g, const Note& note) {
   const LinePart source = now.line(mean_line(0)), target = now.line(mean_line(1));
   const LinePart by_source = now.weights(0), by_target = now.weights(1);
+  // What is the same in all rows is made once: D_t^-1 (x - mu_t) - D_s^-1 (x - mu_s) = (D_t^-1 - D_s^-1) (x - mu_s) - apart.
+  LinePart weight, apart;
+#pragma unroll
+  for (unsigned h = 0; h < 2; ++h)
+#pragma unroll
+    for (unsigned e = 0; e < 2; ++e) {
+      weight.values[h][e] = by_target.values[h][e] - by_source.values[h][e];
+      apart.values[h][e] = by_target.values[h][e] * (target.values[h][e] - source.values[h][e]);
+    }
   for_tile_part([&](unsigned m, unsigned h, unsigned e) {
-    const double of_source = by_source.values[h][e] * (x[m][h][e] - source.values[h][e]);
-    const double of_target = by_target.values[h][e] * (x[m][h][e] - target.values[h][e]);
-    note(m, of_source, of_target);
-    g[m][h][e] = of_target - of_source;
+    const double offset = x[m][h][e] - source.values[h][e];
+    g[m][h][e] = weight.values[h][e] * offset - apart.values[h][e];
+    const double of_source = by_source.values[h][e] * offset;
+    note(m, of_source, of_source + g[m][h][e]);
   });
   const auto L = static_cast<unsigned>(now.model.n_factors);
 #pragma unroll
@@ -126,13 +139,12 @@ __device__ void make_gradient(const PairPiece<T, Spherical, Copied>& now, const 
 constexpr unsigned gradient_square = 0, terms_square = 1, curvature = 2, row_square = 3, first_numbers = 4;
 constexpr unsigned end_square = 0, moved_square = 1, last_numbers = 2;
 constexpr unsigned first_width = 2 * tile_columns + first_numbers;
-using Parts = double (*)[tile_entries][first_width];
 
 // Computes  a for the thread's row, four threads to each.
 template <class T, bool Spherical, bool Copied>
 __device__ double step_length(const PairSources<T, Spherical>& from, bool in_line, const ModelView& model,
                               const PairTile& tile, double gap, double overshoot, const double* factors,
-                              const PieceMemory& memory, Parts parts) {
+                              const PieceMemory& memory, double (*parts)[tile_entries][first_width]) {
   const auto L = static_cast<unsigned>(model.n_factors);
   const unsigned warp = threadIdx.x / warp_size;
   const unsigned row = threadIdx.x / tile_sharers;
@@ -197,11 +209,12 @@ struct Moved {
 template <class T, bool Spherical, bool Copied>
 __device__ Moved move_rows(const PairSources<T, Spherical>& from, bool in_line, const ModelView& model, const PairTile& tile,
                            const double* factors, const double* lengths, const StepLimits& limits, T* out,
-                           const PieceMemory& memory, Parts parts) {
+                           const PieceMemory& memory, double (*parts)[tile_entries][last_numbers]) {
   const std::size_t d = model.n_features;
   const unsigned warp = threadIdx.x / warp_size;
   const Rows<T> to{reinterpret_cast<const char*>(out), static_cast<std::ptrdiff_t>(d * sizeof(T)), 0};
   const bool to_line = to.has_aligned_fours();
+  const bool clips = std::isfinite(limits.low) || std::isfinite(limits.high);
   double squares[last_numbers][row_matrices] = {};
   for_each_piece(from, in_line, memory, [&](const Piece<T>& piece, std::size_t start) {
     const PairPiece<T, Spherical, Copied> now{piece, from, model, tile, start};
@@ -219,9 +232,9 @@ __device__ Moved move_rows(const PairSources<T, Spherical>& from, bool in_line, 
 #pragma unroll
       for (unsigned f = 0; f < 4; ++f) {
         const double before = x[m][f / 2][f % 2];
-        const double there = before - length * g[m][f / 2][f % 2];
-        const double above = there < limits.low ? limits.low : there;
-        moved.values[f] = static_cast<T>(length == 0.0 ? before : above > limits.high ? limits.high : above);
+        double there = length == 0.0 ? before : before - length * g[m][f / 2][f % 2];
+        if (clips && length != 0.0) there = there < limits.low ? limits.low : there > limits.high ? limits.high : there;
+        moved.values[f] = static_cast<T>(there);
         if (f >= left) continue;
         const auto after = static_cast<double>(moved.values[f]);
         const double from_center = after - center.values[f / 2][f % 2];
@@ -240,25 +253,14 @@ __device__ Moved move_rows(const PairSources<T, Spherical>& from, bool in_line, 
   return {sums[end_square], sums[moved_square]};
 }
 
-// Blocks take tile after tile of rows of one source, sorted by their targets.
-template <class T, bool Spherical, bool Copied>
-__global__ void __launch_bounds__(tile_block_threads, 2)
-    step_kernel(Rows<T> rows, ModelView model, PairView pairs, EntryView entries, ScoreView scores, StepLimits limits,
-                StepView steps, StepOutput<T> out, double* scratch, PieceMemory memory) {
-  __shared__ double parts[tile_block_warps][tile_entries][first_width];
-  __shared__ double lengths[tile_entries];
-  const std::size_t K = model.n_components;
-  const std::size_t L = model.n_factors;
-  const bool in_line = lies_in_line(rows, model.n_features);
-  // Beside the pieces; in the scratch where there is no room for that.
-  double* factors = nullptr;
-  if constexpr (Copied) factors = reinterpret_cast<double*>(block_memory() + memory.bytes());
-  else factors = scratch + blockIdx.x * 2 * L * factor_stride;
-  const unsigned row = threadIdx.x / tile_sharers;
+// Calls visit(tile) for the tiles of rows of one pair. Blocks take tile after tile of one source, sorted by their targets.
+template <class Visit>
+__device__ void for_each_pair_tile(std::size_t n_components, const PairView& pairs, const EntryView& entries,
+                                   const Visit& visit) {
   const unsigned place = threadIdx.x % warp_size;  // there are as many lanes as entries
-  const int tiles = entries.tile_starts[K];
+  const int tiles = entries.tile_starts[n_components];
   for (int at = static_cast<int>(blockIdx.x); at < tiles; at += static_cast<int>(gridDim.x)) {
-    const Tile all = tile_at(entries, K, at);
+    const Tile all = tile_at(entries, n_components, at);
     const int target_of_place = pairs.targets[all.row(place)];
     for (unsigned begin = 0; begin < all.count;) {
       const int target = pairs.targets[all.rows[begin]];
@@ -266,38 +268,86 @@ __global__ void __launch_bounds__(tile_block_threads, 2)
           __popc(__ballot_sync(all_lanes, place >= begin && place < all.count && target_of_place == target)));
       const Tile members{all.component, all.rows + begin, count};
       begin += count;
-      const PairTile tile{members, {members.component, static_cast<std::size_t>(target)}};
-      bring_factors(model, scores, tile, factors);
-      __syncthreads();
-      const PairSources<T, Spherical> from = pair_sources<T, Spherical, Copied>(rows, model, tile);
-      const std::size_t i = members.row(row);
-      const double a = step_length<T, Spherical, Copied>(from, in_line, model, tile, pairs.gaps[i], limits.overshoot,
-                                                         factors, memory, parts);
-      const bool first_of_row = threadIdx.x % tile_sharers == 0;
-      if (first_of_row) lengths[row] = a;
-      __syncthreads();
-      const Moved moved =
-          move_rows<T, Spherical, Copied>(from, in_line, model, tile, factors, lengths, limits, out.x, memory, parts);
-      if (!first_of_row || row >= count) continue;
-      steps.lengths[i] = a;
-      steps.norms[i] = moved.square;
-      if (a == 0.0) continue;
-      out.l2[i] = std::sqrt(moved.distance);
-      ++out.n_steps[i];
+      visit(PairTile{members, {members.component, static_cast<std::size_t>(target)}});
     }
   }
+}
+
+// A block's factors: beside the pieces, or in the scratch where there is no room for that.
+template <bool Copied>
+__device__ double* factors_of_block(const ModelView& model, const PieceMemory& memory, double* scratch) {
+  if constexpr (Copied) return reinterpret_cast<double*>(block_memory() + memory.bytes());
+  else return scratch + blockIdx.x * 2 * model.n_factors * factor_stride;
+}
+
+// Finds the lengths that are not known. With if_not_zero, nothing where that is 0.
+template <class T, bool Spherical, bool Copied>
+__global__ void __launch_bounds__(tile_block_threads, 2)
+    lengths_kernel(Rows<T> rows, ModelView model, PairView pairs, EntryView entries, ScoreView scores, double overshoot,
+                   const int* if_not_zero, StepView steps, double* scratch, PieceMemory memory) {
+  __shared__ double parts[tile_block_warps][tile_entries][first_width];
+  if (if_not_zero != nullptr && *if_not_zero == 0) return;
+  const bool in_line = lies_in_line(rows, model.n_features);
+  double* const factors = factors_of_block<Copied>(model, memory, scratch);
+  const unsigned row = threadIdx.x / tile_sharers;
+  for_each_pair_tile(model.n_components, pairs, entries, [&](const PairTile& tile) {
+    const auto is_known = [&](unsigned of) { return !std::isnan(steps.lengths[tile.members.row(of)]); };
+    // Every warp finds the same, as none goes on before all have.
+    if (__ballot_sync(all_lanes, !is_known(threadIdx.x % warp_size)) == 0) return;
+    const bool writes = threadIdx.x % tile_sharers == 0 && row < tile.members.count && !is_known(row);
+    bring_factors(model, scores, tile, factors);
+    __syncthreads();
+    const PairSources<T, Spherical> from = pair_sources<T, Spherical, Copied>(rows, model, tile);
+    const std::size_t i = tile.members.row(row);
+    const double a =
+        step_length<T, Spherical, Copied>(from, in_line, model, tile, pairs.gaps[i], overshoot, factors, memory, parts);
+    if (writes) steps.lengths[i] = a;
+  });
+}
+
+template <class T, bool Spherical, bool Copied>
+__global__ void __launch_bounds__(tile_block_threads, 3)
+    move_kernel(Rows<T> rows, ModelView model, PairView pairs, EntryView entries, ScoreView scores, StepLimits limits,
+                StepView steps, StepOutput<T> out, double* scratch, PieceMemory memory) {
+  __shared__ double parts[tile_block_warps][tile_entries][last_numbers];
+  __shared__ double lengths[tile_entries];
+  const bool in_line = lies_in_line(rows, model.n_features);
+  double* const factors = factors_of_block<Copied>(model, memory, scratch);
+  const unsigned row = threadIdx.x / tile_sharers;
+  const bool first_of_row = threadIdx.x % tile_sharers == 0;
+  for_each_pair_tile(model.n_components, pairs, entries, [&](const PairTile& tile) {
+    const std::size_t i = tile.members.row(row);
+    const double a = steps.lengths[i];
+    if (first_of_row) lengths[row] = a;
+    bring_factors(model, scores, tile, factors);
+    __syncthreads();
+    const PairSources<T, Spherical> from = pair_sources<T, Spherical, Copied>(rows, model, tile);
+    const Moved moved =
+        move_rows<T, Spherical, Copied>(from, in_line, model, tile, factors, lengths, limits, out.x, memory, parts);
+    if (!first_of_row || row >= tile.members.count) return;
+    steps.norms[i] = moved.square;
+    if (a == 0.0) return;
+    out.l2[i] = std::sqrt(moved.distance);
+    ++out.n_steps[i];
+  });
 }
 
 }  // namespace
 
 template <class T>
 void PairSteps<T>::lay_out(Arena& arena, const ModelView& model, std::size_t stride) {
+  reduced_.lay_out(arena, model);
   by_target_ = lay_out_entries(arena, model.n_components, stride, stride);
   const std::size_t factors = factor_count(model.n_factors);
   const std::size_t bytes = factors * sizeof(double);
   const auto [pieces, copied] = memory_for<T>(n_singles(model.inverse_noise == nullptr), n_runs, model.n_factors, bytes);
   memory_ = {pieces, copied};
   scratch_ = copied ? nullptr : arena.take<double>(resident_blocks() * factors);
+}
+
+template <class T>
+void PairSteps<T>::begin(Stream stream, const ModelView& model) {
+  if (reduced_.applies()) reduced_.begin(stream, model);
 }
 
 template <class T>
@@ -311,22 +361,32 @@ void PairSteps<T>::step(Stream stream, const Rows<T>& rows, const Scorer<T>& sco
     list_entries(stream, scores.marks, 1, K, scores.n, scores.stride, to);
   };
   fill_zero(stream, scores.marks, K * scores.stride);
-  launch_tasks(stream, scores.n, mark_targets_kernel, pairs, scores);
+  launch_tasks(stream, scores.n, mark_targets_kernel, pairs, scores, steps);
   list(by_target_);
   fill_zero(stream, scores.marks, K * scores.stride);
   launch_tasks(stream, scores.n, mark_sources_kernel, K, pairs, by_target_, scores);
   list(entries);
   launch_tasks(stream, scores.n, rows_of_places_kernel, K, by_target_, entries);
-  fill_zero(stream, steps.lengths, scores.n * sizeof(double));
+  if (reduced_.applies())
+    reduced_.find(stream, model, pairs, entries, scores, limits.overshoot, std::numeric_limits<T>::epsilon(), steps);
+  const int* const any_unknown = reduced_.any_unknown();
   const StepOutput<T> own{out.x + rows.first * model.n_features, out.l2 + rows.first, out.n_steps + rows.first};
   const auto [pieces, copied] = memory_;
   const std::size_t beside = copied ? factor_count(model.n_factors) * sizeof(double) : 0;
-  const auto launch_one = [&, pieces = pieces](auto kernel) {
-    launch_with_memory(stream, resident_blocks(), tile_block_threads, pieces.bytes() + beside, kernel, rows, model, pairs,
-                       entries, scores, limits, steps, own, scratch_, pieces);
+  const auto launch_all = [&, pieces = pieces](auto spherical, auto is_copied) {
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, pieces.bytes() + beside,
+                       lengths_kernel<T, spherical, is_copied>, rows, model, pairs, entries, scores, limits.overshoot,
+                       any_unknown, steps, scratch_, pieces);
+    launch_with_memory(stream, resident_blocks(), tile_block_threads, pieces.bytes() + beside,
+                       move_kernel<T, spherical, is_copied>, rows, model, pairs, entries, scores, limits, steps, own, scratch_,
+                       pieces);
   };
-  if (model.inverse_noise == nullptr) launch_one(copied ? step_kernel<T, true, true> : step_kernel<T, true, false>);
-  else launch_one(copied ? step_kernel<T, false, true> : step_kernel<T, false, false>);
+  const auto launch_for = [&, copied = copied](auto spherical) {
+    if (copied) launch_all(spherical, std::true_type{});
+    else launch_all(spherical, std::false_type{});
+  };
+  if (model.inverse_noise == nullptr) launch_for(std::true_type{});
+  else launch_for(std::false_type{});
 }
 
 template class PairSteps<float>;

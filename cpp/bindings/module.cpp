@@ -18,6 +18,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/nearest.hpp"
 #include "cpu/once.hpp"
+#include "cpu/regression.hpp"
 #include "cpu/sample.hpp"
 #include "cpu/score.hpp"
 #include "cpu/statistics.hpp"
@@ -109,6 +110,19 @@ void assigned(const py::array& X, const py::array& means, const py::array& label
   by_type(X, [&]<class T>(T) {
     without_gil([&] { cpu::assigned<T>(cpu::current_loops(), rows, weights, K, L, mean, label, z, out, n_threads); });
   });
+}
+
+void regress(const py::array& whitening, const py::array& cross, const py::tuple& out, std::size_t n_threads) {
+  if (cross.ndim() != 3) throw py::value_error("cross must have 3 dimensions, got " + shape_of(cross));
+  if (out.size() != 4) throw py::value_error("out must be a tuple of 4 arrays");
+  const auto K = static_cast<std::size_t>(cross.shape(0));
+  const auto n = static_cast<std::size_t>(cross.shape(1));
+  const auto d = static_cast<std::size_t>(cross.shape(2));
+  const cpu::Regression of{borrow<double>("whitening", whitening, {K, n, n}), borrow<double>("cross", cross, {K, n, d})};
+  const cpu::RegressionOutput to{
+      borrow_output<double>("loadings", out[0], {K, n - 1, d}), borrow_output<double>("shifts", out[1], {K, d}),
+      borrow_output<double>("explained", out[2], {K, d}), borrow_output<double>("modelled", out[3], {K, d})};
+  without_gil([&] { cpu::regress(cpu::current_loops(), K, n - 1, d, of, to, n_threads); });
 }
 
 double add_in_order(double total, const py::array& values, const py::object& sample_weight) {
@@ -318,6 +332,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("X").noconvert(), py::arg("means").noconvert(), py::arg("labels").noconvert(),
         py::arg("factors").noconvert(), py::arg("statistics"), py::kw_only(), py::arg("sample_weight") = py::none(),
         py::arg("n_threads"));
+  m.def("regress", &regress, "What an M-step does for every feature of every component.", py::arg("whitening").noconvert(),
+        py::arg("cross").noconvert(), py::kw_only(), py::arg("out"), py::arg("n_threads"));
   m.def("add_in_order", &add_in_order, "The total and, added to it one by one, the values.", py::arg("total"),
         py::arg("values").noconvert(), py::arg("sample_weight") = py::none());
   m.def("sample", &sample, "Samples start, start + 1, ... of a seed.", py::arg("model"), py::kw_only(),

@@ -34,8 +34,11 @@ class NoiseModel:
     tied: bool
     floor: float
 
-    def fit(self, squares: FloatArray, explained: FloatArray, counts: FloatArray, loadings: FloatArray) -> FloatArray:
-        """Return noise variances (K, d) from sums of squares (K, d) and what is explained of them, theory.md (13)."""
+    def fit(self, squares: FloatArray, explained: FloatArray, modelled: FloatArray, counts: FloatArray) -> FloatArray:
+        """Return noise variances (K, d) from sums of squares (K, d), and what is explained of them, theory.md (13).
+
+        What the loadings make of a feature's variance is `modelled` (K, d).
+        """
         residual_squares, totals = squares - explained, counts[:, None]
         if self.tied:
             residual_squares = residual_squares.sum(axis=0, keepdims=True)
@@ -44,7 +47,7 @@ class NoiseModel:
         if not self.diagonal:
             variance = variance.mean(axis=1, keepdims=True)
         # Of the model's own, if the samples do not make use of its loadings.
-        spread = np.maximum(squares / counts[:, None], np.einsum("kld,kld->kd", loadings, loadings))
+        spread = np.maximum(squares / counts[:, None], modelled)
         variance = np.maximum(variance, self.least(spread))
         return np.ascontiguousarray(np.broadcast_to(variance, squares.shape))
 
@@ -208,7 +211,7 @@ def assigned_sums(
     return sums
 
 
-def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
+def regress(means: FloatArray, sums: Sums, noise: NoiseModel, n_threads: int) -> Parameters:
     """Return the parameters that maximise the expected log-likelihood, theory.md (11) to (13).
 
     Means and loadings together are the regression of r on [z; 1] (Ghahramani & Hinton 1996); its residual is the noise.
@@ -225,23 +228,30 @@ def regress(means: FloatArray, sums: Sums, noise: NoiseModel) -> Parameters:
     # Without those that are zero: factors that are taken as known may be linearly dependent.
     known = eigenvalues > 1e-15 * eigenvalues[:, -1:]
     scales = np.power(eigenvalues, -0.5, out=np.zeros_like(eigenvalues), where=known)
-    whitening = directions * scales[:, None, :]
-    along = whitening.transpose(0, 2, 1) @ sums.cross
-    explained = np.einsum("kld,kld->kd", along, along)
-    loadings = whitening[:, :n_factors] @ along
+    shape = means.shape
+    loadings = np.empty((n_components, n_factors, shape[1]))
+    shifts, explained, modelled = np.empty(shape), np.empty(shape), np.empty(shape)
+    _core.regress(
+        directions * scales[:, None, :],
+        np.require(sums.cross, np.float64, ["C", "ALIGNED"]),  # statistics may have come from elsewhere
+        out=(loadings, shifts, explained, modelled),
+        n_threads=n_threads,
+    )
     return Parameters(
         weights=sums.counts / sums.counts.sum(),
-        means=means + (whitening[:, n_factors:] @ along)[:, 0],
+        means=means + shifts,
         loadings=loadings,
-        noise_variance=noise.fit(sums.squares, explained, sums.counts, loadings),
+        noise_variance=noise.fit(sums.squares, explained, modelled, sums.counts),
     )
 
 
-def m_step(parameters: Parameters, statistics: Statistics, noise: NoiseModel) -> Parameters:
+def m_step(parameters: Parameters, statistics: Statistics, noise: NoiseModel, n_threads: int) -> Parameters:
     """Return the parameters that follow from statistics taken at `parameters`."""
     empty = statistics._empty()
     return check_range(
-        _reseed(parameters, statistics, empty, noise) if empty.any() else regress(parameters.means, statistics, noise)
+        _reseed(parameters, statistics, empty, noise, n_threads)
+        if empty.any()
+        else regress(parameters.means, statistics, noise, n_threads)
     )
 
 
@@ -259,7 +269,7 @@ def filled_in(samples: Array, mean: FloatArray) -> FloatArray:
 
 
 def _reseed(
-    parameters: Parameters, statistics: Statistics, is_empty: NDArray[np.bool_], noise: NoiseModel
+    parameters: Parameters, statistics: Statistics, is_empty: NDArray[np.bool_], noise: NoiseModel, n_threads: int
 ) -> Parameters:
     """Do the M-step when components have lost all their samples.
 
@@ -276,7 +286,7 @@ def _reseed(
         f"component(s) {', '.join(map(str, empty))} had lost all samples and were moved to the worst explained ones; "
         "fewer components (n_components), or another init_params, may suit the data better."
     )
-    fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics._sums())), noise)
+    fitted = regress(parameters.means[kept], Sums(*(a[kept] for a in statistics._sums())), noise, n_threads)
     heaviest = int(np.argmax(fitted.weights))
     share = 1.0 / max(statistics.weight, len(parameters.weights))
 

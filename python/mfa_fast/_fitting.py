@@ -166,14 +166,14 @@ def run_em(
     attributes_after: Callable[[Run], dict[str, Any]],
 ) -> Run:
     """Iterate from given parameters, until the likelihood has come to rest or somebody stops it."""
-    noise = noise_model(estimator)
+    noise, n_threads = noise_model(estimator), check_threads(estimator.n_threads)
     bounds: list[float] = []
     started = time.perf_counter()
     for iteration in range(1, estimator.max_iter + 1):
         part = task.part("iteration")
         statistics = expect(parameters)
         bound = statistics.mean_log_likelihood
-        parameters = m_step(parameters, statistics, noise)
+        parameters = m_step(parameters, statistics, noise, n_threads)
         del statistics  # as large as the parameters: the next are to find its memory
         converged = bool(bounds) and bool(abs(bound - bounds[-1]) < estimator.tol)
         bounds.append(bound)

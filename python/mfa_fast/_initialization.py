@@ -195,4 +195,4 @@ def initial_parameters(
         labels = _fill_empty(_cluster(subspace, method, n_components, means, sample_weight, rng), n_components, rng)
         z = _guess_factors(subspace, labels, n_components, n_factors, sample_weight, rng)
     about = np.tile(subspace.mean, (n_components, 1))
-    return regress(about, assigned_sums(samples, about, labels, z, sample_weight, n_threads), noise)
+    return regress(about, assigned_sums(samples, about, labels, z, sample_weight, n_threads), noise, n_threads)

@@ -61,7 +61,13 @@ def recentered(sums: Sums, shift: FloatArray) -> Sums:
 
 
 def step(
-    parameters: Parameters, running: Sums | None, batch: Statistics, size: float, noise: NoiseModel, dtype: DTypeLike
+    parameters: Parameters,
+    running: Sums | None,
+    batch: Statistics,
+    size: float,
+    noise: NoiseModel,
+    dtype: DTypeLike,
+    n_threads: int,
 ) -> tuple[Parameters, Sums]:
     """Return the parameters after a batch whose statistics were taken at `parameters`, and the sums about their means.
 
@@ -72,14 +78,19 @@ def step(
     forgotten = np.flatnonzero((sums.counts < least) & batch._empty())
     means = parameters.means
     if len(forgotten):
-        means, sums = _place(forgotten, means, sums, batch.worst_samples, noise)
-    new = round_parameters(check_range(regress(means, sums, noise)), dtype)
+        means, sums = _place(forgotten, means, sums, batch.worst_samples, noise, n_threads)
+    new = round_parameters(check_range(regress(means, sums, noise, n_threads)), dtype)
     # About the means as they are kept: rounded to the type.
     return new, recentered(sums, new.means - means)
 
 
 def _place(
-    forgotten: NDArray[np.intp], means: FloatArray, sums: Sums, worst_samples: Array, noise: NoiseModel
+    forgotten: NDArray[np.intp],
+    means: FloatArray,
+    sums: Sums,
+    worst_samples: Array,
+    noise: NoiseModel,
+    n_threads: int,
 ) -> tuple[FloatArray, Sums]:
     """Return means and sums from which the M-step takes components to the worst explained samples.
 
@@ -92,7 +103,7 @@ def _place(
     )
     heaviest = int(np.argmax(sums.counts))
     alone = Sums(*(a[heaviest : heaviest + 1] for a in sums._sums()))
-    lead = regress(np.zeros((1, means.shape[1])), alone, noise).means[0]
+    lead = regress(np.zeros((1, means.shape[1])), alone, noise, n_threads).means[0]
     means, arrays = means.copy(), [a.copy() for a in sums._sums()]
     # Taken again from the first where the batch has fewer samples.
     worst = np.resize(worst_samples, (len(forgotten), means.shape[1]))

@@ -419,7 +419,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
                 raise ValueError(msg)
             return self
         size = step_size(n_steps, self.learning_offset, self.learning_decay)
-        new, sums = step(parameters, running, statistics, size, noise, dtype)
+        new, sums = step(parameters, running, statistics, size, noise, dtype, n_threads)
         self._set_parameters(new)
         self._running = (new.fingerprint(), *sums._sums())
         self.n_steps_: int = n_steps + 1
@@ -543,7 +543,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
                 "take them anew, with e_step after the last m_step or fit."
             )
             raise ValueError(msg)
-        new = m_step(parameters.astype(np.float64), statistics, noise_model(self))
+        n_threads = check_threads(self.n_threads)
+        new = m_step(parameters.astype(np.float64), statistics, noise_model(self), n_threads)
         self._set_parameters(round_parameters(new, self.means_.dtype))
         return self
 

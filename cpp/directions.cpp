@@ -16,14 +16,11 @@ namespace {
 // out well enough: the bounds hold for any.
 constexpr int rounds_from_sketch = 2;
 constexpr int rounds_from_near = 1;
-// Directions do as well for a similar model if they leave no more than this many times what they left when they were found, and
-// a little for rounding.
-constexpr double as_well = 1.1;
 constexpr double rounding = 1e-13;
-// Others may do better all the same. They are looked for after so many models, and after twice as many where they leave no less
-// than this share of what is left, up to so many: EM comes to rest.
+// Others may do better than those that do as well as they did. They are looked for after so many models as a processor waits for
+// at least, and after twice as many where they leave no less than this share of what is left, up to so many: EM comes to rest.
 constexpr double no_better = 0.9;
-constexpr int least_patience = 4, most_patience = 16;
+constexpr int most_patience = 16;
 
 // Rows that a thread multiplies at once, at most.
 constexpr std::size_t rows_at_once = 96;
@@ -217,13 +214,13 @@ double Directions::share_left() const {
   return all > held ? 1.0 - held / all : 0.0;
 }
 
-Directions::Directions(const Model& model, std::size_t count, const Directions* near)
+Directions::Directions(const Model& model, std::size_t count, const Keeping& keeping, const Directions* near)
     : count_(count),
       n_features_(model.n_features()),
       rows_(model.n_factors() + 1),
       directions_(count * model.n_features()),
       products_(model.n_components() * rows_ * rows_),
-      patience_(least_patience) {
+      patience_(keeping.least_patience) {
   multiply_rows(model);
   double left = 1.0;
   if (near != nullptr) {
@@ -233,12 +230,13 @@ Directions::Directions(const Model& model, std::size_t count, const Directions* 
     share_left_when_found_ = near->share_left_when_found_;
     patience_ = near->patience_;
     age_ = near->age_ + 1;
-    if (left <= as_well * share_left_when_found_ + rounding && age_ < patience_) return;
+    if (left <= keeping.as_well * share_left_when_found_ + rounding && age_ < patience_) return;
   }
   search(model, near == nullptr);
   project(model);
   share_left_when_found_ = share_left();
-  patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience) : least_patience;
+  patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience)
+                                                           : keeping.least_patience;
   age_ = 0;
 }
 

@@ -9,11 +9,18 @@
 
 namespace mfa {
 
+// For how long directions are kept: while they leave no more than so many times what they left when they were found, and for so
+// many models at least where others have done better.
+struct Keeping {
+  double as_well;
+  int least_patience;
+};
+
 class Directions {
  public:
   // `near`, unless null, are as many directions of a similar model: they are kept while they do as well for this one, and from
   // time to time are where a search for others starts.
-  Directions(const Model& model, std::size_t count, const Directions* near);
+  Directions(const Model& model, std::size_t count, const Keeping& keeping, const Directions* near);
 
   std::size_t count() const { return count_; }
   std::size_t n_features() const { return n_features_; }

@@ -67,7 +67,8 @@ in `{path}`.{changed}
 
 Times are medians of whole calls. `bandwidth` counts X once, as a part of what a copy of the same run moves (for
 samples: of what filling memory writes); `product` is the rate of the dense product's arithmetic over that of torch's
-largest product in TF32, above 1 where screening spares more than that; `passes` are scoring passes over the same rows;
+largest product in TF32, above 1 where screening spares more than that; `passes` are scoring passes over the same rows
+(`EM iteration` is a fit of one iteration with all that it begins with, `EM, after that` what each of nine more takes);
 `dense` is how many times longer a dense evaluation in torch takes per row (float32, batched Woodbury), whose own error
 is the last column. The error of the nearest adversarial example is the part of the mean distance that is not proved;
 that of samples, how far their mean squared distance from their components is from what it should be. Beside them stands

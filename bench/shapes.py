@@ -65,6 +65,7 @@ DEVICE_TARGETS = {
     "score, symmetric": {"bandwidth": 0.40, "dense": 50.0},
     "score, fitted": {"bandwidth": 0.25, "dense": 50.0},
     "EM iteration": {"passes": 2.5},
+    "EM, after that": {"passes": 2.5},
     "EM, mean of ten": {"passes": 2.5},
     "LD-Grad, 3 steps": {"passes": 2.5},
     "nearest": {},

@@ -1,6 +1,7 @@
 """The two steps of expectation maximization on their own, and statistics that are added, kept and sent."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,18 @@ def test_the_two_steps_agree_with_the_reference(noise_type, tied):
         model.m_step(Statistics.merge(_parts(model, X, 77)))
     expected, _ = ref.em(X, start, 3, noise_type=noise_type, tied_noise=tied)
     assert_same_parameters(model, expected, EM_PARAMETERS)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, ">f8", np.longdouble])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_sums_may_lie_in_memory_as_they_like(order, dtype):
+    X, start = _problem()
+    model, other = _model(start), _model(start)
+    statistics = other.e_step(X)
+    model.m_step(model.e_step(X))
+    other.m_step(replace(statistics, cross=np.array(statistics.cross, dtype=dtype, order=order)))
+    for name in NAMES:
+        assert np.array_equal(getattr(other, name), getattr(model, name)), name
 
 
 def test_float32_models_stay_float32():

@@ -65,12 +65,16 @@ __device__ void round_rows(const float (&x)[2][4], tensor::Left16& out) {
     for (unsigned r = 0; r < 2; ++r) out[2 * half + r] = round_to_halves(x[r][2 * half], x[r][2 * half + 1]);
 }
 
-// Whether a row's features that are looked at are numbers, in a row whose length in screen.length_of_one is none in float.
+// |x|^2 of a row whose length in screen.length_of_one is none in float: float64 rows may be as long.
 template <class S>
-__device__ bool is_finite(const S* row, const ScreenView& screen) {
-  for (std::size_t j = 0; j < screen.n_features; ++j)
-    if (!std::isfinite(to<double>(row[screen.place(j)]))) return false;
-  return true;
+__device__ double norm_of_long_row(const S* row, const ScreenView& screen) {
+  double norm = 0.0;
+  for (std::size_t j = 0; j < screen.n_features; ++j) {
+    const auto scale = static_cast<double>(screen.scale == nullptr ? screen.one : screen.scale[j]) * screen.length_of_one;
+    const double x = (to<double>(row[screen.place(j)]) - static_cast<double>(screen.center[j])) * scale;
+    norm += x * x;
+  }
+  return norm;
 }
 
 // What a row is off by in all: the coordinates before they were rounded, and that.
@@ -190,7 +194,7 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
   }
 #pragma unroll
   for (unsigned r = 0; r < 2; ++r) {
-    const double norm = tensor::row_sum(squares[r]) * screen.length_of_one * screen.length_of_one;
+    double norm = tensor::row_sum(squares[r]) * screen.length_of_one * screen.length_of_one;
     const bool is_row = place_of(r) < n;
     const std::size_t i = is_row ? scores.live_row(place_of(r)) : 0;
     float rounding = 0.0f;
@@ -215,8 +219,9 @@ __global__ void __launch_bounds__(coordinate_threads, 2)
     }
     rounding = tensor::row_sum(rounding);
     if (!is_row || own.c != 0) continue;
+    if (!std::isfinite(norm)) norm = norm_of_long_row(rows.row(i), screen);
     scores.norms[i] = norm;
-    if (!std::isfinite(norm) && !is_finite(rows.row(i), screen)) report_bad_row(bad_row, rows.first + i);
+    if (!std::isfinite(norm)) report_bad_row(bad_row, rows.first + i);
     const double error = core::tensor_coordinate_error(norm, d, screen.basis_error, screen.length_of_one);
     space.shifts[i] = rounded_shift(error, 1.001 * std::sqrt(static_cast<double>(rounding)) * screen.length_of_one);
     if (space.moving != nullptr) space.errors[i] = error;

@@ -158,6 +158,18 @@ def test_ld_grad_counts_what_coordinates_that_moved_along_are_off_by(device, far
     assert np.all(np.abs(out["l2"] - expected["l2"]) <= ATTACK[X.dtype] * expected["l2"] + rounding)
 
 
+@pytest.mark.parametrize("clip", [(None, None), (-1e70, 1e70)])
+def test_ld_grad_from_rows_that_are_longer_than_a_float(device, clip):
+    p, X = _far_clusters(1e1, 12)
+    X[3] *= 1e40
+    X[5, 7] = -1e60
+    assert device.model(p).n_directions > 0
+    out, expected = _attack(device, p, X, classes_of_two(p, X), X.dtype, clip=clip)
+    for name in ("success", "n_steps", "s", "t"):
+        assert np.array_equal(out[name], expected[name]), name
+    assert relative_error(out["l2"], expected["l2"]) <= ATTACK[X.dtype]
+
+
 @pytest.mark.parametrize("clip", [(0.0, None), (None, 0.0), (0.0, 0.1)])
 def test_ld_grad_makes_the_coordinates_of_clipped_rows_anew(device, clip):
     p, X = _far_clusters(1e1, 12)

@@ -1,5 +1,6 @@
 #include "reduced_step.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -17,6 +18,8 @@ constexpr unsigned depth = 8;
 // Products that take no longer than a launch or two are made in every call, be it of one row: how a row steps does not depend on
 // how many others there are.
 constexpr std::size_t most_flops = std::size_t{1} << 31;
+// A gigabyte of them, which few features reach before so many flops: rows need the rest of what a call may take.
+constexpr std::size_t most_products = std::size_t{1} << 27;
 
 MFA_HD std::size_t count_vectors(const ModelView& model) { return model.n_components * (model.n_factors + 1); }
 
@@ -207,7 +210,8 @@ __global__ void reduced_lengths_kernel(ModelView model, const double* products, 
 
 void ReducedSteps::lay_out(Arena& arena, const ModelView& model) {
   const std::size_t n = count_vectors(model);
-  const bool applies = model.inverse_noise == nullptr && n * n <= most_flops / (2 * model.n_features);
+  const std::size_t most = std::min(most_flops / (2 * model.n_features), most_products);
+  const bool applies = model.inverse_noise == nullptr && n * n <= most;
   products_ = applies ? arena.take<double>(n * n) : nullptr;
   any_unknown_ = applies ? arena.take<int>(1) : nullptr;
 }

@@ -1,5 +1,7 @@
 """The kernels of LD-Grad and of gradients against the reference and against the CPU's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,22 @@ def test_ld_grad_of_a_row_does_not_depend_on_how_many_there_are(device, dtype):
         apart, _ = _attack(device, p, X[rows], labels[rows], dtype)
         for name in ("X_adv", "l2", "success", "n_steps", "s", "t"):
             assert np.array_equal(apart[name], together[name][rows]), name
+
+
+def test_ld_grad_takes_no_more_memory_for_inner_products_than_for_rows(device):
+    # So many parameters of one feature have few flops' worth of inner products, but gigabytes of them.
+    K, L, allocate_there = 240, 99, device.launch["allocate"]
+
+    def allocate(n_bytes):
+        assert n_bytes <= 3 << 30
+        return allocate_there(n_bytes)
+
+    device = replace(device, launch=device.launch | {"allocate": allocate})
+    p = ref.Parameters(np.full(K, 1 / K), np.linspace(-1, 1, K)[:, None], np.zeros((K, L, 1)), np.ones((K, 1)))
+    X = np.array([[-0.5]])
+    out, expected = _attack(device, p, X, np.zeros(1, np.int64), X.dtype, steps=1)
+    assert np.array_equal(out["success"], expected["success"])
+    assert relative_error(out["l2"], expected["l2"]) <= ATTACK[X.dtype]
 
 
 def test_ld_grad_from_a_component_that_only_the_rows_own_class_has(device):

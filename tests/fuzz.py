@@ -278,6 +278,11 @@ def bindings(rng):
                             "sample_weight": np.ones(n), "screening": False},
         _core.assigned: {"X": X, "means": p.means.copy(), "labels": rng.integers(0, K, n), "factors": f((n, L)),
                          "statistics": statistics},
+        _core.regress: {"whitening": f((K, L + 1, L + 1)), "cross": f((K, L + 1, d)),
+                        "out": (f((K, L, d)), f((K, d)), f((K, d)), f((K, d)))},
+        _core.add_in_order: {"total": 0.5, "values": f(n), "sample_weight": np.ones(n)},
+        _core.classify: {"model": packed, "X": X, "groups": groups, "log_priors": f(G), "sum_rule": False,
+                         "screening": True, "out": i(n)},
         _core.sample: {"model": packed, "weights": p.weights.copy(), "seed": 1, "start": 0, "noise": True,
                        "out": np.zeros((n, d), dtype), "labels": i(n)},
         _core.reconstruct: {"model": packed, "labels": rng.integers(0, K, n), "factors": f((n, L)),
@@ -310,7 +315,9 @@ def bindings(rng):
         _core.Model: dict(zip(("weights", "means", "loadings", "noise_variance"), (a.copy() for a in p), strict=True)),
     }  # fmt: skip
     function = list(calls)[int(rng.integers(len(calls)))]
-    arguments = calls[function] | ({"n_threads": int(rng.choice([0, 1, 3]))} if function is not _core.Model else {})
+    arguments = calls[function]
+    if function not in (_core.Model, _core.add_in_order):
+        arguments["n_threads"] = int(rng.choice([0, 1, 3]))
     if rng.random() < 0.9:
         name = str(rng.choice(list(arguments)))
         arguments[name] = hostile.spoilt(rng, arguments[name])

@@ -113,7 +113,8 @@ void assigned(const py::array& X, const py::array& means, const py::array& label
 }
 
 void regress(const py::array& whitening, const py::array& cross, const py::tuple& out, std::size_t n_threads) {
-  if (cross.ndim() != 3) throw py::value_error("cross must have 3 dimensions, got " + shape_of(cross));
+  if (cross.ndim() != 3 || cross.shape(1) == 0)
+    throw py::value_error("cross must have 3 dimensions, and a row for the means in the second, got " + shape_of(cross));
   if (out.size() != 4) throw py::value_error("out must be a tuple of 4 arrays");
   const auto K = static_cast<std::size_t>(cross.shape(0));
   const auto n = static_cast<std::size_t>(cross.shape(1));

@@ -110,6 +110,23 @@ def test_rows_and_their_squares_may_be_more_than_a_float(device, noise):
     assert relative_error(out["log_sum"][:, 0], ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
 
 
+def test_what_a_sum_can_show_is_left_standing(device):
+    # Some components lie 22 nats below the best, whose score is small: what they add to it float64 is promised to show.
+    rng = np.random.default_rng(0)
+    K, d, L, variance = 100, 400, 3, 0.5 / np.pi
+    space = np.linalg.qr(rng.normal(size=(d, 16)))[0].T
+    means = 20.0 * rng.normal(size=(K, 16))
+    beside = rng.normal(size=(8, 16))
+    means[:8] = means[8] + np.sqrt(2 * 22.0 * variance) * beside / np.linalg.norm(beside, axis=1)[:, None]
+    loadings = 1e-3 * rng.normal(size=(K, L, d))
+    p = ref.Parameters(np.full(K, 1 / K), means @ space, loadings, np.full((K, d), variance))
+    X = p.means[8] + 1e-2 * rng.normal(size=(8, 16)) @ space
+    model = device.model(p)
+    assert model.n_directions > 0
+    out = reduce_all(device, model, X, np.array([0, K]), X.dtype)
+    assert relative_error(out["log_sum"][:, 0], ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
+
+
 @pytest.mark.parametrize(("dtype", "exact"), [(np.float32, False), (np.float32, True), (np.float64, True)])
 @every_noise
 @every_glanced_width
@@ -131,6 +148,19 @@ def test_looking_at_a_part_of_the_features_first(device, d, noise, dtype, exact)
     for part in (slice(0, 1), slice(1, 64), slice(60, None)):
         apart = reduce_all(device, model, X[part], groups, dtype, exact=exact)
         assert all(np.array_equal(apart[name], value[part]) for name, value in out.items())
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_rows_that_a_part_tells_get_the_residual_form_too(device, noise):
+    # Far along the factors of their component, which a part of the features tells all the same.
+    p, _ = glanced_case(600, noise, np.float64, noise_std=1e-3)
+    rng = np.random.default_rng(0)
+    along = 100 * np.einsum("kl,kld->kd", rng.normal(size=(24, 3)), p.loadings)
+    X = p.means + along + np.sqrt(p.noise_variance) * rng.normal(size=along.shape)
+    model = device.model(p)
+    assert model.glances
+    out = reduce_all(device, model, X, np.array([0, 24]), X.dtype)
+    assert relative_error(out["log_sum"][:, 0], ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
 
 
 @pytest.mark.parametrize("features", [(70, 5), (5, 70)])

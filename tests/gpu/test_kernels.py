@@ -28,7 +28,7 @@ from device_cases import (
     samples_of,
 )
 from mfa_fast import _core
-from tolerances import FACTORS, LOG_DENSITY, relative_error, scaled_error
+from tolerances import FACTORS, LOG_DENSITY, TIE, relative_error, scaled_error
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -138,6 +138,66 @@ def test_a_row_beside_one_that_needs_the_residual_form_stays_the_same(device):
         assert np.array_equal(beside[name][:60], value), name
     assert relative_error(beside["log_sum"][60], ref.score_samples(far[None], p)) <= LOG_DENSITY[X.dtype]
     assert np.any(alone["best"] == 0) and not np.any(alone["best"] == 1)  # the first of equals
+
+
+def _log_sum_of_rows_without_factors(device, p, X):
+    """Scores whose residual forms begin with factors of 0, as none are kept."""
+    model, log_sum = device.model(p), device.empty((len(X), 1), np.float64)
+    assert model.n_directions > 0
+    how = {"exact": True, "screening": True, "log_sum": log_sum, "n_rows": len(X)}
+    device.call("reduce", model, device.send(X), np.array([0, len(p.weights)]), **how)
+    return device.fetch(log_sum)[:, 0]
+
+
+def _rows_that_lie_along_factors(p):
+    rng = np.random.default_rng(0)
+    along = 10 * rng.normal(size=(4, p.loadings.shape[1])) @ p.loadings[3]
+    return p.means[3] + along + np.sqrt(p.noise_variance[3]) * rng.normal(size=along.shape)
+
+
+def test_the_residual_form_takes_as_many_passes_as_it_needs(device):
+    # From factors of 0 the first pass takes off nearly all of a distance that is a million times too large.
+    p = parameters_of((20, 256, 3), noise_std=1e-3)
+    X = _rows_that_lie_along_factors(p)
+    actual = _log_sum_of_rows_without_factors(device, p, X)
+    assert relative_error(actual, ref.score_samples(X, p)) <= LOG_DENSITY[X.dtype]
+
+
+def test_passes_of_the_residual_form_are_a_row_s_own(device):
+    # Rows off the component settle at once, those beside them in a tile do not.
+    p = parameters_of((20, 256, 3), noise_std=1e-3)
+    near = _rows_that_lie_along_factors(p)
+    off = p.means[3] + 0.5 * np.random.default_rng(0).normal(size=near.shape)
+    together = _log_sum_of_rows_without_factors(device, p, np.concatenate([near, off]))
+    apart = [_log_sum_of_rows_without_factors(device, p, part) for part in (near, off)]
+    assert np.array_equal(np.concatenate(apart), together)
+
+
+def test_the_best_of_components_that_are_nearly_the_same(device):
+    # Far along their factors, scores that are right to the tolerance of their sum do not say which of two is better.
+    p = parameters_of((20, 256, 3), noise_std=0.1)
+    rng = np.random.default_rng(0)
+    for array in p:
+        array[1::2] = array[::2]
+    p.means[1::2] += 3e-6 * rng.normal(size=(10, 256))
+    own = rng.integers(0, 20, 200)
+    X = (p.means[own] + 1e6 * rng.normal(size=(200, 1)) * p.loadings[own, 0]).astype(np.float32)
+    second, first = np.sort(ref.weighted_log_prob(X, p), axis=1)[:, -2:].T
+    told = first - second > TIE * np.abs(first)
+    assert told.any()
+    out = reduce_all(device, device.model(p), X, np.array([0, 20]), np.float32, exact=False)
+    assert np.array_equal(out["best"][told, 0], ref.predict(X, p)[told])
+
+
+def test_a_component_whose_first_score_is_far_off_may_be_the_best(device):
+    # Matrix products put it thousands of nats below the others, which are wide; by its error bound it may be above.
+    p = parameters_of((4, 16, 3), noise_std=0.1)
+    p.loadings[0] *= 1e9
+    p.noise_variance[1:] = 1e14
+    rng = np.random.default_rng(0)
+    X = p.means[0] + rng.normal(size=(30, 3)) @ p.loadings[0] + 0.1 * rng.normal(size=(30, 16))
+    out = reduce_all(device, device.model(p), X, np.array([0, 4]), X.dtype)
+    assert not np.any(out["best"])
 
 
 def _zeros(K, d, L):

@@ -137,7 +137,11 @@ def classifying(rng):
 
 def _attacked(X, result):
     assert result.X_adv.shape == np.shape(X)
-    _finite(result.X_adv, result.l2[result.success])
+    _finite(result.X_adv)
+    with np.errstate(over="ignore"):
+        way = np.asarray(result.X_adv, float) - np.asarray(X, float)
+        sayable = np.linalg.norm(way, axis=1) <= np.finfo(result.l2.dtype).max
+    _finite(result.l2[result.success & sayable])
 
 
 def attacking(rng):

@@ -72,6 +72,7 @@ class ActiveRows {
   std::size_t size() const { return index_.size(); }
   std::size_t index(std::size_t i) const { return index_[i]; }  // where it stands among all samples
   T* row(std::size_t i) { return data_.data() + i * source_.n_features; }
+  double length(std::size_t i) { return std::sqrt(loops_.squared_distance(row(i), nullptr, source_.n_features)); }
 
   Rows view() const { return rows_in_line(data_.data(), index_.size(), source_.n_features); }
 
@@ -79,10 +80,9 @@ class ActiveRows {
   double step(std::size_t i, double a, const double* gradient, double norm) {
     const std::size_t d = source_.n_features;
     T* x = row(i);
-    const double x_norm = std::sqrt(loops_.squared_distance(x, nullptr, d));
-    const double length = core::with_overshoot(std::abs(a) * norm, options_.overshoot, x_norm,
-                                               std::numeric_limits<T>::epsilon(), options_.least);
-    const double factor = length / norm;
+    const double way = core::with_overshoot(std::abs(a) * norm, options_.overshoot, length(i),
+                                            std::numeric_limits<T>::epsilon(), options_.least);
+    const double factor = way / norm;
     constexpr double infinity = std::numeric_limits<double>::infinity();
     loops_.step(x, gradient, factor, options_.clip_low.value_or(-infinity), options_.clip_high.value_or(infinity), d);
     ++out_.n_steps[index_[i]];

@@ -53,9 +53,9 @@ class LinearAttack {
         const T* x = active_.row(i);
         const double decision =
             intercept_ + sum_in_lanes(d_, [&](std::size_t j) { return gradient_[j] * static_cast<double>(x[j]); });
-        if (!std::isfinite(decision)) return at;
+        const double doubt = this->doubt(x, active_.length(i));
+        if (!std::isfinite(decision) || !std::isfinite(doubt)) return at;
         const bool flipped = !holds(decision, labels[at]);
-        const double doubt = this->doubt(x);
         if ((flipped && std::abs(decision) >= doubt) || step == steps_ || norm_ == 0.0) {
           active_.finish(i, flipped);
           continue;
@@ -69,15 +69,13 @@ class LinearAttack {
   }
 
  private:
-  // What rounding may change the decision by, in this sum and in the machine's own.
-  double doubt(const T* x) const {
-    // In one sum: a + b is at most the root of 2 (a^2 + b^2).
+  // What rounding may change the decision by, in this sum and in the machine's own; no number where the sample's length is none.
+  double doubt(const T* x, double length) const {
     const double squares = sum_in_lanes(d_, [&](std::size_t j) {
-      const double own = norm_ * static_cast<double>(x[j]);
       const double scaled = machine_.reach * (static_cast<double>(x[j]) - scaling_.shift[j]) * scaling_.scale[j];
-      return own * own + scaled * scaled;
+      return scaled * scaled;
     });
-    return rounding_margin * (std::abs(machine_.intercept) + std::sqrt(2.0 * squares));
+    return rounding_margin * (std::abs(machine_.intercept) + norm_ * length + std::sqrt(squares));
   }
 
   LinearMachine machine_;
@@ -171,7 +169,7 @@ class RbfAttack {
       for (std::size_t j = 0; j < d; ++j)
         point[j] = (static_cast<double>(x[j]) - scaling_.shift[j]) * scaling_.scale[j] - vectors_.center[j];
       point_norms_[i] = core::squared_norm(d, point);
-      if (!std::isfinite(point_norms_[i])) return active_.index(i);
+      if (!std::isfinite(point_norms_[i]) || !std::isfinite(active_.length(i))) return active_.index(i);
     }
     vectors_.by_vector.multiply(points_.data(), active_.size(), distances_.data());
     for (std::size_t i = 0; i < active_.size(); ++i) {

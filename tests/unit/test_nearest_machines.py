@@ -212,6 +212,28 @@ def test_machines_take_any_real_dtype(svm, dtype):
     assert np.array_equal(result.lower_bound, plain.lower_bound)
 
 
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("svm", [LinearSVC(), SVC(kernel="linear"), SVC()], ids=["LinearSVC", "linear", "rbf"])
+def test_rows_whose_length_is_no_number_are_refused(svm, steps):
+    X, y = blobs()
+    svm.fit(X, y)
+    X[3] *= 1e155
+    for attack in (ld_grad, nearest):
+        with pytest.raises(ValueError, match=r"row 3 of X .* so far from the model"):
+            attack(svm, X, steps=steps)
+
+
+def test_distances_beyond_float32():
+    X, y = blobs()
+    machine = SVC(kernel="linear").fit(X, y)
+    normal = np.float32(0.9 * np.finfo(np.float32).max) * np.sign(machine.coef_).astype(np.float32)
+    result = nearest(machine, np.concatenate([X[:2].astype(np.float32), normal]))
+    assert np.all(result.success)
+    assert np.all(result.certified)
+    assert np.isinf(result.l2).tolist() == [False, False, True]
+    assert result.lower_bound[2] == np.finfo(np.float32).max
+
+
 def test_what_a_machine_gets_wrong_is_left_alone():
     X, y = blobs()
     for model in (SVC(kernel="linear").fit(X, y), SVC(kernel="rbf", gamma=0.1).fit(X, y)):

@@ -20,7 +20,7 @@ def linear_decisions(machine: LinearMachine, X: Array) -> tuple[FloatArray, Floa
     Without the last term there: it is the kernel's, which adds up over x. Here it is x - shift, as in the machine.
     """
     centered = np.asarray(X, np.float64) - machine.shift
-    sizes = abs(machine.intercept) + machine.reach * np.linalg.norm(centered * machine.scale, axis=1)
+    sizes = abs(machine.intercept) + np.linalg.norm(centered * (machine.reach * machine.scale), axis=1)
     return centered @ (machine.weights * machine.scale) + machine.intercept, TERM_ROUNDING * sizes
 
 

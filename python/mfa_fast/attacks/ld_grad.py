@@ -127,7 +127,7 @@ def ld_grad(
     attack.run(pairs, labels=labels, steps=int(steps), overshoot=float(overshoot), clip=bounds, out=out)
     X_adv, l2, success, n_steps = out
     unknown = (arrays.full((n,), np.nan, samples.dtype), arrays.full((n,), False, np.bool_))
-    with np.errstate(over="ignore"):  # a failed attack may have gone further than float32 can say
+    with np.errstate(over="ignore"):  # it may have gone further than float32 can say
         l2 = arrays.cast(l2, samples.dtype)
     results = (X_adv, l2, success, n_steps, *pairs, *unknown)
     return AttackResult(*(samples.wrap(a) for a in results))

@@ -130,7 +130,9 @@ def nearest(
             start = _without_failures(machine, samples, class_indices(machine.classes, labels, len(samples)), start)
         l2, lower_bound, certified = _of_machine(machine, samples, start, float(rtol))
     dtype = samples.dtype
-    found = replace(start, l2=l2.astype(dtype), lower_bound=_round_down(lower_bound, dtype), certified=certified)
+    with np.errstate(over="ignore"):  # float32 may have no number as large
+        rounded = l2.astype(dtype)
+    found = replace(start, l2=rounded, lower_bound=_round_down(lower_bound, dtype), certified=certified)
     return AttackResult(*(samples.wrap(getattr(found, field.name)) for field in fields(found)))
 
 
@@ -199,11 +201,10 @@ def _without_failures(
         return start
     X = samples.data[lost].astype(samples.dtype)
     points, found = crossings(machine, X, own[lost])
-    X_adv, l2, success, n_steps = (a.copy() for a in (start.X_adv, start.l2, start.success, start.n_steps))
+    X_adv, success, n_steps = (a.copy() for a in (start.X_adv, start.success, start.n_steps))
     X_adv[lost], success[lost] = points, found
-    l2[lost] = np.linalg.norm(points.astype(np.float64) - X, axis=1)
     n_steps[lost] += found  # 0 is for those that were misclassified from the start
-    return replace(start, X_adv=X_adv, l2=l2, success=success, n_steps=n_steps)
+    return replace(start, X_adv=X_adv, success=success, n_steps=n_steps)
 
 
 def _of_machine(
@@ -211,16 +212,21 @@ def _of_machine(
 ) -> tuple[FloatArray, FloatArray, Array]:
     """Return l2, the machine's bounds, and whether these say that LD-Grad has found the nearest point."""
     X = samples.data.astype(samples.dtype, copy=False)
-    l2 = np.where(start.success, start.l2, np.inf).astype(np.float64)
+    # LD-Grad has rounded its distances to the type of X.
+    l2 = np.where(start.success, _lengths(np.subtract(start.X_adv, X, dtype=np.float64)), np.inf)
     lower_bound = np.minimum(distance_bound(machine, X, l2), l2)
-    norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64, casting="same_kind"))
     with np.errstate(invalid="ignore"):
         apart = l2 - lower_bound
-    rounding = 2 * np.finfo(samples.dtype).eps * norms
+    rounding = 2 * np.finfo(samples.dtype).eps * _lengths(X)
     certified = np.where(
         start.success, apart <= rtol * np.where(start.success, l2, 0) + rounding, np.isinf(lower_bound)
     )
     return l2, lower_bound, certified
+
+
+def _lengths(vectors: Array) -> FloatArray:
+    """Return the lengths of vectors (n, d)."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64, casting="same_kind")))
 
 
 def _round_down(values: FloatArray, dtype: Any) -> NDArray[Any]:

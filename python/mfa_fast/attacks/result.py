@@ -21,7 +21,7 @@ class AttackResult:
     l2 : array of shape (n,)
         Euclidean distance of `X_adv` from the sample, in units of X; 0 where it was misclassified from the start. Where
         the attack failed it says how far that went (`ld_grad`), 0 (`cw_l2`, `ddn`, which give the sample back) or
-        infinity (`nearest`).
+        infinity (`nearest`). Infinite too where it is more than the largest number of X's type.
     success : array of shape (n,), bool
         Whether `X_adv` is classified as another class than y.
     n_steps : array of shape (n,), int64

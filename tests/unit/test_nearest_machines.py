@@ -234,6 +234,16 @@ def test_distances_beyond_float32():
     assert result.lower_bound[2] == np.finfo(np.float32).max
 
 
+def test_what_is_found_beyond_float32_on_the_way_to_a_support_vector():
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    machine = SVC().fit(X, X[:, 0] > 0)
+    far = np.array([[-1, 1]]) * np.finfo(np.float32).max
+    result = nearest(machine, far.astype(np.float32))
+    assert result.success[0] == (machine.predict(result.X_adv)[0] != machine.predict(far)[0])
+    assert np.isinf(result.l2[0])
+    assert not result.certified[0]
+
+
 def test_what_a_machine_gets_wrong_is_left_alone():
     X, y = blobs()
     for model in (SVC(kernel="linear").fit(X, y), SVC(kernel="rbf", gamma=0.1).fit(X, y)):

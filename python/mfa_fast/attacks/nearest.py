@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import gen_batches
 
 from mfa_fast import _core
 from mfa_fast._cuda_kernels import CudaScorer
@@ -25,6 +26,9 @@ from mfa_fast.attacks.svm import LinearMachine, RbfMachine, as_machine
 from mfa_fast.classifier import MFAClassifier
 
 __all__ = ["nearest"]
+
+# Of differences between points and samples, in float64.
+_NUMBERS_AT_ONCE = 1_000_000
 
 
 def nearest(
@@ -213,20 +217,24 @@ def _of_machine(
     """Return l2, the machine's bounds, and whether these say that LD-Grad has found the nearest point."""
     X = samples.data.astype(samples.dtype, copy=False)
     # LD-Grad has rounded its distances to the type of X.
-    l2 = np.where(start.success, _lengths(np.subtract(start.X_adv, X, dtype=np.float64)), np.inf)
+    l2 = np.where(start.success, _distances(start.X_adv, X), np.inf)
     lower_bound = np.minimum(distance_bound(machine, X, l2), l2)
+    norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64, casting="same_kind"))
     with np.errstate(invalid="ignore"):
         apart = l2 - lower_bound
-    rounding = 2 * np.finfo(samples.dtype).eps * _lengths(X)
+    rounding = 2 * np.finfo(samples.dtype).eps * norms
     certified = np.where(
         start.success, apart <= rtol * np.where(start.success, l2, 0) + rounding, np.isinf(lower_bound)
     )
     return l2, lower_bound, certified
 
 
-def _lengths(vectors: Array) -> FloatArray:
-    """Return the lengths of vectors (n, d)."""
-    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64, casting="same_kind")))
+def _distances(points: Array, X: Array) -> FloatArray:
+    """Return how far each point (n, d) is from its sample, in float64; a few megabytes of differences at a time."""
+    distances = np.empty(len(X))
+    for rows in gen_batches(len(X), max(1, _NUMBERS_AT_ONCE // X.shape[1])):
+        distances[rows] = np.linalg.norm(np.subtract(points[rows], X[rows], dtype=np.float64), axis=1)
+    return distances
 
 
 def _round_down(values: FloatArray, dtype: Any) -> NDArray[Any]:

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "columns.hpp"
 #include "core/gaussian.hpp"
 #include "core/screening.hpp"
 #include "cpu/panel.hpp"
@@ -134,8 +135,7 @@ class DeviceModel::Upload {
   // Numbers that stay where they are until all are copied.
   template <class T>
   void operator()(const T*& to, const T* from, std::size_t count) {
-    const std::size_t begin = bytes_;
-    bytes_ = ceil_div(begin + count * sizeof(T), alignment) * alignment;
+    const std::size_t begin = take<T>(count);
     copies_.push_back([&to, from, count, begin](Stream stream, char* memory) {
       copy_to_device(stream, memory + begin, from, count * sizeof(T));
       to = reinterpret_cast<const T*>(memory + begin);
@@ -148,6 +148,11 @@ class DeviceModel::Upload {
     (*this)(to, kept->data(), kept->size());
     kept_.push_back(kept);
   }
+  // Room for numbers that are made there.
+  void leave_room(double*& to, std::size_t count) {
+    const std::size_t begin = take<double>(count);
+    copies_.push_back([&to, begin](Stream, char* memory) { to = reinterpret_cast<double*>(memory + begin); });
+  }
 
   void finish(Stream stream, const Allocate& allocate) {
     auto* memory = static_cast<char*>(allocate(bytes_));
@@ -155,7 +160,14 @@ class DeviceModel::Upload {
   }
 
  private:
-  static constexpr std::size_t alignment = 256;
+  template <class T>
+  std::size_t take(std::size_t count) {
+    constexpr std::size_t alignment = 256;
+    const std::size_t begin = bytes_;
+    bytes_ = ceil_div(begin + count * sizeof(T), alignment) * alignment;
+    return begin;
+  }
+
   std::size_t bytes_ = 0;
   std::vector<std::function<void(Stream, char*)>> copies_;
   std::vector<std::shared_ptr<const void>> kept_;
@@ -163,7 +175,10 @@ class DeviceModel::Upload {
 
 DeviceModel::DeviceModel(const Model& model, Stream stream, const Allocate& allocate) {
   Upload upload;
+  double *columns = nullptr, *weighted_means = nullptr;
   upload_model(model, upload);
+  upload.leave_room(columns, model.n_components() * model.n_factors() * model.n_features());
+  upload.leave_room(weighted_means, model.n_components() * model.n_features());
   if (const Subspace* subspace = model.subspace(Processor::cuda)) {
     upload_screen(model, *subspace, upload, screen_);
     if (model.noise() == Noise::spherical) upload_moves(model, *subspace, upload, screen_);
@@ -173,6 +188,9 @@ DeviceModel::DeviceModel(const Model& model, Stream stream, const Allocate& allo
     glance_.piece_distance = Excerpt::piece * Excerpt::every;
   }
   upload.finish(stream, allocate);
+  make_columns(stream, view_, columns, weighted_means);
+  view_.columns = columns;
+  view_.weighted_means = weighted_means;
 }
 
 void DeviceModel::upload_model(const Model& model, Upload& upload) {
@@ -181,16 +199,8 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   const std::size_t d = model.n_features();
   const bool spherical = model.noise() == Noise::spherical;
   const double* noise_variance = model.noise_variance(0);
-  std::vector<double> weighted_means(K * d), noise_variances(spherical ? K : 0);
-  model.for_each_component(d, [&] {
-    return [&](std::size_t k) {
-      const ComponentView c = model.component(k);
-      for (std::size_t j = 0; j < d; ++j)
-        weighted_means[k * d + j] =
-            (c.mean[j] - model.center<double>()[j]) * (spherical ? c.inverse_noise_scalar : c.inverse_noise[j]);
-      if (spherical) noise_variances[k] = noise_variance[k * d];
-    };
-  });
+  std::vector<double> noise_variances(spherical ? K : 0);
+  for (std::size_t k = 0; k < noise_variances.size(); ++k) noise_variances[k] = noise_variance[k * d];
 
   // Parameters of all components lie in a line.
   const ComponentView first = model.component(0);
@@ -210,8 +220,6 @@ void DeviceModel::upload_model(const Model& model, Upload& upload) {
   upload(view_.covariances, model.posterior_covariance(0), K * L * L);
   upload(view_.log_normalizers, model.log_normalizers(), K);
   upload(view_.model_errors, model.model_errors(), K);
-  upload(view_.columns, model.difference<double>(0).columns, K * L * d);
-  upload(view_.weighted_means, std::move(weighted_means));
   upload(view_.projected_means, by_component(model.projected_means(), L, K));
   upload(view_.mean_norms, model.mean_norms(), K);
 }

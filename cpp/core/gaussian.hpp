@@ -101,6 +101,15 @@ MFA_HD inline void solve_lower(std::size_t n, const double* c, double* b) {
   }
 }
 
+// Computes  the same where the numbers of b lie so far apart.
+MFA_HD inline void solve_lower(std::size_t n, const double* c, double* b, std::size_t stride) {
+  for (std::size_t i = 0; i < n; ++i) {
+    double sum = b[i * stride];
+    for (std::size_t j = 0; j < i; ++j) sum -= c[i * n + j] * b[j * stride];
+    b[i * stride] = sum / c[i * n + i];
+  }
+}
+
 // Computes  b <- C^-T b for a lower triangular C (n x n, row-major).
 MFA_HD inline void solve_lower_transposed(std::size_t n, const double* c, double* b) {
   for (std::size_t i = n; i-- > 0;) {

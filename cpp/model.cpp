@@ -19,7 +19,6 @@ Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, st
       loadings_(p.n_components * p.n_factors * p.n_features) {
   const std::size_t kd = n_components_ * n_features_;
   std::copy_n(p.means, kd, means_.data());
-  std::copy_n(p.loadings, kd * n_factors_, loadings_.data());
   noise_variance_.assign(p.noise_variance, p.noise_variance + kd);
   log_weights_.resize(n_components_);
   std::transform(p.weights, p.weights + n_components_, log_weights_.begin(), [](double w) { return std::log(w); });
@@ -42,7 +41,7 @@ Model::Model(const Parameters& p, const cpu::Loops& loops, const Model* near, st
   largest_noise_.assign(n_components_, 0.0);
   for (std::size_t k = 0; k < n_components_; ++k)
     for (std::size_t j = 0; j < n_features_; ++j) largest_noise_[k] = std::max(largest_noise_[k], scaled_noise(k, j));
-  factorize();
+  factorize(p.loadings);
 }
 
 template <>
@@ -135,7 +134,7 @@ double Model::column_error() const {
   return largest;
 }
 
-void Model::factorize() {
+void Model::factorize(const double* loadings) {
   const std::size_t d = n_features_;
   const std::size_t n = n_factors_;
   cholesky_.assign(n_components_ * n * n, 0.0);
@@ -151,6 +150,7 @@ void Model::factorize() {
     return [&, weighted = std::vector<double>((n + 1) * d), rows = cpu::Panel<double>(loops_.f64, d, n + 1),
             products = std::vector<double>(), mean = std::vector<double>(d), log_noise = std::vector<double>(d),
             projected = std::vector<double>(n)](std::size_t k) mutable {
+      std::copy_n(loadings + k * n * d, n * d, loadings_.data() + k * n * d);
       const ComponentView c = component(k);
       for (std::size_t j = 0; j < d; ++j) {
         mean[j] = c.mean[j] - center_[j];

@@ -145,7 +145,7 @@ class Model {
   template <class T>
   Lazy<T>& lazy() const;
   void classify_noise();
-  void factorize();
+  void factorize(const double* loadings);  // and takes them over, which touches much new memory
   template <class T>
   ScorePanels<T> make_panels() const;
   template <class T>

@@ -83,6 +83,9 @@ class EmulatedArray:
             raise NotImplementedError(msg)
         return self._after_queue(lambda a: a[_memory(rows)])
 
+    def reshape(self, shape):  # a view of what is contiguous
+        return EmulatedArray(self.memory.reshape(shape))
+
     def __add__(self, other):
         return self._after_queue(lambda a: a + _memory(other))
 

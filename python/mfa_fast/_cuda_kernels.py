@@ -16,6 +16,7 @@ from mfa_fast._array_libraries import CudaArrays
 from mfa_fast._device_rows import Columns, rows_at_once, run
 from mfa_fast._kernels import Scorer, gram_of
 from mfa_fast._samples import Samples
+from mfa_fast._statistics import Sums, count_sums, lay_out_sums
 from mfa_fast._typing import Array, FloatArray
 
 # The handle of CUDA's per-thread default stream (cudaStreamPerThread).
@@ -215,26 +216,21 @@ class CudaScorer(Scorer):
 
 
 def expectation(
-    model: _core.Model,
-    samples: Samples,
-    statistics: tuple[FloatArray, ...],
-    sample_weight: FloatArray | None,
-    screening: bool,
-) -> Any:
-    """Add EM's statistics of the samples to arrays on the host, and return log p(x) of every sample, where they are."""
+    model: _core.Model, samples: Samples, sample_weight: FloatArray | None, screening: bool
+) -> tuple[Sums, Any]:
+    """Return EM's sums over the samples, on the host, and log p(x) of every sample, where they are."""
     device = samples.device
     assert device is not None
-    sums = tuple(device.full(s.shape, 0.0, np.float64) for s in statistics)
+    on_device = _SumsOnDevice(device, model.n_components, model.n_factors, model.n_features)
     log_likelihoods = samples.arrays.empty((len(samples),), np.float64)
-    kernel, copy = device.kernels.expectation, model_on(device, model)
+    kernel, copy, sums = device.kernels.expectation, model_on(device, model), on_device.sums._sums()
 
     def call(columns: Columns, launch: dict[str, Any]) -> None:
         X, values = columns["X"], columns["log_likelihoods"]
         kernel(copy, X, sums, values, sample_weight=columns.get("sample_weight"), screening=screening, **launch)
 
     run(samples, call, {"log_likelihoods": log_likelihoods}, _weights(samples, sample_weight))
-    _add(samples, sums, statistics)
-    return log_likelihoods
+    return on_device.fetch(samples), log_likelihoods
 
 
 def assigned(
@@ -242,14 +238,13 @@ def assigned(
     means: FloatArray,
     labels: NDArray[np.int64],
     factors: FloatArray,
-    statistics: tuple[FloatArray, ...],
     sample_weight: FloatArray | None,
-) -> None:
-    """Add the statistics of samples whose components and factors are known to arrays on the host."""
+) -> Sums:
+    """Return the sums over samples whose components and factors are known, on the host."""
     device = samples.device
     assert device is not None
-    sums = tuple(device.full(s.shape, 0.0, np.float64) for s in statistics)
-    kernel, centers = device.kernels.assigned, device.from_host(means)
+    on_device = _SumsOnDevice(device, means.shape[0], factors.shape[1], means.shape[1])
+    kernel, centers, sums = device.kernels.assigned, device.from_host(means), on_device.sums._sums()
     columns_in = {"labels": samples.arrays.from_host(labels), "factors": samples.arrays.from_host(factors)}
 
     def call(columns: Columns, launch: dict[str, Any]) -> None:
@@ -257,23 +252,27 @@ def assigned(
         kernel(X, centers, columns["labels"], columns["factors"], sums, sample_weight=weights, **launch)
 
     run(samples, call, {}, columns_in | _weights(samples, sample_weight))
-    _add(samples, sums, statistics)
+    return on_device.fetch(samples)
 
 
 def _weights(samples: Samples, sample_weight: FloatArray | None) -> Columns:
     return {} if sample_weight is None else {"sample_weight": samples.arrays.from_host(sample_weight)}
 
 
-def _add(samples: Samples, sums: tuple[Any, ...], statistics: tuple[FloatArray, ...]) -> None:
-    """Bring sums to the host, and add them to the statistics there."""
-    device = samples.device
-    assert device is not None
-    with device.active():
-        # In pinned memory, which is used again from call to call and copied to at the full speed of the bus.
-        fetched = [device.pinned(tuple(array.shape), np.float64) for array in sums]
-        for array, target in zip(sums, fetched, strict=True):
-            device.download(array, target)
-        device.record(device.current()).synchronize()
-    samples.settle()
-    for total, target in zip(fetched, statistics, strict=True):
-        target += total
+class _SumsOnDevice:
+    """Sums of zeros on a device for a kernel to add to, which come to the host in one piece."""
+
+    def __init__(self, device: CudaArrays, *shape: int) -> None:
+        self.device, self.shape = device, shape
+        self.numbers = device.full((count_sums(*shape),), 0.0, np.float64)
+        self.sums = lay_out_sums(self.numbers, *shape)
+
+    def fetch(self, samples: Samples) -> Sums:
+        """Wait for the sums, and for what is wrong with the samples that they are of."""
+        with self.device.active():
+            # By way of pinned memory, which is used again from call to call and copied to at the full speed of the bus.
+            fetched = self.device.pinned((len(self.numbers),), np.float64)
+            self.device.download(self.numbers, fetched)
+            self.device.record(self.device.current()).synchronize()
+        samples.settle()
+        return lay_out_sums(np.array(fetched), *self.shape)

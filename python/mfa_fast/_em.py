@@ -78,7 +78,7 @@ def e_step(
     If `marginal`, NaN is a missing value. Every number is summed in the order of the rows, so blocks show in none of
     them; but in rounding where values are missing, as rows are then taken by pattern, or where a device adds blocks up.
     """
-    sums = zero_sums(model.n_components, model.n_factors, model.n_features)
+    sums: Sums | None = None
     log_likelihood, n_samples = 0.0, 0
     counted = None if sample_weight is None else sample_weight.copy()
     worst: tuple[Array, FloatArray] | None = None
@@ -86,7 +86,7 @@ def e_step(
         shares = None if sample_weight is None else sample_weight[block.first : block.first + len(block)]
         found = by_pattern(block, n_threads, shares) if marginal else block
         if isinstance(found, IncompleteSamples):
-            log_likelihoods = np.empty(len(block))
+            sums, log_likelihoods = _or_zero(sums, model), np.empty(len(block))
             found.add_expectation(
                 model, sums._sums(), log_likelihoods, shares, screening=screening, n_threads=n_threads
             )
@@ -95,7 +95,8 @@ def e_step(
             if counted is not None:
                 counted[block.first + found.empty] = 0.0
         else:
-            ranks = log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
+            sums, log_likelihoods = _add_expectation(model, block, sums, shares, screening, n_threads)
+            ranks = log_likelihoods
         # Components only gain samples: those that are empty at the end are so after every block.
         n_empty = int(np.count_nonzero(sums._empty()))
         candidates = _worst(block, n_empty, ranks, shares)
@@ -106,7 +107,7 @@ def e_step(
         )
         log_likelihood = add_log_likelihoods(log_likelihood, block, log_likelihoods, shares)
         n_samples += len(block)
-    assert worst is not None
+    assert sums is not None and worst is not None
     return Statistics(
         *sums._sums(),
         log_likelihood=log_likelihood,
@@ -117,18 +118,26 @@ def e_step(
     )
 
 
+def _or_zero(sums: Sums | None, model: _core.Model) -> Sums:
+    """Return the sums, or where there are none yet empty ones for a kernel on the host to add to."""
+    return zero_sums(model.n_components, model.n_factors, model.n_features) if sums is None else sums
+
+
 def _add_expectation(
     model: _core.Model,
     samples: Samples,
-    sums: Sums,
+    sums: Sums | None,
     sample_weight: FloatArray | None,
     screening: bool,
     n_threads: int,
-) -> Any:
-    """Add to the sums, and return log p(x) of every sample, where the samples are."""
+) -> tuple[Sums, Any]:
+    """Return the sums with what the samples add to them, and log p(x) of every sample, where the samples are."""
     if samples.device is not None:
-        return _cuda_kernels.expectation(model, samples, sums._sums(), sample_weight, screening)
-    log_likelihoods = np.empty(len(samples))
+        found, log_likelihoods = _cuda_kernels.expectation(model, samples, sample_weight, screening)
+        for total, addend in () if sums is None else zip(sums._sums(), found._sums(), strict=True):
+            total += addend
+        return (found if sums is None else sums), log_likelihoods
+    sums, log_likelihoods = _or_zero(sums, model), np.empty(len(samples))
     bad = _core.expectation(
         model,
         samples.data,
@@ -139,7 +148,7 @@ def _add_expectation(
         n_threads=n_threads,
     )
     reject_bad_row(samples, bad)
-    return log_likelihoods
+    return sums, log_likelihoods
 
 
 def add_log_likelihoods(total: float, block: Samples, values: Any, sample_weight: FloatArray | None) -> float:
@@ -203,10 +212,9 @@ def assigned_sums(
     n_threads: int,
 ) -> Sums:
     """Return the sums over samples whose components and factors are taken as known."""
-    sums = zero_sums(means.shape[0], factors.shape[1], means.shape[1])
     if samples.device is not None:
-        _cuda_kernels.assigned(samples, means, labels, factors, sums._sums(), sample_weight)
-        return sums
+        return _cuda_kernels.assigned(samples, means, labels, factors, sample_weight)
+    sums = zero_sums(means.shape[0], factors.shape[1], means.shape[1])
     _core.assigned(samples.data, means, labels, factors, sums._sums(), sample_weight=sample_weight, n_threads=n_threads)
     return sums
 
@@ -256,8 +264,11 @@ def m_step(parameters: Parameters, statistics: Statistics, noise: NoiseModel, n_
 
 
 def check_range(parameters: Parameters) -> Parameters:
-    """Return the parameters if all are finite."""
-    if not all(np.isfinite(a).all() for a in parameters.arrays()):
+    """Return the parameters if all are finite.
+
+    Loadings need no look of their own: a share of their squares is the least that the noise variance can be.
+    """
+    if not all(np.isfinite(a).all() for a in (parameters.weights, parameters.means, parameters.noise_variance)):
         msg = "X has numbers too large for EM: their squares overflow float64; scale the data."
         raise ValueError(msg)
     return parameters

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,25 @@ class Sums:
         return self.counts < EMPTY_COUNT
 
 
+def count_sums(n_components: int, n_factors: int, n_features: int) -> int:
+    """Return of how many numbers `Sums` are."""
+    K, L, d = n_components, n_factors, n_features
+    return K * (1 + L + L * L + (L + 2) * d)
+
+
+def lay_out_sums(numbers: Any, n_components: int, n_factors: int, n_features: int) -> Sums:
+    """Return the `count_sums` numbers of a one-dimensional array as sums, views of it."""
+    K, L, d = n_components, n_factors, n_features
+    shapes = ((K,), (K, L), (K, L, L), (K, L + 1, d), (K, d))
+    ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+    places = zip(pairwise([0, *ends]), shapes, strict=True)
+    return Sums(*(numbers[start:end].reshape(shape) for (start, end), shape in places))
+
+
 def zero_sums(n_components: int, n_factors: int, n_features: int) -> Sums:
     """Make empty ones, for a kernel to add to."""
-    K, L, d = n_components, n_factors, n_features
-    return Sums(
-        np.zeros(K),
-        np.zeros((K, L)),
-        np.zeros((K, L, L)),
-        np.zeros((K, L + 1, d)),
-        np.zeros((K, d)),
-    )
+    shape = (n_components, n_factors, n_features)
+    return lay_out_sums(np.zeros(count_sums(*shape)), *shape)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

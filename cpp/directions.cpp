@@ -93,7 +93,7 @@ void orthonormalize(double* rows, std::size_t n, std::size_t d, const Model& mod
 
 // Rows are dealt out to the directions at random, each of which is the sum of its own with random signs: one step of subspace
 // iteration from random directions, for next to nothing. Source: Clarkson & Woodruff 2013.
-void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads) {
+void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads, double* directions) const {
   const std::size_t d = n_features_;
   cpu::parallel_for(count_, cpu::threads_for(1e-3 * static_cast<double>(n * d), n_threads), [&] {
     return [&](std::size_t r) {
@@ -101,14 +101,14 @@ void Directions::sketch(const float* rows, std::size_t n, std::size_t n_threads)
         const std::size_t i = first + (r + core::draw(0, first, core::Stream::component, 0).w0) % count_;
         if (i >= n) continue;
         const double sign = core::draw(0, i, core::Stream::factors, 0).w0 % 2 == 0 ? 1.0 : -1.0;
-        for (std::size_t j = 0; j < d; ++j) directions_[r * d + j] += sign * static_cast<double>(rows[i * d + j]);
+        for (std::size_t j = 0; j < d; ++j) directions[r * d + j] += sign * static_cast<double>(rows[i * d + j]);
       }
     };
   });
 }
 
 // Subspace iteration on the rows (n, d), in float: what it finds is made orthonormal in double.
-void Directions::search(const Model& model, bool from_sketch) {
+std::vector<double> Directions::search(const Model& model, const Basis* near) const {
   const std::size_t d = n_features_;
   const std::size_t n = model.n_components() * rows_;
   const cpu::TypedLoops<float>& loops = model.loops().f32;
@@ -128,15 +128,16 @@ void Directions::search(const Model& model, bool from_sketch) {
   cpu::Panel<float> by_row(loops, n, d), by_direction(loops, d, count_);
   lay_out(scaled.data(), n, d, by_row, model.n_threads());
 
-  if (from_sketch) sketch(scaled.data(), n, model.n_threads());
+  std::vector<double> directions = near != nullptr ? near->numbers : std::vector<double>(count_ * d);
+  if (near == nullptr) sketch(scaled.data(), n, model.n_threads(), directions.data());
   const std::size_t columns = by_direction.columns();
   std::vector<double> along(count_ * n);  // of the rows along the directions
   std::vector<float> products(n * columns), shares(count_ * n);
   std::vector<double> squares(count_);
   std::vector<std::size_t> order(count_);
   const cpu::AlignedBuffer<float> sums(count_ * by_row.columns());
-  for (int round = 0; round < (from_sketch ? rounds_from_sketch : rounds_from_near); ++round) {
-    by_direction.set_columns(direction(0), count_);
+  for (int round = 0; round < (near == nullptr ? rounds_from_sketch : rounds_from_near); ++round) {
+    by_direction.set_columns(directions.data(), count_);
     multiply(by_direction, scaled.data(), n, d, products.data(), model.n_threads());
     std::fill(squares.begin(), squares.end(), 0.0);
     for (std::size_t i = 0; i < n; ++i)
@@ -150,9 +151,10 @@ void Directions::search(const Model& model, bool from_sketch) {
     orthonormalize(along.data(), count_, n, model, 1);
     std::copy(along.begin(), along.end(), shares.begin());
     multiply(by_row, shares.data(), count_, n, sums.data(), model.n_threads());
-    for (std::size_t r = 0; r < count_; ++r) std::copy_n(sums.data() + r * by_row.columns(), d, directions_.data() + r * d);
+    for (std::size_t r = 0; r < count_; ++r) std::copy_n(sums.data() + r * by_row.columns(), d, directions.data() + r * d);
   }
-  orthonormalize(directions_.data(), count_, d, model, 2);
+  orthonormalize(directions.data(), count_, d, model, 2);
+  return directions;
 }
 
 void Directions::read_rows(const Model& model, std::size_t k, double* rows) const {
@@ -218,13 +220,12 @@ Directions::Directions(const Model& model, std::size_t count, const Keeping& kee
     : count_(count),
       n_features_(model.n_features()),
       rows_(model.n_factors() + 1),
-      directions_(count * model.n_features()),
       products_(model.n_components() * rows_ * rows_),
       patience_(keeping.least_patience) {
   multiply_rows(model);
   double left = 1.0;
   if (near != nullptr) {
-    directions_ = near->directions_;
+    basis_ = near->basis_;
     project(model);
     left = share_left();
     share_left_when_found_ = near->share_left_when_found_;
@@ -232,7 +233,7 @@ Directions::Directions(const Model& model, std::size_t count, const Keeping& kee
     age_ = near->age_ + 1;
     if (left <= keeping.as_well * share_left_when_found_ + rounding && age_ < patience_) return;
   }
-  search(model, near == nullptr);
+  basis_ = std::make_shared<const Basis>(search(model, basis_.get()));
   project(model);
   share_left_when_found_ = share_left();
   patience_ = share_left_when_found_ >= no_better * left ? std::min(2 * patience_, most_patience)

@@ -16,6 +16,14 @@
 #include "subspace.hpp"
 
 namespace mfa::cuda {
+
+// R directions U as tensor cores take them, and the part of a coordinate's error that is theirs, as a factor of |x|.
+struct RoundedBasis {
+  std::size_t n_directions;
+  std::vector<FourHalves> parts;
+  double error;
+};
+
 namespace {
 
 // (L, K) -> (K, L)
@@ -26,23 +34,19 @@ std::vector<double> by_component(const double* from, std::size_t L, std::size_t 
   return to;
 }
 
-// The directions U as tensor cores take them, and the part of a coordinate's error that is theirs, as a factor of |x|.
-struct Basis {
-  std::vector<FourHalves> parts;
-  double error;
-};
-
 // Computes  U (R, d) rounded to halves, and a bound on the norm |E| of what that changes: the root of the largest sum of a row
 //           of |E E^T|.
 // Cost      a few operations for every number, and half of a product (R, d) x (d, R).
 // Source    docs/theory.md, (D1).
-Basis make_basis(const Model& model, const Subspace& subspace) {
+std::shared_ptr<const RoundedBasis> round_basis(const Model& model, const Subspace& subspace) {
   constexpr std::size_t at_once = 2 * tile_directions;  // those whose numbers lie together
   const std::size_t R = subspace.n_directions();
   const std::size_t d = model.n_features();
   const std::size_t direction_tiles = R / tile_directions;
   const std::size_t groups = R / at_once;
-  Basis basis;
+  auto made = std::make_shared<RoundedBasis>();
+  RoundedBasis& basis = *made;
+  basis.n_directions = R;
   basis.parts.resize(ceil_div(d, basis_features) * direction_tiles * warp_size);
   const cpu::AlignedBuffer<double> off(R * d);
   std::vector<cpu::Panel<double>> columns(groups);
@@ -92,7 +96,14 @@ Basis make_basis(const Model& model, const Subspace& subspace) {
         if (r < group * at_once) sums[group * at_once + c] += size;
       }
   basis.error = std::sqrt(*std::max_element(sums.begin(), sums.end()));
-  return basis;
+  return made;
+}
+
+// What was made of as many of these directions for a model that had them before is taken again.
+std::shared_ptr<const RoundedBasis> rounded_basis(const Model& model, const Subspace& subspace) {
+  const auto make = [&] { return round_basis(model, subspace); };
+  const auto& kept = subspace.directions().basis().rounded.get(make);
+  return kept->n_directions == subspace.n_directions() ? kept : make();
 }
 
 // Computes  numbers (n) times a power of two as sums of two halves, the high one in the lower half of a word; `rounded` are these
@@ -143,10 +154,13 @@ class DeviceModel::Upload {
   }
   // Numbers that are kept until then.
   template <class T>
+  void operator()(const T*& to, const std::shared_ptr<const std::vector<T>>& from) {
+    (*this)(to, from->data(), from->size());
+    kept_.push_back(from);
+  }
+  template <class T>
   void operator()(const T*& to, std::vector<T>&& from) {
-    const auto kept = std::make_shared<const std::vector<T>>(std::move(from));
-    (*this)(to, kept->data(), kept->size());
-    kept_.push_back(kept);
+    (*this)(to, std::make_shared<const std::vector<T>>(std::move(from)));
   }
   // Room for numbers that are made there.
   void leave_room(double*& to, std::size_t count) {
@@ -290,15 +304,15 @@ void DeviceModel::upload_screen(const Model& model, const Subspace& subspace, Up
   view.epsilon = terms.epsilon;
   view.one = static_cast<float>(one);
   view.length_of_one = 1.0 / one;
-  Basis basis = make_basis(model, subspace);
-  view.basis_error = basis.error;
+  const auto basis = rounded_basis(model, subspace);
+  view.basis_error = basis->error;
   upload(view.center, model.center<float>(), d);
   if (const float* scale = model.scale<float>()) {
     std::vector<float> scales(scale, scale + d);
     for (float& number : scales) number *= view.one;
     upload(view.scale, std::move(scales));
   }
-  upload(view.basis, std::move(basis.parts));
+  upload(view.basis, std::shared_ptr<const std::vector<FourHalves>>(basis, &basis->parts));
   upload(view.columns, std::move(columns));
   upload(view.column_terms, std::move(column_terms));
   upload(view.terms, std::move(component_terms));

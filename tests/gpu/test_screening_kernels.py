@@ -238,6 +238,29 @@ def test_directions_are_looked_for_again_where_fewer_would_do(device):
     assert numbers[-1] == 16
 
 
+def test_directions_of_a_part_are_kept_where_fewer_of_them_do(device):
+    # Thirty dimensions tell the components of the first model apart in the features that are looked at, eight of these
+    # dimensions those of the second, whose directions there are kept; elsewhere its components are all the same.
+    rng = np.random.default_rng(0)
+    K, d, L, n_needed = 24, 1152, 3, 8
+    sizes = np.array(n_needed * [3.0] + 22 * [0.3])
+    space = rng.normal(size=(len(sizes), d)) / np.sqrt(n_needed)
+    rows = rng.normal(size=(K, L + 1, len(sizes))) * sizes * np.array(L * [0.1] + [1.0])[:, None]
+    first, second = rows @ space, rows[..., :n_needed] @ space[:n_needed]
+    second[..., np.arange(d) // 64 % 8 != 0] = 0.0
+    near = None
+    for parameters in (first, second):
+        p = ref.Parameters(np.full(K, 1 / K), parameters[:, L], parameters[:, :L], np.full((K, d), 0.25))
+        near = _core.Model(*map(np.ascontiguousarray, p), near=near)
+        model = device.kernels.Model(near, **device.launch)
+        assert model.glances
+        X = ref.random_samples(p, 60)
+        joint = ref.weighted_log_prob(X, p)
+        out = reduce_all(device, model, X, np.array([0, K]), X.dtype)
+        assert relative_error(out["log_sum"][:, 0], ref.log_sum_exp(joint)) <= LOG_DENSITY[X.dtype]
+        assert np.array_equal(out["best"][:, 0], joint.argmax(axis=1))
+
+
 def test_classes_leave_components_standing_each_of_its_own(device):
     # A sample is near one component of its own class, and as far from all of the other: to tell these apart takes more
     # directions.

@@ -60,6 +60,9 @@ class CudaArrays(Arrays, Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Make the device the current one."""
 
+    def require_active(self) -> None:
+        """Raise if the library would compute elsewhere than where its arrays lie."""
+
     def allocate(self, n_bytes: int) -> Any:
         """Return memory that may be given back while the stream still works on it."""
 
@@ -177,6 +180,9 @@ class TorchArrays:
     def active(self) -> AbstractContextManager[Any]:
         return self._torch.cuda.device(self._device)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
 
+    def require_active(self) -> None:
+        """Do nothing: torch computes where its tensors lie."""
+
     def allocate(self, n_bytes: int) -> Any:
         return self._torch.empty(n_bytes, dtype=self._torch.uint8, device=self._device)
 
@@ -282,6 +288,16 @@ class CupyArrays:
 
     def active(self) -> AbstractContextManager[Any]:
         return self._cupy.cuda.Device(self._device)  # type: ignore[no-any-return,unused-ignore]
+
+    def require_active(self) -> None:
+        # CuPy computes on its current device, on whose stream nothing waits for the kernels that run beside the array.
+        current = int(self._cupy.cuda.runtime.getDevice())
+        if current != self._device:
+            msg = (
+                f"a CuPy array must lie on CuPy's current device, which is {current}, got one on device "
+                f"{self._device}; call from within `with cupy.cuda.Device({self._device}):`."
+            )
+            raise ValueError(msg)
 
     def allocate(self, n_bytes: int) -> Any:
         return self.empty((n_bytes,), np.uint8)

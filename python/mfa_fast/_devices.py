@@ -47,7 +47,7 @@ def _kind(X: Any) -> str:
 
 
 def require_kernels(X: Any, arrays: CudaArrays) -> None:
-    """Raise the reason if there are no kernels for samples in CUDA memory."""
+    """Raise the reason if there are no kernels for samples in CUDA memory, or these lie on another device."""
     try:
         _ = arrays.kernels
     except CudaUnavailableError as error:
@@ -55,6 +55,7 @@ def require_kernels(X: Any, arrays: CudaArrays) -> None:
             f"X is a CUDA array ({_kind(X)}), but {error}; or pass one in host memory, for example X.cpu() or X.get()."
         )
         raise CudaUnavailableError(msg) from error
+    arrays.require_active()
 
 
 def require_host(device: CudaArrays | None, what: str) -> None:

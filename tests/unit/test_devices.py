@@ -10,7 +10,7 @@ import pytest
 import reference as ref
 from fits import quietly
 from mfa_fast import MFA, CudaUnavailableError, MFAClassifier, _devices, _late_errors, attacks, show_config, synchronize
-from mfa_fast._array_libraries import HOST, TorchArrays
+from mfa_fast._array_libraries import HOST, CupyArrays, TorchArrays
 from mfa_fast._late_errors import LateCheck
 
 P = ref.random_parameters(2, 5, 1)
@@ -106,6 +106,21 @@ def test_what_is_asked_of_torch():
     for name in ("softmax", "log_softmax"):
         assert np.allclose(there.to_host(getattr(there, name)(tensor)), getattr(host, name)(X), rtol=1e-14)
     assert float(there.to_host(tensor.sum())) == pytest.approx(X.sum())
+
+
+def test_cupy_arrays_of_another_device_than_its_current_one_are_refused(monkeypatch):
+    # CuPy would compute with the kernels' results there, without waiting for them.
+    runtime = SimpleNamespace(getDevice=lambda: 0)
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime)))
+    monkeypatch.setattr(CupyArrays, "kernels", None)
+    device = SimpleNamespace(id=1)
+    X = type("ndarray", (_ForeignArray,), {"__module__": "cupy", "device": device})()
+    model = _model()
+    for call in (model.score_samples, model.fit, lambda X: model.sample(5, out=X)):
+        with pytest.raises(ValueError, match=r"current device, .* 0, got one on device 1; .*cupy\.cuda\.Device\(1\)"):
+            call(X)
+    device.id = 0
+    CupyArrays.of(X).require_active()
 
 
 def test_samples_are_written_where_the_caller_says():

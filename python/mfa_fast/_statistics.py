@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,8 @@ def lay_out_sums(numbers: Any, n_components: int, n_factors: int, n_features: in
     """Return the `count_sums` numbers of a one-dimensional array as sums, views of it."""
     K, L, d = n_components, n_factors, n_features
     shapes = ((K,), (K, L), (K, L, L), (K, L + 1, d), (K, d))
-    ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
-    places = zip(pairwise([0, *ends]), shapes, strict=True)
+    edges = accumulate(map(math.prod, shapes), initial=0)
+    places = zip(pairwise(edges), shapes, strict=True)
     return Sums(*(numbers[start:end].reshape(shape) for (start, end), shape in places))
 
 

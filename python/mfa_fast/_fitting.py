@@ -195,8 +195,9 @@ def in_units_of_samples(sample_weight: Any, n_samples: int) -> tuple[FloatArray 
     weights = check_sample_weight(sample_weight, n_samples)
     if weights is None:
         return None, n_samples
-    n_weighted = int(np.count_nonzero(weights))
     # By a power of two, which rounds nothing that counts: of subnormal weights the mean has no reciprocal.
     weights = np.ldexp(weights, -np.frexp(weights.max())[1])
+    # Counted now: what is out of range beside the largest has become 0.
+    n_weighted = int(np.count_nonzero(weights))
     # The sum of those that remain, in whose last digits zeros between them do not show.
     return weights * (n_weighted / weights[weights > 0].sum()), n_weighted

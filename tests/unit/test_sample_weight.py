@@ -103,6 +103,17 @@ def test_only_ratios_matter_to_fit(scale):
     assert_same_parameters(a, b, EM_PARAMETERS)
 
 
+@starts
+def test_what_is_out_of_range_beside_the_largest_is_no_weight(init_params):
+    X, _, w = _problem()
+    options = {"init_params": init_params, "random_state": 0, "max_iter": 3}
+    uneven = np.where(np.arange(len(w)) % 2, 1e300 * w, 1e-300)  # zeros among them too
+    model = quietly(MFA(3, 2, **options), X, sample_weight=uneven)
+    zeros = quietly(MFA(3, 2, **options), X, sample_weight=np.where(uneven > 1, uneven, 0))
+    assert_same_parameters(model, zeros, 0)
+    assert model.n_samples_seen_ == np.count_nonzero(uneven > 1)
+
+
 def test_an_emptied_component_is_never_moved_to_a_sample_without_weight():
     X, start, w = _problem()
     start.means[1] = 1e6

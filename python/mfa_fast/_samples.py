@@ -17,7 +17,7 @@ from mfa_fast._cuda_extension import KERNEL_DTYPES
 from mfa_fast._devices import arrays_of, check_device, packages_of, requested_arrays, require_kernels
 from mfa_fast._late_errors import LateCheck
 from mfa_fast._typing import Array
-from mfa_fast._validation import raise_named
+from mfa_fast._validation import list_as_array, raise_named
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False) -> Samples
         "input_name": "X",
     }
     try:
+        host = list_as_array(host)
         if _passes(host, estimator, reset):
             data = host
         elif estimator is None:

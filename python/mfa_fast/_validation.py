@@ -156,9 +156,8 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
     try:
         # Its first look is a sum, which infinities of both signs make a warning of.
         with np.errstate(invalid="ignore", over="ignore"):
-            array = np.asarray(
-                check_array(to_host(value, name), dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name)
-            )
+            host = list_as_array(to_host(value, name))
+            array = np.asarray(check_array(host, dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name))
     except (TypeError, ValueError) as error:
         if re.match(r"Input \S+ contains", str(error)):
             msg = f"{str(error).removesuffix('.')}: put finite numbers in its place."
@@ -172,6 +171,15 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
         msg = f"{name} must have {wanted}, got shape {array.shape}."
         raise ValueError(msg)
     return np.array(array, dtype=np.float64, order="C")
+
+
+def list_as_array(value: Any) -> Any:
+    """Return a list as an array, for scikit-learn to check; all else as it is.
+
+    Of None and other objects in an array it makes floating-point numbers; of those in a list an array of objects, in
+    which it looks for no NaN.
+    """
+    return np.asarray(value) if isinstance(value, (list, tuple)) else value
 
 
 def _check_given(name: str, value: Any) -> None:

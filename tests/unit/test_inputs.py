@@ -1,5 +1,7 @@
 """What may be passed as X and y: any layout, any real dtype, other libraries' arrays."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
@@ -147,6 +149,8 @@ def test_byte_swapped(dtype):
 def test_lists():
     X = _data(n=5)
     assert np.array_equal(_model().score_samples(X.tolist()), _model().score_samples(X))
+    objects = [[Decimal(value) for value in row] for row in X.tolist()]
+    assert np.array_equal(_model().score_samples(objects), _model().score_samples(X))
 
 
 def test_torch_in_torch_out(dtype):

@@ -205,6 +205,16 @@ def test_pandas_missing_values():
     assert np.array_equal(marginal_model(p).score_samples(frame), marginal_model(p).score_samples(X))
 
 
+def test_none_is_a_missing_value():
+    p, X = hidden_problem()
+    objects = np.where(np.isnan(X), None, X)
+    for given in (objects, objects.tolist()):
+        assert np.array_equal(marginal_model(p).score_samples(given), marginal_model(p).score_samples(X))
+        assert np.array_equal(MFA.from_parameters(*p).impute(given), MFA.from_parameters(*p).impute(X))
+        with pytest.raises(ValueError, match="X contains NaN, in row"):
+            MFA.from_parameters(*p).score_samples(given)
+
+
 def test_rows_are_grouped_by_pattern():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(200, 70))

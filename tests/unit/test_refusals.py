@@ -80,8 +80,9 @@ def test_what_is_said_of_bad_x(bad, words):
 @pytest.mark.parametrize("name", ["weights_init", "means_init", "loadings_init", "noise_variance_init"])
 def test_parameters_that_are_not_finite_are_named_with_a_remedy(name):
     value = np.full_like(P._asdict()[name.removesuffix("_init")], np.nan)
-    with pytest.raises(ValueError, match=f"Input {name} contains NaN: put finite numbers in its place"):
-        MFA(3, 2, **{name: value}).fit(_data())
+    for given in (value, np.where(np.isnan(value), None, value).tolist()):
+        with pytest.raises(ValueError, match=f"Input {name} contains NaN: put finite numbers in its place"):
+            MFA(3, 2, **{name: given}).fit(_data())
 
 
 @pytest.mark.parametrize("n_components", [1, 3])

@@ -184,6 +184,7 @@ def test_classifier_weighs_samples_and_classes():
 WRONG = [
     (-np.ones(300), ValueError, "negative"),
     (np.full(300, np.nan), ValueError, "NaN"),
+    ([None] * 300, ValueError, "NaN"),
     (np.full(300, np.inf), ValueError, "infinity"),
     (np.zeros(300), ValueError, "zero"),
     (0.0, ValueError, "zero"),

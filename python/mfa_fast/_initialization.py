@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +35,32 @@ _CLUSTERED = 4000
 _LARGEST = 1e140
 # Enough for a start that EM improves on: the last rounds of k-means move next to nothing.
 _KMEANS_ITERATIONS = 20
+
+
+class _ProcessSettings:
+    """What a start changes of the whole process: BLAS's number of threads, and which warnings are shown.
+
+    One start at a time. Of two that change and restore them side by side, the later to end would restore what the
+    other had set, for good.
+    """
+
+    def __init__(self) -> None:
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # The thread that held it may not exist in the child.
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def single_threaded(self) -> Iterator[None]:
+        """Hold BLAS to one thread; inside, filters of warnings may be changed too."""
+        with self._lock, threadpool_limits(limits=1):
+            yield
+
+
+_process_settings = _ProcessSettings()
 
 
 class Subspace:
@@ -110,7 +140,8 @@ def _cluster(
         shares = None if sample_weight is None else sample_weight[some]
         with warnings.catch_warnings():
             # Fewer distinct points than clusters: the empty ones are seeded below, and EM says so if they stay empty.
-            warnings.simplefilter("ignore", ConvergenceWarning)
+            # By its words: other threads may have something to say of EM meanwhile.
+            warnings.filterwarnings("ignore", "Number of distinct clusters", ConvergenceWarning)
             clustering.fit(points[some], sample_weight=shares)
         return clustering.predict(points).astype(np.int64)
     if method == "k-means++":
@@ -190,7 +221,7 @@ def initial_parameters(
     """
     n_components, n_factors, _ = shape
     # On one thread, because scikit-learn's k-means adds up in whatever order its threads come home.
-    with threadpool_limits(limits=1):
+    with _process_settings.single_threaded():
         subspace = Subspace(samples, max(16, 2 * n_factors), sample_weight, rng)
         labels = _fill_empty(_cluster(subspace, method, n_components, means, sample_weight, rng), n_components, rng)
         z = _guess_factors(subspace, labels, n_components, n_factors, sample_weight, rng)

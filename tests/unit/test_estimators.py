@@ -1,12 +1,18 @@
 """The estimators as scikit-learn expects them."""
 
 import pickle
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_info
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier
@@ -76,6 +82,25 @@ def test_used_from_many_threads():
         values = joblib.Parallel(n_jobs=4, prefer="threads")(joblib.delayed(model.predict_proba)(X) for _ in range(16))
         for value in values:
             assert np.array_equal(value, expected)
+
+
+def test_fitted_in_many_threads(monkeypatch):
+    fit = KMeans.fit
+
+    def fit_slowly(*args, **options):
+        time.sleep(0.02)  # others begin and end meanwhile
+        warnings.warn("EM of another thread did not converge", ConvergenceWarning, stacklevel=2)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(KMeans, "fit", fit_slowly)
+    pools = threadpool_info()
+    with ThreadPoolExecutor(4) as threads, pytest.warns(ConvergenceWarning, match="of another thread"):
+        filters = list(warnings.filters)
+        models = list(threads.map(lambda _: MFA(2, 1, tol=100, random_state=0).fit(X), range(8)))
+        assert list(warnings.filters) == filters
+    assert threadpool_info() == pools
+    for model in models:
+        assert np.array_equal(model.means_, models[0].means_)
 
 
 def test_used_from_worker_processes():

@@ -35,6 +35,7 @@ from mfa_fast._validation import (
     check_real,
     check_sample_weight,
     check_weights,
+    one_line,
     raise_named,
 )
 from mfa_fast.mixture import MFA
@@ -274,9 +275,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         fresh = not hasattr(self, "mixtures_")
         samples = as_array(X, estimator=self, reset=fresh)
         labels = self.classes_ if classes is None and not fresh else check_classes(classes)
-        if not fresh and not np.array_equal(labels, self.classes_):
-            msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."
-            raise ValueError(msg)
+        if not fresh:
+            if not np.array_equal(np.sort(labels), np.sort(self.classes_)):
+                msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."
+                raise ValueError(msg)
+            labels = self.classes_  # in any order, if they are of `from_mixtures`
         indices = class_indices(labels, y, len(samples))
         weights = check_sample_weight(sample_weight, len(samples))
         counts = np.bincount(indices, weights, len(labels)).astype(np.float64)
@@ -355,7 +358,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            If the mixtures are not fitted MFA of one number of features, or there are not as many labels or priors.
+            If the mixtures are not fitted MFA of the same features, or there are not as many labels or priors.
 
         Examples
         --------
@@ -381,6 +384,14 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         widths = {model.means_.shape[1] for model in models}
         if len(widths) > 1:
             msg = f"mixtures must have the same number of features, got {sorted(widths)}."
+            raise ValueError(msg)
+        names = [model.feature_names_in_.tolist() for model in models if hasattr(model, "feature_names_in_")]
+        if any(own != names[0] for own in names):
+            other = next(own for own in names if own != names[0])
+            msg = (
+                f"mixtures must have the same names of features in the same order, got {one_line(names[0])} and "
+                f"{one_line(other)}; fit them to frames with the same columns."
+            )
             raise ValueError(msg)
         labels = np.arange(len(models)) if classes is None else as_labels("classes", classes)
         if len(labels) != len(models) or len(np.unique(labels)) < len(models):

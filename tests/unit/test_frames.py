@@ -98,6 +98,13 @@ def test_a_classifier_and_its_mixtures_know_the_names(variant, tmp_path):
                 estimator.predict(TURNED)
 
 
+def test_mixtures_of_other_names_make_no_classifier():
+    turned, nameless = MFA(2, 1, random_state=0, tol=1e-1).fit(TURNED), MFA(2, 1, random_state=0, tol=1e-1).fit(X)
+    with pytest.raises(ValueError, match="mixtures must have the same names of features in the same order"):
+        MFAClassifier.from_mixtures([_mixture(), nameless, turned])
+    assert list(MFAClassifier.from_mixtures([_mixture(), nameless]).feature_names_in_) == NAMES
+
+
 def test_a_saved_mixture_knows_the_names(tmp_path):
     _mixture().save(tmp_path / "model")
     assert list(MFA.load(tmp_path / "model").feature_names_in_) == NAMES

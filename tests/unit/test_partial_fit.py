@@ -281,6 +281,16 @@ def test_classifier_goes_on_after_fit_and_file(tmp_path):
     assert model.class_count_.sum() == 800
 
 
+def test_classes_of_given_mixtures_keep_their_order():
+    X, y = _labelled()
+    mixtures = MFAClassifier(2, 1, random_state=0, tol=0.1).fit(X, y).mixtures_
+    expected = MFAClassifier.from_mixtures(mixtures, ["no", "yes"]).partial_fit(X, y)
+    for classes in (["no", "yes"], ["yes", "no"], None):
+        model = MFAClassifier.from_mixtures(mixtures[::-1], ["yes", "no"]).partial_fit(X, y, classes=classes)
+        assert list(model.classes_) == ["yes", "no"]
+        assert np.array_equal(model.predict_proba(X), expected.predict_proba(X)[:, ::-1])
+
+
 def test_classifier_checks_classes():
     X, y = _labelled()
     with pytest.raises(ValueError, match="classes must be passed"):

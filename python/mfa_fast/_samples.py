@@ -203,7 +203,7 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False) -> Samples
         else:
             options.pop("input_name")
             data = validate_data(estimator, host, reset=reset, **options)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise_named("X", error)
     if data.dtype.kind not in "fiub":  # dates are numeric to scikit-learn
         msg = f"X must hold real numbers, got dtype {data.dtype}."

@@ -158,7 +158,7 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
         with np.errstate(invalid="ignore", over="ignore"):
             host = list_as_array(to_host(value, name))
             array = np.asarray(check_array(host, dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name))
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         if re.match(r"Input \S+ contains", str(error)):
             msg = f"{str(error).removesuffix('.')}: put finite numbers in its place."
             raise ValueError(msg) from error
@@ -296,11 +296,13 @@ def check_clip(clip: Any) -> tuple[float | None, float | None]:
     return (low, high)
 
 
-def raise_named(name: str, error: TypeError | ValueError) -> NoReturn:
+def raise_named(name: str, error: OverflowError | TypeError | ValueError) -> NoReturn:
     """Raise another library's error again, with the name of the argument in front unless it is there."""
     msg = str(error)
     if msg.startswith("Complex data not supported"):  # the whole array follows
         msg = f"Complex data not supported: {name} must hold real numbers; pass {name}.real if that is all."
+    elif isinstance(error, OverflowError):
+        msg = f"{name} must hold numbers in the range of float64, got an integer that is not; scale them."
     elif "dtype='numeric'" in msg:  # an argument of scikit-learn's own
         msg = f"{name} must hold numbers, got bytes or strings; use numpy.asarray({name}, dtype=float)."
     if not re.search(rf"\b{name}\b", msg):

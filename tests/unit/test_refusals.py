@@ -49,6 +49,7 @@ BAD_X = {
     "no columns": lambda: np.empty((4, 0)),
     "strings": lambda: np.full((4, D), "a"),
     "objects that are no numbers": lambda: np.full((4, D), "a", dtype=object),
+    "integers beyond floats": lambda: [[10**400] * D] * 4,
     "ragged list": lambda: [[1.0] * D, [1.0]],
     "1-d": lambda: np.ones(D),
     "0-d": lambda: 1.0,
@@ -311,6 +312,7 @@ def test_bad_classifier_parameters(priors, rule, name):
         ({"loadings": P.loadings[:2]}, "loadings"),
         ({"loadings": P.loadings * np.inf}, "loadings"),
         ({"loadings": P.loadings[0]}, "loadings"),
+        ({"noise_variance": [10**400]}, "noise_variance must hold numbers in the range of float64"),
         (
             {"loadings": np.zeros((3, D, D))},
             rf"loadings must have fewer factors than features, got shape \(3, {D}, {D}\)",

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 
 import reference as ref
 from mfa_fast import MFA, MFAClassifier, _core, attacks
@@ -177,6 +178,31 @@ def test_fork_while_another_thread_makes_what_the_first_score_needs():
         os._exit(0)
     assert scoring.is_alive()
     scoring.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_fork_while_another_thread_begins_a_fit(monkeypatch):
+    begun, ended, fit = threading.Event(), threading.Event(), KMeans.fit
+
+    def fit_slowly(*args, **options):
+        begun.set()
+        ended.wait(60)
+        return fit(*args, **options)
+
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    with monkeypatch.context() as patches:
+        patches.setattr(KMeans, "fit", fit_slowly)
+        fitting = threading.Thread(target=MFA(2, 1, tol=100, random_state=0).fit, args=(X,))
+        fitting.start()
+        begun.wait(60)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        MFA(2, 1, tol=100, random_state=0).fit(X)
+        os._exit(0)
+    ended.set()
+    fitting.join()
     assert os.waitpid(child, 0)[1] == 0
 
 

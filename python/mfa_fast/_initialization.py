@@ -41,7 +41,7 @@ class _ProcessSettings:
     """What a start changes of the whole process: BLAS's number of threads, and which warnings are shown.
 
     One start at a time. Of two that change and restore them side by side, the later to end would restore what the
-    other had set, for good.
+    other had set, for good. A signal's handler may begin one within another of its thread, and end it first.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class _ProcessSettings:
 
     def _renew_lock(self) -> None:
         # The thread that held it may not exist in the child.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @contextmanager
     def single_threaded(self) -> Iterator[None]:

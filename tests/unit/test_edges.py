@@ -206,6 +206,34 @@ def test_fork_while_another_thread_begins_a_fit(monkeypatch):
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="this platform has no signals to begin with")
+def test_a_fit_within_the_beginning_of_another(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    fit, within = KMeans.fit, []
+
+    def handler(*_):
+        within.append(MFA(2, 1, tol=100, random_state=0).fit(X))
+
+    def late(*_):
+        raise TimeoutError
+
+    def fit_interrupted(*args, **options):
+        monkeypatch.setattr(KMeans, "fit", fit)
+        signal.raise_signal(signal.SIGUSR1)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(KMeans, "fit", fit_interrupted)
+    before = signal.signal(signal.SIGUSR1, handler), signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    try:
+        model = MFA(2, 1, tol=100, random_state=0).fit(X)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGALRM, before[1])
+    assert np.array_equal(model.means_, within[0].means_)
+
+
 def test_screening_counts_the_rounding_of_the_row_itself():
     # Two components that are alike but for a little, a row at right angles to the subspace, far away: what rounding to
     # float32 moves it by is worth many nats.

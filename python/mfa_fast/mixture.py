@@ -128,7 +128,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     lower_bounds_ : list of float
         The same for every iteration.
     n_steps_ : int
-        Number of batches that `partial_fit` has seen, with those that an earlier `fit` was worth.
+        Number of batches that `partial_fit` has seen, with those that an earlier `fit` was worth; where it came last.
     n_samples_seen_ : int
         Number of samples, of positive weight, of the last `fit` and all batches since.
     n_features_in_ : int
@@ -638,8 +638,9 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             self._parameters().freeze()
 
     def _set_parameters(self, parameters: Parameters) -> None:
-        # What partial_fit has summed up belongs to the parameters it left.
-        self.__dict__.pop("_running", None)
+        # What partial_fit has summed up and counted belongs to the parameters it left.
+        for name in ("_running", "n_steps_"):
+            self.__dict__.pop(name, None)
         parameters.freeze()
         self.weights_: Array = parameters.weights
         self.means_: Array = parameters.means

@@ -124,6 +124,7 @@ def test_a_fit_counts_as_the_batches_that_it_saw():
     model.partial_fit(X[:6])
     assert model.n_steps_ == 101
     assert model.score(X) > before - 0.05
+    assert not hasattr(model.fit(X), "n_steps_")
 
 
 def test_forgotten_components_are_moved_to_samples_badly_explained():

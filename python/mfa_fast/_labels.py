@@ -58,6 +58,10 @@ def as_labels(name: str, given: Any) -> Array:
         raise ValueError(msg) from error
     if labels.dtype.kind == "T":  # strings of any length
         labels = labels.astype(object)
+    if labels.dtype.kind == "S" or (labels.dtype == object and any(isinstance(label, bytes) for label in labels)):
+        # Not all of scikit-learn's versions that are admitted do so.
+        msg = f"{name} must hold strings or whole numbers as labels, got bytes: decode them."
+        raise TypeError(msg)
     if labels.dtype == object:
         _check_types(name, labels)
         if len(labels) and isinstance(labels[0], Real):
@@ -105,6 +109,14 @@ def class_indices(classes: Array, y: Any, n_samples: int) -> NDArray[np.int64]:
         msg = f"y has labels that the model does not know: {unknown[:5].tolist()}; its classes are {classes.tolist()}."
         raise ValueError(msg)
     return order[np.searchsorted(classes, labels, sorter=order)].astype(np.int64)
+
+
+def check_comparable(labels: Array, classes: Array) -> None:
+    """Refuse labels that can be none of the classes, strings beside numbers."""
+    kinds = ["numbers" if some.dtype.kind in "biuf" else "strings" for some in (labels, classes)]
+    if kinds[0] != kinds[1]:
+        msg = f"y must hold labels like the model's classes, which are {kinds[1]}, got {kinds[0]}."
+        raise ValueError(msg)
 
 
 def labels_at(samples: Samples, labels: Array, indices: Any) -> Any:

@@ -17,7 +17,15 @@ from mfa_fast import _persistence
 from mfa_fast._atomic import all_or_nothing
 from mfa_fast._fitting import check_hyperparameters
 from mfa_fast._kernels import Scorer
-from mfa_fast._labels import as_labels, check_classes, check_labels, class_indices, labels_at, naming_class
+from mfa_fast._labels import (
+    as_labels,
+    check_classes,
+    check_comparable,
+    check_labels,
+    class_indices,
+    labels_at,
+    naming_class,
+)
 from mfa_fast._missing import scorer_of
 from mfa_fast._outliers import outlier_means
 from mfa_fast._parameters import Parameters
@@ -36,7 +44,6 @@ from mfa_fast._validation import (
     check_sample_weight,
     check_weights,
     one_line,
-    raise_named,
 )
 from mfa_fast.mixture import MFA
 
@@ -489,15 +496,13 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         data = as_data(X, estimator=self)
         labels = check_labels(y, len(data))
+        check_comparable(labels, self.classes_)
         weights = check_sample_weight(sample_weight, len(data))
         if isinstance(data, Samples):
             predicted = self.classes_[data.fetch(self._class_indices(data))]
         else:
             predicted = self.predict(data)
-        try:
-            return float(accuracy_score(labels, predicted, sample_weight=weights))
-        except ValueError as error:  # labels of another type than the classes
-            raise_named("y", error)
+        return float(accuracy_score(labels, predicted, sample_weight=weights))
 
     @by_blocks
     def decision_function(self, X: Any) -> Any:

@@ -163,7 +163,7 @@ def test_bad_labels(y, name):
 
 def test_a_score_names_what_it_cannot_take():
     X, y = _data(n=20), np.arange(20) % 2
-    with pytest.raises(ValueError, match=r"^y: .*label"):
+    with pytest.raises(ValueError, match=r"^y must hold labels .* numbers, got strings"):
         _classifier().score(X, y.astype(str))
     for weights, words in ((np.ones(19), r"shape \(20,\)"), (-np.ones(20), "negative"), (np.full(20, np.nan), "NaN")):
         with pytest.raises(ValueError, match=f"sample_weight.*{words}"):
@@ -203,7 +203,8 @@ def test_bad_classes():
         ([0, np.nan], "contains NaN, at index 1"),
         (np.array([0, np.nan], dtype=object), "contains NaN, at index 1"),
         ([0.5, 1.5], "must hold strings or whole numbers"),
-        ([b"a", b"b"], "must hold strings or whole numbers"),
+        ([b"a", b"b"], "must hold strings or whole numbers .* got bytes"),
+        (np.array([b"a", b"b"], dtype=object), "must hold strings or whole numbers .* got bytes"),
         ([[0, 1], [1, 0]], "must be a list or an array, of one dimension"),
         ("ab", "must be a list or an array, of one dimension"),
     ],

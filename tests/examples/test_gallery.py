@@ -10,7 +10,8 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("plot_*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+# What a library that draws finds deprecated in another is not theirs to mend.
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning", "ignore::DeprecationWarning")
 def test_example(path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.delenv("MFA_FAST_DATA", raising=False)

@@ -291,6 +291,15 @@ def test_clip(attack, digits):
 
 
 @attacks
+@pytest.mark.parametrize("clip", [(-np.inf, np.inf), (-100, np.inf), (-np.inf, 100)])
+def test_a_clip_without_end_is_none(attack, clip):
+    classifier, X, y = _small()
+    result = attack(classifier, X, y, clip=clip)
+    expected = attack(classifier, X, y, clip=tuple(None if np.isinf(end) else end for end in clip))
+    assert np.array_equal(result.X_adv, expected.X_adv)
+
+
+@attacks
 def test_torch_in_torch_out(attack):
     classifier, X, y = _small()
     result = attack(classifier, torch.from_numpy(X), y)

@@ -238,6 +238,7 @@ def _bounds(data: Array, clip: Any) -> Bounds:
         msg = f"X must lie within clip={clip!r}, got entries from {smallest:.6g} to {largest:.6g}; clip them first."
         raise ValueError(msg)
     spread = largest - smallest or 1.0
-    low = smallest - spread if low is None else low
-    high = largest + spread if high is None else high
+    # Foolbox scales the box to another: one without an end has no scale.
+    low = smallest - spread if low is None or np.isinf(low) else low
+    high = largest + spread if high is None or np.isinf(high) else high
     return Bounds(low, high, (high - low) / spread)

@@ -41,7 +41,7 @@ def _scaling(step: Any, n_features: int) -> tuple[FloatArray, FloatArray]:
         mean, spread = -step.min_ * inverse, inverse
     else:
         msg = (
-            f"the steps before the SVM must be invertible scalings (StandardScaler, MinMaxScaler without clip, "
+            f"model must have only invertible scalings before the SVM (StandardScaler, MinMaxScaler without clip, "
             f"MaxAbsScaler, RobustScaler), got {type(step).__name__}."
         )
         raise TypeError(msg)

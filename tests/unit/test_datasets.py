@@ -185,6 +185,10 @@ def test_mnist_path(tmp_path):
     assert message(FileNotFoundError, load_mnist_pair, 0, 1, data=absent) == (
         f"{expected}'{absent}', which does not exist"
     )
+    stranger = "~no-such-user/mnist.npz"
+    assert message(FileNotFoundError, load_mnist_pair, 0, 1, data=stranger) == (
+        f"{expected}'{stranger}', which does not exist"
+    )
     assert message(FileNotFoundError, load_mnist_pair, 0, 1, data=tmp_path) == (
         f"{expected}the folder '{tmp_path}' without train-images-idx3-ubyte[.gz]"
     )

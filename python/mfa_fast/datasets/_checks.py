@@ -20,7 +20,7 @@ def check_existing_path(data: object, expected: str) -> Path:
     if not isinstance(data, str | os.PathLike):
         msg = f"data must be the path of {expected}; got an object of type {type(data).__name__}"
         raise TypeError(msg)
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))  # which leaves alone what Path.expanduser raises a RuntimeError for
     if not path.exists():
         msg = f"data must be the path of {expected}; got '{path}', which does not exist"
         raise FileNotFoundError(msg)

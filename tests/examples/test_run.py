@@ -151,6 +151,7 @@ def test_too_few_samples_to_train_from(tmp_path, capsys):
         ("--factors", "64"),
         ("--components", "10000"),
         ("--seed", "-1"),
+        ("--seed", str(2**32 - 3)),  # the third seed after it would be none
         ("--no-such-option", "1"),
         ("--pair", "0"),
     ],

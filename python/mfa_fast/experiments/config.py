@@ -14,6 +14,9 @@ PAPER_ASYMMETRIC_NOISE_STD = 1e-2
 # The side to which faces are resized unless another is asked for.
 FACE_SIZE = 64
 
+# Samples of the data sets are drawn with the three seeds after it.
+MOST_SEED = 2**32 - 4
+
 
 def check_pair(name: str, pair: tuple[int, int]) -> None:
     """Refuse what are not two different digits."""
@@ -104,7 +107,7 @@ class RunConfig:
         for name in ("noise_std", "asymmetric_noise_std", "gamma"):
             if getattr(self, name) is not None:
                 check_real(name, getattr(self, name), above=0.0)
-        check_integer("seed", self.seed, 0)
+        check_integer("seed", self.seed, 0, MOST_SEED)
 
     def mixture_size(self, y_train: Array) -> tuple[int | tuple[int, ...], int]:
         """Return the components of all classes or of each, and the factors, with what was left out filled in."""

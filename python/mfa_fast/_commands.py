@@ -151,8 +151,8 @@ def run(
         bars.update("draw the pictures", 0, 1)
         page = write_report(result, out)
         bars.update("draw the pictures", 1, 1)
-    Console().print(tables.result_table(result))
-    Console().print(tables.radius_table(result))
+    tables.print_table(tables.result_table(result), Console())
+    tables.print_table(tables.radius_table(result), Console())
     typer.echo(f"Report: {page}")
 
 
@@ -301,7 +301,7 @@ def attack(
     if y is None:
         # It would be that of the model's own predictions.
         del cells[columns.index("Accuracy")], columns[columns.index("Accuracy")]
-    Console().print(tables.screen_table("Nearest" if exact else "LD-Grad", [cells], columns))
+    tables.print_table(tables.screen_table("Nearest" if exact else "LD-Grad", [cells], columns), Console())
     if out is not None:
         names: tuple[str, ...] = ("X_adv", "l2", "success", "n_steps", "source", "target")
         if exact:

@@ -122,9 +122,8 @@ def _command(
 
 def _print_list() -> None:
     rows = [[experiment.name, experiment.title] for experiment in EXPERIMENTS.values()]
-    _console().print(
-        tables.screen_table("", [*rows, [ALL, "Everything above, on one page"]], ("Name", "What"), texts=["What"])
-    )
+    rows.append([ALL, "Everything above, on one page"])
+    _print_table("", rows, ("Name", "What"), texts=["What"])
 
 
 def _print_plan(sweep: Sweep, force: bool) -> None:
@@ -139,7 +138,7 @@ def _print_report(report: Report) -> None:
     typer.echo(report.summary)
     if report.comparisons:
         rows = [comparison.cells() for comparison in report.comparisons]
-        _console().print(tables.screen_table("Beside the paper", rows, COLUMNS, texts=TEXTS))
+        _print_table("Beside the paper", rows, COLUMNS, texts=TEXTS)
 
 
 def _print_overview(reports: Sequence[Report]) -> None:
@@ -148,9 +147,10 @@ def _print_overview(reports: Sequence[Report]) -> None:
         agreeing = sum(line.agrees is True for line in report.comparisons)
         judged = sum(line.agrees is not None for line in report.comparisons)
         rows.append([report.name, report.title, f"{agreeing} of {judged}", f"{report.seconds:.0f}"])
-    _console().print(tables.screen_table("", rows, ("Name", "What", "Agree with the paper", "Seconds"), texts=["What"]))
+    _print_table("", rows, ("Name", "What", "Agree with the paper", "Seconds"), texts=["What"])
 
 
-def _console() -> Console:
+def _print_table(title: str, rows: Sequence[Sequence[str]], columns: Sequence[str], texts: Sequence[str]) -> None:
     # A file or pipe has no width: there, lines are not to be broken at 80.
-    return Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    tables.print_table(tables.screen_table(title, rows, columns, texts=texts), console)

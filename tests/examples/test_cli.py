@@ -364,6 +364,19 @@ def test_without_labels_there_is_no_accuracy(method, model, tmp_path, capsys):
         assert "Success" in printed
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file names")
+@pytest.mark.parametrize("name", ["a[bold]:smile:.safetensors", f"{'digits-' * 12}.safetensors"])
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_a_table_is_whole_whatever_the_name_and_the_screen(name, columns, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    copy = tmp_path / name
+    copy.write_bytes(Path(model).read_bytes())
+    assert main(["attack", str(copy), "--samples", "20", "--method", "nearest"]) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert "".join(row[0].strip() for row in rows) == name
+    assert all(any(digit in cell for digit in "0123456789") for cell in rows[0][1:])
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
 def test_arrays_have_the_permissions_of_any_file(model, tmp_path):
     out, plain = tmp_path / "drawn.npz", tmp_path / "plain"

@@ -1,20 +1,31 @@
 """Settings, verdicts and pieces of experiments, each by itself."""
 
+import io
 import math
+import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from mfa_fast import MFA
-from mfa_fast.experiments import paper
+from mfa_fast.experiments import paper, tables
 from mfa_fast.experiments.reproduce import observations, plane
 from mfa_fast.experiments.reproduce.bounds import distances_to_subspaces
 from mfa_fast.experiments.reproduce.catalogue import EXPERIMENTS, find_experiments
 from mfa_fast.experiments.reproduce.cells import Context, Store, closure
 from mfa_fast.experiments.reproduce.charts import Line, _draw_bar, _ink, draw_bars, draw_lines, legend_below
-from mfa_fast.experiments.reproduce.comparison import compare_distance, compare_order, compare_share
+from mfa_fast.experiments.reproduce.comparison import (
+    COLUMNS,
+    TEXTS,
+    claim,
+    compare_distance,
+    compare_order,
+    compare_share,
+)
 from mfa_fast.experiments.reproduce.distributions import Real
 from mfa_fast.experiments.reproduce.images import ImageSet, ImageSets, find_image_sets
 from mfa_fast.experiments.reproduce.larger_networks import compare_sweep
@@ -121,6 +132,20 @@ def test_an_order_is_judged_on_the_same_data_only():
     other = compare_order("x", {"c": 9.0, "a": 1.0}, theirs, "s", same_data=True)
     assert (other.agrees, other.ours, other.paper) == (False, "c > a", "a > c")
     assert compare_order("x", {"c": 9.0, "a": 1.0}, theirs, "s", same_data=False).agrees is None
+
+
+def test_no_word_of_a_comparison_is_cut_on_80_columns():
+    words = (
+        "Spherical Gaussians: median distance, blue class",
+        "far where robust, near where vulnerable",
+        "",
+        "3.9 and 0.48",
+    )
+    screen = Console(width=80, file=io.StringIO())
+    tables.print_table(tables.screen_table("", [claim(*words, True).cells()], COLUMNS, texts=TEXTS), screen)
+    printed = screen.file.getvalue()
+    assert all(word in printed for word in " ".join((*words, "holds")).split())
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_the_papers_order_is_the_same_on_all_of_its_data():
@@ -292,6 +317,14 @@ def test_what_the_paper_shows_is_said_where_something_else_takes_its_place():
     assert images.instead_of("CelebA Male") == ("The paper shows CelebA Male, which was not given (see --data).",)
     several = images.instead_of("CelebA Male", "CelebA Smiling", "CelebA Bangs")
     assert several[0].startswith("The paper shows CelebA Male, CelebA Smiling and CelebA Bangs, which were not given")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file systems take no such names")
+def test_names_in_a_folder_of_images_need_not_be_text(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9")).touch()
+    fingerprints = {images.fingerprint for images in find_image_sets(Settings(), [tmp_path]).digits}
+    (tmp_path / os.fsdecode(b"caf\xe8")).touch()
+    assert not fingerprints & {images.fingerprint for images in find_image_sets(Settings(), [tmp_path]).digits}
 
 
 def test_plans_share_their_cells(tmp_path):

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mfa_fast._typing import Array
 from mfa_fast.attacks import AttackResult
@@ -18,6 +20,7 @@ from mfa_fast.experiments.main_job import ModelResult, RunResult
 
 COLUMNS = ("Classifier", "Accuracy", "Success", "Mean L2", "Median L2", "Steps")
 RADIUS_COLUMNS = ("Classifier", "Nearest", "Proved", "Attack", "Mean L2", "Too far", "Share")
+LONGEST_UNBROKEN = 24  # characters of a first column that stay on one line: no title is longer, names of files may be
 SUMMARY_FIELDS = ("n_samples", "accuracy", "success_rate", "mean_l2", "median_l2")
 
 
@@ -59,14 +62,30 @@ def attack_cells(title: str, summary: dict[str, float], attack: AttackResult) ->
 def screen_table(
     title: str, rows: Sequence[Sequence[str]], columns: Sequence[str], *, texts: Sequence[str] = ()
 ) -> Table:
-    """Return a rich table: the first column and those in `texts` to the left, numbers to the right."""
+    """Return a rich table: the first column and those in `texts` to the left, numbers to the right.
+
+    A long first column is folded where the others would have no room; a word of these is never cut.
+    """
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         left = index == 0 or column in texts
-        table.add_column(column, justify="left" if left else "right", no_wrap=index == 0)
+        cells = [row[index] for row in rows]
+        words = " ".join([column] if index == 0 else [column, *cells]).split()
+        table.add_column(
+            column,
+            justify="left" if left else "right",
+            overflow="fold",
+            no_wrap=index == 0 and all(len(line) <= LONGEST_UNBROKEN for cell in cells for line in cell.splitlines()),
+            min_width=max(map(len, words)),
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as they are: of strings, rich takes what stands in brackets for styles
     return table
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table of `screen_table`; where the screen is too narrow for it, rather beyond its edge than in part."""
+    console.print(table, crop=False)
 
 
 def result_rows(result: RunResult) -> list[list[str]]:

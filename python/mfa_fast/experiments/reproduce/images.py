@@ -180,7 +180,7 @@ def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
     for file, name in _files(path):
         size = file.stat().st_size
-        digest.update(f"{name}\0{size}\0".encode())
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))  # names of files need not be text
         if file.suffix.lower() not in IMAGE_FILES and size <= LARGEST_READ:
             with file.open("rb") as content:
                 while chunk := content.read(CHUNK):

@@ -134,9 +134,11 @@ def _add_expectation(
     """Return the sums with what the samples add to them, and log p(x) of every sample, where the samples are."""
     if samples.device is not None:
         found, log_likelihoods = _cuda_kernels.expectation(model, samples, sample_weight, screening)
-        for total, addend in () if sums is None else zip(sums._sums(), found._sums(), strict=True):
+        if sums is None:
+            return found, log_likelihoods
+        for total, addend in zip(sums._sums(), found._sums(), strict=True):
             total += addend
-        return (found if sums is None else sums), log_likelihoods
+        return sums, log_likelihoods
     sums, log_likelihoods = _or_zero(sums, model), np.empty(len(samples))
     bad = _core.expectation(
         model,

@@ -281,12 +281,12 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_option("rule", self.rule, ("max", "sum"))
         fresh = not hasattr(self, "mixtures_")
         samples = as_array(X, estimator=self, reset=fresh)
-        labels = self.classes_ if classes is None and not fresh else check_classes(classes)
-        if not fresh:
-            if not np.array_equal(np.sort(labels), np.sort(self.classes_)):
-                msg = f"classes must be those of the first call, {self.classes_.tolist()}, got {labels.tolist()}."
+        labels = check_classes(classes) if fresh else self.classes_
+        if not fresh and classes is not None:
+            given = check_classes(classes)
+            if not np.array_equal(given, np.sort(labels)):  # those of `from_mixtures` are in any order
+                msg = f"classes must be those of the first call, {labels.tolist()}, got {given.tolist()}."
                 raise ValueError(msg)
-            labels = self.classes_  # in any order, if they are of `from_mixtures`
         indices = class_indices(labels, y, len(samples))
         weights = check_sample_weight(sample_weight, len(samples))
         counts = np.bincount(indices, weights, len(labels)).astype(np.float64)

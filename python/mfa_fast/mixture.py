@@ -128,7 +128,7 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
     lower_bounds_ : list of float
         The same for every iteration.
     n_steps_ : int
-        Number of batches that `partial_fit` has seen, with those that an earlier `fit` was worth; where it came last.
+        Number of batches that `partial_fit` has seen, with those that an earlier `fit` was worth; none after `fit`.
     n_samples_seen_ : int
         Number of samples, of positive weight, of the last `fit` and all batches since.
     n_features_in_ : int

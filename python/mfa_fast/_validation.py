@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import DTypeLike
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -189,8 +190,10 @@ def _check_given(name: str, value: Any) -> None:
         raise TypeError(msg)
 
 
-def check_weights(weights: Any, n_components: int | None = None, name: str = "weights") -> FloatArray:
-    """Return mixture weights: non-negative, of sum 1."""
+def check_weights(
+    weights: Any, n_components: int | None = None, name: str = "weights", dtype: DTypeLike = np.float64
+) -> FloatArray:
+    """Return mixture weights: non-negative, of sum 1 as far as `dtype`, in which they are to be kept, can tell."""
     checked = check_finite_array(name, weights, 1, (n_components,))
     if np.any(checked < 0):
         msg = f"{name} must not be negative, got a smallest of {checked.min():.6g}."
@@ -199,7 +202,8 @@ def check_weights(weights: Any, n_components: int | None = None, name: str = "we
     if not abs(total - 1.0) <= 1e-5:  # NaN neither, which scikit-learn's assume_finite lets in
         msg = f"{name} must sum to 1, got a sum of {total:.6g}; divide them by it."
         raise ValueError(msg)
-    return checked / total if abs(total - 1.0) > 1e-12 else checked
+    # What rounding each of a model's weights makes of their sum stays: copies of the model are to be the same bits.
+    return checked / total if abs(total - 1.0) > max(1e-12, float(np.finfo(dtype).eps)) else checked
 
 
 def check_sample_weight(sample_weight: Any, n_samples: int, *, all_zero: bool = False) -> FloatArray | None:
@@ -251,8 +255,8 @@ def check_noise_variance(
     return np.array(full, order="C")
 
 
-def check_parameters(weights: Any, means: Any, loadings: Any, noise_variance: Any) -> Parameters:
-    """Return parameters of a mixture in float64."""
+def check_parameters(weights: Any, means: Any, loadings: Any, noise_variance: Any, dtype: DTypeLike) -> Parameters:
+    """Return parameters of a mixture in float64, of a model that is to keep them in `dtype`."""
     checked_means = check_finite_array("means", means, 2)
     n_components, n_features = checked_means.shape
     checked_loadings = check_finite_array("loadings", loadings, 3, (n_components, None, n_features))
@@ -264,7 +268,7 @@ def check_parameters(weights: Any, means: Any, loadings: Any, noise_variance: An
         )
         raise ValueError(msg)
     return Parameters(
-        check_weights(weights, n_components),
+        check_weights(weights, n_components, dtype=dtype),
         checked_means,
         checked_loadings,
         check_noise_variance(noise_variance, n_components, n_features),

@@ -611,9 +611,9 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
         >>> np.round(model.score_samples([[0.0, 0.0]]), 4)  # -log(2 pi) - log(10) / 2
         array([-2.9892])
         """
-        parameters = check_parameters(weights, means, loadings, noise_variance)
         # By name: other libraries' arrays have dtypes of their own.
         dtype = np.float32 if str(getattr(means, "dtype", "")).endswith("float32") else np.float64
+        parameters = check_parameters(weights, means, loadings, noise_variance, dtype)
         variance = check_noise_variance(parameters.noise_variance.astype(dtype), *parameters.means.shape)
         spherical = bool(np.all(variance == variance[:, :1]))
         K, L, d = parameters.loadings.shape

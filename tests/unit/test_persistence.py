@@ -44,6 +44,16 @@ def test_a_mixture_comes_back(make, tmp_path):
     assert np.array_equal(copy.sample(9, random_state=1)[0], model.sample(9, random_state=1)[0])
 
 
+def test_weights_in_float32_whose_sum_is_1_to_rounding_come_back(tmp_path):
+    weights = np.float32([1240 / 3929, 699 / 3929, 1990 / 3929])  # divided by their sum, one is another float32
+    model = MFA.from_parameters(weights, P.means.astype(np.float32), *P[2:])
+    assert np.array_equal(model.weights_, weights)
+    model.save(tmp_path / "model")
+    copy = MFA.load(tmp_path / "model")
+    assert np.array_equal(copy.weights_, weights)
+    model.m_step(model.e_step(X[:50]) + copy.e_step(X[50:]))  # statistics of one are those of the other
+
+
 def test_what_a_fit_has_left_comes_back(tmp_path):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=list("abcde"))

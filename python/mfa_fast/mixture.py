@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -930,7 +931,8 @@ class MFA(CallbackSupportMixin, DensityMixin, BaseEstimator):
             variance,
             responsibilities,
             factors,
-            samples,
+            # A copy, as draws come later: by then the caller may have filled in what is missing in X.
+            replace(samples, data=samples.data.copy()),
             self._parameters(),
             self.random_state,
             scorer.n_threads,

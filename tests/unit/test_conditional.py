@@ -106,6 +106,16 @@ def test_a_conditional_is_plain_data(dtype):
     assert np.array_equal(conditional.sample(2), conditional.sample(2, random_state=5))
 
 
+def test_what_becomes_of_the_samples_later_does_not_show():
+    p, X = hidden_problem()
+    conditional = marginal_model(p).conditional(X)
+    draws, mean = conditional.sample(2, random_state=0), conditional.component_mean(1)
+    missing = np.isnan(X)
+    X[missing] = conditional.mean[missing]
+    assert np.array_equal(conditional.sample(2, random_state=0), draws)
+    assert np.array_equal(conditional.component_mean(1), mean)
+
+
 @pytest.mark.parametrize("missing", ["error", "marginal"])
 def test_observed_entries_are_left_bit_for_bit(missing, dtype):
     p, X = hidden_problem(dtype=dtype)

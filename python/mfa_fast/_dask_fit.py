@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -31,9 +32,18 @@ _FAN_IN = 4
 
 
 def fit_mixture(
-    model: MFA, X: da.Array, spans: list[tuple[int, int]], client: Client, init_rows: int, begin: Callable[[int], Task]
+    model: MFA,
+    X: da.Array,
+    numbers: da.Array | None,
+    spans: list[tuple[int, int]],
+    client: Client,
+    init_rows: int,
+    begin: Callable[[int], Task],
 ) -> Parameters:
-    """Fit a mixture in place to blocks that are, or come from, these spans of rows; return what `MFA._fit` does."""
+    """Fit a mixture in place to blocks that are, or come from, these spans of rows; return what `MFA._fit` does.
+
+    `numbers` are those of the rows in what the caller gave, where they were chosen from among them.
+    """
     check_hyperparameters(model)
     n, d = X.shape
     check_rows(model, n)
@@ -44,7 +54,7 @@ def fit_mixture(
         check_shape(model, int(d), n),
         n,
         np.float32 if X.dtype == np.float32 else np.float64,
-        find_samples=lambda rng: completed(model, _pull(client, X, init_rows, rng), None, n),
+        find_samples=lambda rng: completed(model, _pull(client, X, numbers, init_rows, rng), None, n),
         expectation=lambda: cluster.expect,
         begin=begin,
     )
@@ -74,6 +84,11 @@ def _count_block(labels: Array, start: int, stop: int) -> tuple[Array, NDArray[n
 def of_class(block: Array, labels: Array, label: Any) -> Array:
     """Return the rows of a block that have this label."""
     return block[labels == label]
+
+
+def rows_of_class(labels: Array, label: Any, start: int) -> NDArray[np.int64]:
+    """Return which rows these are, where the block begins with row `start`."""
+    return start + np.flatnonzero(labels == label)
 
 
 class _Cluster:
@@ -123,8 +138,10 @@ def _expect_block(sent: tuple[MFA, str], block: Array, start: int, stop: int) ->
         raise (TypeError if isinstance(error, TypeError) else ValueError)(msg) from error
 
 
-def _pull(client: Client, X: da.Array, init_rows: int, rng: np.random.RandomState) -> Samples:
-    """Bring some rows here, in their order."""
+def _pull(client: Client, X: da.Array, numbers: da.Array | None, init_rows: int, rng: np.random.RandomState) -> Samples:
+    """Bring some rows here, in their order, with their numbers in what the caller gave."""
     n = X.shape[0]
-    chosen = X if n <= init_rows else X[np.sort(sample_without_replacement(n, init_rows, random_state=rng))]
-    return as_samples(client.compute(chosen).result())
+    chosen = None if n <= init_rows else np.sort(sample_without_replacement(n, init_rows, random_state=rng))
+    X, rows = (some if some is None or chosen is None else some[chosen] for some in (X, numbers))
+    samples = as_samples(client.compute(X).result())
+    return replace(samples, rows=chosen if rows is None else client.compute(rows).result())

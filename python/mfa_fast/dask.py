@@ -46,7 +46,7 @@ from mfa_fast._dask_blocks import (
     row_blocks,
     send,
 )
-from mfa_fast._dask_fit import count_classes, fit_mixture, of_class
+from mfa_fast._dask_fit import count_classes, fit_mixture, of_class, rows_of_class
 from mfa_fast._progress import Task
 from mfa_fast._samples import forget_features
 from mfa_fast._typing import Array
@@ -146,7 +146,7 @@ def fit(
         return Task(None, model, X, y, {})  # callbacks are for fits here
 
     if isinstance(model, MFA):
-        model._warn_of(fit_mixture(model, X, spans, workers, init_rows, begin))
+        model._warn_of(fit_mixture(model, X, None, spans, workers, init_rows, begin))
         return model
 
     forget_features(model, d)
@@ -155,12 +155,14 @@ def fit(
     def fit_class(c: int, mixture: MFA) -> None:
         chosen = np.flatnonzero(counts[:, c])
         blocks = row_blocks(X)
+        sizes = counts[chosen, c].tolist()
         rows = join_rows(
-            [later(of_class)(blocks[b], labels[b], classes[c]) for b in chosen],
-            counts[chosen, c].tolist(),
-            np.empty((0, d), X.dtype),
+            [later(of_class)(blocks[b], labels[b], classes[c]) for b in chosen], sizes, np.empty((0, d), X.dtype)
         )
-        mixture._warn_of(fit_mixture(mixture, rows, [spans[b] for b in chosen], workers, init_rows, begin))
+        numbers = join_rows(
+            [later(rows_of_class)(labels[b], classes[c], spans[b][0]) for b in chosen], sizes, np.empty(0, np.int64)
+        )
+        mixture._warn_of(fit_mixture(mixture, rows, numbers, [spans[b] for b in chosen], workers, init_rows, begin))
 
     sizes = counts.sum(axis=0)
     model._fit(classes, sizes, sizes, fit_class, begin)

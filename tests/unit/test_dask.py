@@ -399,6 +399,15 @@ def test_errors_of_samples_tell_their_rows(client):
         mfa_dask.fit(_estimator(start), da.from_array(X, chunks=(300, -1)))
 
 
+def test_errors_of_samples_to_start_from_tell_their_rows(client):
+    X, _ = _problem()
+    X[333, 2] = np.nan
+    blocks = da.from_array(X, chunks=(300, -1))
+    for estimator, y, init_rows in ((MFA(random_state=1), None, 800), (MFAClassifier(), np.arange(900) % 3, 1000)):
+        with pytest.raises(ValueError, match=r"Input X contains NaN, in row 333\."):
+            mfa_dask.fit(estimator, blocks, y, init_rows=init_rows)
+
+
 def test_wrong_arrays(here):
     model = _mixtures()[0]
     X = da.zeros((10, 6), chunks=(5, 6))

@@ -53,7 +53,7 @@ def fit_mixture(
     return model._fit(
         check_shape(model, int(d), n),
         n,
-        np.float32 if X.dtype == np.float32 else np.float64,
+        np.float32 if X.dtype.name == "float32" else np.float64,
         find_samples=lambda rng: completed(model, _pull(client, X, numbers, init_rows, rng), None, n),
         expectation=lambda: cluster.expect,
         begin=begin,

@@ -145,8 +145,10 @@ class Batches(Stream):
                     f"{total} by the end of batch {i} in this one; give batches that change to partial_fit."
                 )
                 raise ValueError(msg)
+            # By place: before pandas 3, slices of a frame whose index holds floating-point numbers go by these.
+            by_place = getattr(batch, "iloc", batch)
             for start in range(0, len(batch), rows):
-                yield batch[start : start + rows]
+                yield by_place[start : start + rows]
 
 
 def _column_names(batch: Any) -> list[str] | None:

@@ -55,6 +55,12 @@ def test_names_are_checked(make, method):
         getattr(model, method)(TURNED)
 
 
+def test_an_index_of_numbers_does_not_show_in_batches():
+    timed = FRAME.set_index(np.linspace(-1.0, 1.0, len(FRAME)))  # before pandas 3, [0:n] would be half of the rows
+    model = _mixture()
+    assert np.array_equal(model.score_samples([timed, timed]), model.score_samples([FRAME, FRAME]))
+
+
 @pytest.mark.parametrize("method", ["fit", "score", "score_samples"])
 def test_names_are_checked_in_every_batch(method):
     model = _mixture()

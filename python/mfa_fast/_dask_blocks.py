@@ -47,7 +47,7 @@ def label_blocks(y: Any, X: da.Array) -> list[Any]:
     rows = X.chunks[0]
     known = not math.isnan(X.shape[0])
     if not isinstance(y, da.Array):
-        y = np.asarray(y)
+        y = np.asanyarray(y)  # with its mask, if it has one, which is refused where labels are checked
         if not known:
             msg = "y must be a Dask array where X has unknown chunk sizes; or make them known: X.compute_chunk_sizes()."
             raise ValueError(msg)

@@ -17,7 +17,7 @@ from mfa_fast._devices import to_host
 from mfa_fast._diagnosis import naming
 from mfa_fast._samples import Samples
 from mfa_fast._typing import Array
-from mfa_fast._validation import one_line
+from mfa_fast._validation import one_line, reject_masked
 
 
 def check_labels(y: Any, n_samples: int) -> Array:
@@ -48,6 +48,7 @@ def as_labels(name: str, given: Any) -> Array:
     """Return class labels (n,) as they came, none of them missing: strings, or numbers that are whole."""
     if isinstance(given, (list, tuple)):
         _check_types(name, given)  # NumPy makes strings of numbers beside strings
+    reject_masked(name, given, "leave such samples out")
     try:
         host = to_host(given, name)
         if type(host) is np.ndarray and host.ndim == 1 and host.dtype.kind in "iub" and host.dtype.isnative:

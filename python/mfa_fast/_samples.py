@@ -17,7 +17,7 @@ from mfa_fast._cuda_extension import KERNEL_DTYPES
 from mfa_fast._devices import arrays_of, check_device, packages_of, requested_arrays, require_kernels
 from mfa_fast._late_errors import LateCheck
 from mfa_fast._typing import Array
-from mfa_fast._validation import list_as_array, raise_named
+from mfa_fast._validation import list_as_array, raise_named, reject_masked
 
 
 @dataclass(frozen=True)
@@ -143,18 +143,6 @@ def forget_features(estimator: Any, n_features: int) -> None:
         del estimator.feature_names_in_
 
 
-def _reject_masked(X: Any) -> None:
-    """Refuse an array with a mask, which the kernels would not see."""
-    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
-        floats = "X" if X.dtype.kind == "f" else "X.astype(float)"
-        msg = (
-            f"X must not be masked, got a masked array of shape {X.shape} with {np.sum(X.mask)} masked values: "
-            f"pass {floats}.filled(np.nan) to an estimator with missing='marginal', or X.data if the mask does not "
-            "matter."
-        )
-        raise ValueError(msg)
-
-
 def _reject_dimensions(X: Any) -> NoReturn:
     """Refuse an array of other than two dimensions: of images, most likely."""
     msg = f"X must have two dimensions (n_samples, n_features), got shape {tuple(X.shape)}; use X.reshape(len(X), -1)."
@@ -185,7 +173,9 @@ def as_samples(X: Any, *, estimator: Any = None, reset: bool = False) -> Samples
     arrays = arrays_of(X)
     if arrays is not None and device != "cpu":
         return _in_cuda_memory(X, arrays, estimator, reset)
-    _reject_masked(X)
+    if isinstance(X, np.ma.MaskedArray):
+        floats = "X" if X.dtype.kind == "f" else "X.astype(float)"
+        reject_masked("X", X, f"pass {floats}.filled(np.nan) to an estimator with missing='marginal'")
     host, wrap = _on_host(X) if arrays is None else (arrays.to_host(X), arrays.from_host)
     if getattr(host, "ndim", 2) > 2:
         _reject_dimensions(host)

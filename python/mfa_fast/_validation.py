@@ -154,6 +154,7 @@ def check_flag(name: str, value: Any) -> bool:
 def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None, ...] | None = None) -> FloatArray:
     """Return an array in float64, after a check of its dimensions; None in `shape` stands for any extent."""
     _check_given(name, value)
+    reject_masked(name, value, f"put numbers in their place ({name}.filled)")
     try:
         # Its first look is a sum, which infinities of both signs make a warning of.
         with np.errstate(invalid="ignore", over="ignore"):
@@ -172,6 +173,16 @@ def check_finite_array(name: str, value: Any, ndim: int, shape: tuple[int | None
         msg = f"{name} must have {wanted}, got shape {array.shape}."
         raise ValueError(msg)
     return np.array(array, dtype=np.float64, order="C")
+
+
+def reject_masked(name: str, value: Any, remedy: str) -> None:
+    """Refuse an array with a mask, which nothing here looks at."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        msg = (
+            f"{name} must not be masked, got a masked array of shape {value.shape} with {np.sum(value.mask)} masked "
+            f"values: {remedy}, or pass {name}.data if the mask does not matter."
+        )
+        raise ValueError(msg)
 
 
 def list_as_array(value: Any) -> Any:

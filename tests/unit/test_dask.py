@@ -270,6 +270,8 @@ def test_errors_of_a_classifier_name_the_class_or_the_rows(client):
         mfa_dask.fit(MFAClassifier(), blocks, np.zeros(900))
     with pytest.raises(ValueError, match=r"rows 300 to 599: y must hold .*: Unknown label type: continuous"):
         mfa_dask.fit(MFAClassifier(), blocks, np.where(np.arange(900) == 400, 0.5, 1.0))
+    with pytest.raises(ValueError, match=r"rows 300 to 599: y must not be masked"):
+        mfa_dask.fit(MFAClassifier(), blocks, np.ma.masked_where(np.arange(900) == 400, np.ones(900)))
     with pytest.raises(ValueError, match="rule"):
         mfa_dask.fit(MFAClassifier(rule="best"), blocks, y)
     rare = np.where(np.arange(900) == 400, "rare", y)

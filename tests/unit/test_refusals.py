@@ -100,6 +100,19 @@ def test_masked_arrays_are_taken_if_nothing_is_masked():
         _model().score_samples(np.ma.masked_array(X, mask=np.eye(*X.shape)))
 
 
+def test_masks_of_labels_and_of_numbers_are_not_overlooked():
+    X, y = _data(n=20), np.arange(20) % 3
+    masked = np.ma.masked_equal(y, 2)
+    with pytest.raises(ValueError, match=r"y must not be masked, .* with 6 masked values: leave such samples out, or"):
+        MFAClassifier().fit(X, masked)
+    with pytest.raises(ValueError, match=r"sample_weight must not be masked, .* \(sample_weight\.filled\), or pass"):
+        MFA().fit(X, sample_weight=masked)
+    with pytest.raises(ValueError, match="noise_variance must not be masked"):
+        MFA.from_parameters(*P[:3], np.ma.masked_equal(np.arange(1.0, 1.0 + D), 1.0))
+    nothing = np.ma.masked_equal(y, 3)
+    assert np.array_equal(MFAClassifier().fit(X, nothing, sample_weight=nothing + 1).class_count_, [7, 14, 18])
+
+
 @pytest.mark.parametrize("method", SCORING)
 @pytest.mark.parametrize("bad", BAD_X)
 def test_bad_x_for_a_mixture(bad, method):

@@ -27,7 +27,7 @@ struct Attack {
 struct ClassScore {
   double score;
   std::size_t best;  // over all classes
-  double sum;
+  core::LogSumExp sum;
 };
 
 __device__ ClassScore class_score(const ScoreView& scores, const GroupView& groups, const double* log_priors,
@@ -39,7 +39,7 @@ __device__ ClassScore class_score(const ScoreView& scores, const GroupView& grou
     sum.add(value);
     best.add(value, k);
   });
-  return {log_priors[g] + (sum_rule ? sum.value() : best.max), best.index, sum.value()};
+  return {log_priors[g] + (sum_rule ? sum.value() : best.max), best.index, sum};
 }
 
 template <class S, class T>
@@ -156,10 +156,10 @@ __global__ void terms_kernel(ModelView model, Choice choice, bool fixed, ScoreVi
   for (const int g : {attack.source_class[i], attack.target_class[i]}) {
     const double sign = g == attack.source_class[i] ? -1.0 : 1.0;
     const auto c = static_cast<std::size_t>(g);
-    const double sum = class_score(scores, choice.groups, choice.log_priors, true, i, c).sum;
+    const core::LogSumExp sum = class_score(scores, choice.groups, choice.log_priors, true, i, c).sum;
     for (std::size_t k = choice.groups.begin(c); k < choice.groups.end(c); ++k) {
       if (scores.known[scores.at(i, k)] == known_nothing) continue;
-      const double part = std::exp(scores.values[scores.at(i, k)] - sum);
+      const double part = sum.share(scores.values[scores.at(i, k)]);
       if (part > core::negligible_share) share(k) = sign * part;
     }
   }

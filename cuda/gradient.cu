@@ -92,7 +92,7 @@ __global__ void shares_kernel(GroupView groups, bool sum_rule, const double* vec
     for (std::size_t k = groups.begin(g); k < groups.end(g); ++k) {
       const std::size_t at = scores.at(i, k);
       double share = 0.0;
-      if (sum_rule && scores.known[at] != known_nothing) share = std::exp(scores.values[at] - sum.value());
+      if (sum_rule && scores.known[at] != known_nothing) share = sum.share(scores.values[at]);
       if (!sum_rule && k == best.index) share = 1.0;
       scores.errors[at] = -weight * share;
     }

@@ -50,7 +50,7 @@ __global__ void reduce_kernel(ModelView model, GroupView groups, ScoreView score
     for (std::size_t k = begin; k < end; ++k) {
       const std::size_t at = scores.at(i, k);
       out.responsibilities[row * K + k] =
-          scores.known[at] == known_nothing ? T(0) : static_cast<T>(std::exp(scores.values[at] - log_sum));
+          scores.known[at] == known_nothing ? T(0) : static_cast<T>(sum.share(scores.values[at]));
     }
   if (out.factors == nullptr || g > 0) return;
   const std::size_t L = model.n_factors;

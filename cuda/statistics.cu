@@ -22,7 +22,7 @@ __global__ void responsibilities_kernel(std::size_t n_components, ScoreView scor
   log_likelihoods[first + i] = log_sum;
   for_each_known(scores, 0, n_components, i, [&](std::size_t k) {
     const std::size_t at = scores.at(i, k);
-    const double share = std::exp(scores.values[at] - log_sum);
+    const double share = sum.share(scores.values[at]);
     if (!(share > core::negligible_responsibility)) return;
     scores.errors[at] = share;
     scores.marks[at] = 1;

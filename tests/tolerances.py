@@ -20,8 +20,7 @@ REFERENCE = {1.0: 1e-11, 1e-3: 1e-6}
 # REFERENCE, with the noise; relative to max(1, |value|).
 CONDITIONAL = {1.0: 1e-10, 1e-3: 1e-6}
 
-# Sums of probabilities: K roundings in the dtype; in float64 also that of the log-density which is
-# taken off in the exponent, 1e-16 of its size, some thousands.
+# Sums of probabilities: K roundings in the dtype.
 PROBABILITY_SUM = {np.dtype(np.float32): 2e-6, np.dtype(np.float64): 1e-12}
 
 # Parameters after a few EM iterations, relative to their largest entry: both sides accumulate in

@@ -10,8 +10,9 @@
 namespace mfa::core {
 inline namespace MFA_ISA {
 
-// Computes  log sum_k exp(v_k), theory.md (9).
-// Numerics  scaled by the largest value so far; an empty sum, or one of -inf alone, is -inf. NaN stays NaN.
+// Computes  log sum_k exp(v_k), theory.md (9), and the share exp(v_k) / sum_k exp(v_k) of a value that has been added.
+// Numerics  scaled by the largest value so far; an empty sum, or one of -inf alone, is -inf. NaN stays NaN. Shares add up
+//           to 1 whatever the values: exp(v_k - log sum) would have the rounding of the logarithm, which is large far away.
 struct LogSumExp {
   double max = -std::numeric_limits<double>::infinity();
   double scaled_sum = 0.0;
@@ -25,6 +26,7 @@ struct LogSumExp {
     }
   }
   MFA_HD double value() const { return scaled_sum == 0.0 ? max : max + std::log(scaled_sum); }
+  MFA_HD double share(double value) const { return std::exp(value - max) / scaled_sum; }
 };
 
 // Computes  the largest value and where it stands; the lowest index on a tie, in whatever order values come.

@@ -298,10 +298,10 @@ class LdGrad {
     const double* values = scorer_.values(i);
     const std::span<const std::size_t> scored = scorer_.scored(i);
     const Extent group = extent_of(groups_, g);
-    const double log_sum = reduce_group(values, scored, group, true).sum.value();
+    const core::LogSumExp sum = reduce_group(values, scored, group, true).sum;
     for (const std::size_t k : scored)
       if (group.holds(k))
-        if (const double share = std::exp(values[k] - log_sum); share > core::negligible_share)
+        if (const double share = sum.share(values[k]); share > core::negligible_share)
           add_term(r, i, k, sign * share);
   }
 

@@ -42,10 +42,9 @@ class RowGradient {
       add(scorer, i, x, best.index, weight);
       return;
     }
-    const double log_sum = sum.value();
     for (const std::size_t k : scored)
       if (group.holds(k))
-        if (const double share = std::exp(values[k] - log_sum); share > 0.0) add(scorer, i, x, k, weight * share);
+        if (const double share = sum.share(values[k]); share > 0.0) add(scorer, i, x, k, weight * share);
   }
 
   void add(const BlockScorer<T>& scorer, std::size_t i, const double* x, std::size_t k, double weight) {

@@ -8,7 +8,6 @@
 #include <string>
 
 #include "core/gaussian.hpp"
-#include "core/reduce.hpp"
 #include "factor.hpp"
 
 namespace mfa::cpu {
@@ -161,10 +160,10 @@ void MarginalBlock::refine(std::size_t k) {
   }
 }
 
-double MarginalBlock::log_sum(std::size_t i) const {
+core::LogSumExp MarginalBlock::sum(std::size_t i) const {
   core::LogSumExp sum;
   for (const std::size_t k : components_) sum.add(values(i)[k]);
-  return sum.value();
+  return sum;
 }
 
 std::vector<BlockRange> split(const Patterns& patterns) {

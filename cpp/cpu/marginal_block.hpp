@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "core/reduce.hpp"
 #include "cpu/block.hpp"
 #include "cpu/patterns.hpp"
 
@@ -37,7 +38,7 @@ class MarginalBlock {
   const double* entries(std::size_t i) const { return entries_.data() + i * observed_.size(); }
   // Log-densities (K) of row i.
   const double* values(std::size_t i) const { return values_.data() + i * components_.size(); }
-  double log_sum(std::size_t i) const;  // of these
+  core::LogSumExp sum(std::size_t i) const;  // of these
   // The posterior mean of the factors (L) of row i under component k.
   const double* factors(std::size_t i, std::size_t k) const {
     return factors_.data() + (k * marginal_rows + i) * model_.n_factors();

@@ -22,12 +22,12 @@ class Mixer {
     mean_.assign(count * size_, 0.0);
     variance_.assign(count * size_, 0.0);
     weights_.assign(count, 0.0);
-    log_sums_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) log_sums_[i] = block.log_sum(i);
+    sums_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) sums_[i] = block.sum(i);
     for (const std::size_t k : block.components()) {
       bool loaded = false;
       for (std::size_t i = 0; i < count; ++i) {
-        const double g = std::exp(block.values(i)[k] - log_sums_[i]);
+        const double g = sums_[i].share(block.values(i)[k]);
         if (!(g > negligible_responsibility)) continue;
         if (!loaded) load(block, k, with_variance);
         loaded = true;
@@ -36,7 +36,7 @@ class Mixer {
     }
   }
 
-  double log_sum_of(std::size_t i) const { return log_sums_[i]; }
+  const core::LogSumExp& sum_of(std::size_t i) const { return sums_[i]; }
   const double* mean(std::size_t i) const { return mean_.data() + i * size_; }
   const double* variance(std::size_t i) const { return variance_.data() + i * size_; }
 
@@ -69,7 +69,8 @@ class Mixer {
   std::vector<double> component_variance_;  // (d_m)
   std::vector<double> factor_;              // (L)
   std::vector<double> mean_, variance_;     // (rows, d_m)
-  std::vector<double> weights_, log_sums_;  // (rows)
+  std::vector<double> weights_;             // (rows)
+  std::vector<core::LogSumExp> sums_;       // (rows)
 };
 
 }  // namespace
@@ -121,7 +122,7 @@ BadRow conditional(const Model& model, const Rows& rows, const Patterns& pattern
         mixer.mix(block, range.count, out.variance != nullptr);
         for (std::size_t i = 0; i < range.count; ++i) {
           const auto row = static_cast<std::size_t>(range.members[i]);
-          if (!in_range<T>(mixer.log_sum_of(i))) return BadRow{row};
+          if (!in_range<T>(mixer.sum_of(i).value())) return BadRow{row};
           for (std::size_t t = 0; t < block.missing().size(); ++t) {
             const std::size_t at = row * d + block.missing()[t];
             if (out.mean != nullptr) out.mean[at] = static_cast<T>(mixer.mean(i)[t]);
@@ -129,7 +130,7 @@ BadRow conditional(const Model& model, const Rows& rows, const Patterns& pattern
           }
           for (const std::size_t k : block.components()) {
             if (out.responsibilities != nullptr)
-              out.responsibilities[row * K + k] = static_cast<T>(std::exp(block.values(i)[k] - mixer.log_sum_of(i)));
+              out.responsibilities[row * K + k] = static_cast<T>(mixer.sum_of(i).share(block.values(i)[k]));
             if (out.factors != nullptr) std::copy_n(block.factors(i, k), n, out.factors + (row * K + k) * n);
           }
         }
@@ -148,10 +149,10 @@ BadRow conditional_sample(const Model& model, const Rows& rows, const Patterns& 
         std::vector<double> cumulative(model.n_components()), deviation(n), z(n);
         for (std::size_t i = 0; i < range.count; ++i) {
           const auto row = static_cast<std::size_t>(range.members[i]);
-          const double sum = block.log_sum(i);
-          if (!in_range<T>(sum)) return BadRow{row};
+          const core::LogSumExp sum = block.sum(i);
+          if (!in_range<T>(sum.value())) return BadRow{row};
           double total = 0.0;
-          for (const std::size_t k : block.components()) cumulative[k] = total += std::exp(block.values(i)[k] - sum);
+          for (const std::size_t k : block.components()) cumulative[k] = total += sum.share(block.values(i)[k]);
           for (std::size_t s = 0; s < n_draws; ++s) {
             const std::uint64_t index = core::most_samples + (std::uint64_t{s} << core::draw_shift) + row;
             const std::size_t k = draw_component(seed, index, cumulative);

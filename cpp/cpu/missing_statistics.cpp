@@ -117,7 +117,7 @@ class Slab {
 
 // The shares of a block's rows, by component.
 std::vector<Share> shares_of(const Model& model, const MarginalBlock& block, const BlockRange& range,
-                             const double* weights, const double* log_sums) {
+                             const double* weights, const core::LogSumExp* sums) {
   const std::size_t n = model.n_factors();
   std::vector<Share> shares;
   for (const std::size_t k : block.components()) {
@@ -125,7 +125,7 @@ std::vector<Share> shares_of(const Model& model, const MarginalBlock& block, con
     share.component = k;
     for (std::size_t i = 0; i < range.count; ++i) {
       const auto row = static_cast<std::size_t>(range.members[i]);
-      const double responsibility = std::exp(block.values(i)[k] - log_sums[i]);
+      const double responsibility = sums[i].share(block.values(i)[k]);
       const double g = responsibility * (weights == nullptr ? 1.0 : weights[row]);
       if (!(responsibility > negligible_responsibility) || g == 0.0) continue;
       share.rows.push_back(row);
@@ -158,13 +158,14 @@ BadRow marginal_expectation(const Model& model, const Rows& rows, const Patterns
     std::vector<std::vector<Share>> shares(ranges.size());
     const BadRow bad = score_ranges(
         model, rows, ranges, n_threads, [&](const MarginalBlock& block, const BlockRange& range, std::size_t index) {
-          double log_sums[marginal_rows];
+          core::LogSumExp sums[marginal_rows];
           for (std::size_t i = 0; i < range.count; ++i) {
-            log_sums[i] = block.log_sum(i);
-            if (!std::isfinite(log_sums[i])) return BadRow{static_cast<std::size_t>(range.members[i])};
-            log_likelihoods[range.members[i]] = log_sums[i];
+            sums[i] = block.sum(i);
+            const double log_sum = sums[i].value();
+            if (!std::isfinite(log_sum)) return BadRow{static_cast<std::size_t>(range.members[i])};
+            log_likelihoods[range.members[i]] = log_sum;
           }
-          shares[index] = shares_of(model, block, range, weights, log_sums);
+          shares[index] = shares_of(model, block, range, weights, sums);
           return BadRow{};
         });
     if (bad) return bad;

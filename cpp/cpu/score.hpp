@@ -33,8 +33,7 @@ bool reduce_row(const double* values, std::span<const std::size_t> scored, Group
     if (out.best != nullptr) out.best[row * n_groups + g] = static_cast<std::int64_t>(best.index - group.begin);
     if (out.responsibilities != nullptr)
       for (const std::size_t k : scored)
-        if (group.holds(k))
-          out.responsibilities[row * n_components + k] = static_cast<T>(std::exp(values[k] - log_sum));
+        if (group.holds(k)) out.responsibilities[row * n_components + k] = static_cast<T>(sum.share(values[k]));
     if (out.factors != nullptr && g == 0) factors(best.index, out.factors + row * n_factors);
   }
   return true;

@@ -118,7 +118,7 @@ BadRow expectation(const Model& model, const Rows& all_rows, const double* weigh
             const double weight = weights != nullptr ? weights[start + first + i] : 1.0;
             if (weight == 0.0) continue;
             for (const std::size_t k : scored) {
-              const double g = std::exp(values[k] - log_sum);
+              const double g = sum.share(values[k]);
               if (!(g > negligible_responsibility)) continue;
               scorer.factors(i, k, z.data());
               block.components.push_back(k);

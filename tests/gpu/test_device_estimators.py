@@ -29,6 +29,7 @@ from tolerances import (
     LOG_DENSITY,
     NEAREST_POINT,
     NEAREST_SUM_BOUND,
+    PROBABILITY_SUM,
     relative_error,
     scaled_error,
 )
@@ -97,6 +98,16 @@ def test_densities(library, dtype):
     weights = np.arange(75) % 4
     for given in (weights, library.from_host(weights)):
         assert relative_error(model.score(on_device, None, given), model.score(X, None, weights)) <= LOG_DENSITY[dtype]
+
+
+def test_shares_add_up_to_1_however_far(library, dtype):
+    alike = (np.repeat(a[:1], len(P.weights), axis=0) for a in P[1:])  # none of them leads, wherever a sample is
+    model = MFA.from_parameters(P.weights, *alike)
+    X = library.from_host((1e9 * _data(dtype)).astype(dtype))
+    shares = _back(library, model.predict_proba(X), dtype)
+    assert np.max(np.abs(shares.sum(axis=1) - 1)) <= PROBABILITY_SUM[np.dtype(dtype)]
+    statistics = model.e_step(X)
+    assert abs(statistics.counts.sum() / statistics.weight - 1) <= PROBABILITY_SUM[np.dtype(np.float64)]
 
 
 def test_components_and_factors(library, dtype):

@@ -203,6 +203,22 @@ def test_far_from_every_component(noise, dtype):
     assert relative_error(value, ref.weighted_log_prob(X, p)) <= LOG_DENSITY[dtype]
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("distance", [1e6, 1e9, 1e16])
+def test_shares_add_up_to_1_however_far(distance, hidden, dtype):
+    p = ref.random_parameters(3, 7, 2)
+    X = (distance * ref.random_samples(p, 30)).astype(dtype)
+    if hidden:
+        X = ref.hide(X, 0.3)
+    alike = (np.repeat(a[:1], 3, axis=0) for a in p[1:])  # none of them leads, wherever a sample is
+    model = MFA.from_parameters(p.weights, *alike).set_params(missing="marginal")
+    assert np.max(np.abs(model.predict_proba(X).sum(axis=1) - 1)) <= PROBABILITY_SUM[dtype]
+    statistics = model.e_step(X)
+    assert abs(statistics.counts.sum() / statistics.weight - 1) <= PROBABILITY_SUM[np.dtype(np.float64)]
+    shares = model.conditional(X).responsibilities.sum(axis=1)
+    assert np.max(np.abs(shares - 1)) <= PROBABILITY_SUM[dtype]
+
+
 def test_columns_that_overflow_in_float32():
     p = ref.random_parameters(5, 64, 3, noise_std=0.1, seed=0)
     X = ref.random_samples(p, 40).astype(np.float32)

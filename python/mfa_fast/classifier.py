@@ -351,7 +351,7 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         mixtures : sequence of MFA
-            Two or more, of the same number of features.
+            Two or more, of the same number of features. The classifier has the other parameters of the first.
         classes : array-like of shape (n_classes,), default=None
             Distinct labels in the order of `mixtures`; None for 0, 1, ...
         priors : None, "uniform" or array-like of shape (n_classes,), default=None
@@ -405,14 +405,11 @@ class MFAClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             msg = f"classes must be {len(models)} distinct labels, one per mixture, got {labels.tolist()}."
             raise ValueError(msg)
         first = models[0]
-        classifier = cls(
-            _one_or_each([len(model.weights_) for model in models]),
-            first.loadings_.shape[1],
-            priors=priors,
-            rule=rule,
-            noise_type=first.noise_type,
-            missing=first.missing,
-        )
+        classifier = cls(priors=priors, rule=rule)
+        shared = first.get_params(deep=False)
+        classifier.set_params(**{name: shared[name] for name in classifier.get_params(deep=False) if name in shared})
+        classifier.n_components = _one_or_each([len(model.weights_) for model in models])
+        classifier.n_factors = first.loadings_.shape[1]
         check_option("rule", rule, ("max", "sum"))
         classifier.mixtures_ = models
         classifier.classes_ = labels

@@ -167,6 +167,18 @@ def test_from_mixtures_has_defaults():
     assert model.rule == "max"
 
 
+def test_from_mixtures_goes_on_as_the_mixtures_were_fitted():
+    X, y = _data(_mixtures())
+    options = {"noise_type": "diag", "tied_noise": True, "min_noise_variance": 1e-3, "n_threads": 1, "screening": False}
+    mixtures = [MFA(2, 1, **options, random_state=0).fit(X[y == c]) for c in range(2)]
+    model = MFAClassifier.from_mixtures(mixtures)
+    assert {name: getattr(model, name) for name in options} == options
+    assert (model.n_components, model.n_factors, model.priors) == (2, 1, None)
+    model.partial_fit(X, y)
+    for mixture in model.mixtures_:
+        assert np.all(mixture.noise_variance_ == mixture.noise_variance_[0])
+
+
 def test_from_mixtures_takes_mixtures_of_different_sizes():
     a, b = ref.random_parameters(2, D, 3, seed=0), ref.random_parameters(5, D, 1, seed=1)
     model = MFAClassifier.from_mixtures([MFA.from_parameters(*p) for p in (a, b)], rule="sum")

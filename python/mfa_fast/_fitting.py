@@ -15,7 +15,7 @@ from mfa_fast._devices import check_device
 from mfa_fast._em import NoiseModel, m_step
 from mfa_fast._initialization import METHODS, SUBSAMPLE, initial_parameters
 from mfa_fast._memory import start_rows
-from mfa_fast._missing import filled
+from mfa_fast._missing import MISSING, filled
 from mfa_fast._parameters import Parameters
 from mfa_fast._progress import Task
 from mfa_fast._samples import Samples
@@ -67,7 +67,7 @@ def check_hyperparameters(estimator: Any) -> None:
     check_real("min_noise_variance", estimator.min_noise_variance, above=0.0)
     check_option("noise_type", estimator.noise_type, ("spherical", "diag"))
     check_option("init_params", estimator.init_params, METHODS)
-    check_option("missing", estimator.missing, ("error", "marginal"))
+    check_option("missing", estimator.missing, MISSING)
     check_device(estimator.device)
     check_threads(estimator.n_threads)
 

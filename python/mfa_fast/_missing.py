@@ -21,7 +21,10 @@ from mfa_fast._kernels import Scorer
 from mfa_fast._parameters import Parameters
 from mfa_fast._samples import Samples, find_bad_row, reject_bad_row
 from mfa_fast._typing import Array, FloatArray
-from mfa_fast._validation import check_threads
+from mfa_fast._validation import check_option, check_threads
+
+# What NaN may be.
+MISSING = ("error", "marginal")
 
 # Complete rows are copied from between the others in parts of this size.
 _BYTES_AT_ONCE = 2**25
@@ -305,7 +308,7 @@ class MarginalScorer(Scorer):
 
 def scorer_of(owner: Any, mixtures: Sequence[Parameters], device: CudaArrays | None) -> Scorer:
     """Make the scorer that the owner's `missing` and the device ask for."""
-    if owner.missing == "marginal":
+    if check_option("missing", owner.missing, MISSING) == "marginal":
         require_host(device, _WHAT)
         return MarginalScorer.of(owner, mixtures)
     scorer = Scorer.of(owner, mixtures)

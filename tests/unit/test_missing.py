@@ -293,6 +293,14 @@ def test_attacks_take_no_missing_values():
 # -------------------------------------------------------------------------------------------------------------- errors
 
 
+@pytest.mark.parametrize("method", ["score_samples", "predict", "score"])
+def test_what_missing_may_be_is_told_when_scoring_too(method):
+    p = ref.random_parameters(2, 5, 1)
+    model = marginal_model(p).set_params(missing="marginalise")
+    with pytest.raises(ValueError, match="missing must be one of 'error', 'marginal'; got 'marginalise'"):
+        getattr(model, method)(np.zeros((2, 5)))
+
+
 @pytest.mark.parametrize("estimator", [MFA, MFAClassifier])
 def test_tags_say_whether_nan_is_taken(estimator):
     assert estimator(missing="marginal").__sklearn_tags__().input_tags.allow_nan

@@ -78,6 +78,8 @@ def test_later_settings_win(tmp_path):
         ("fig11.betas=[-1]", "fig11.betas"),
         ("fig11.betas=[]", "fig11.betas must hold at least one number"),
         ("fig10.noise_stds=[]", "fig10.noise_stds must hold"),
+        ("toy.samples=9", "toy.samples must be 10 or more, got 9"),
+        ("toy.levels=1", "toy.levels must be 2 or more, got 1"),
         ("fig9.images=[]", "fig9.images must hold"),
         ("fig9.widths=[]", "fig9.widths must hold"),
         ("fig9.depths=[8, 10]", "fig9.depths must be 8 or a larger multiple of 4, .*; got 10"),

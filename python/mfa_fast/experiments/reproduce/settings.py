@@ -15,6 +15,8 @@ from mfa_fast.experiments.config import FACE_SIZE, PAPER_ASYMMETRIC_NOISE_STD, c
 
 SMOKE = "smoke.toml"
 CLASSIFIERS = ("bayes", "cnn", "linear_svm", "rbf_svm")
+# Of fewer samples, whose classes are drawn too, a class may get none, and a plane on the helix; a curve has two ends.
+LEAST = {"toy.samples": 10, "toy.levels": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +124,9 @@ class ToySettings:
     Parameters
     ----------
     samples : int
-        Per class.
+        Per class, at least 10.
     levels : int
-        Points of a curve.
+        Points of a curve, at least 2.
     """
 
     samples: int = 1000
@@ -208,6 +210,9 @@ class Settings:
                     raise ValueError(msg)
             elif not (0 < value < float("inf")) or (isinstance(value, int) and value < 1):
                 msg = f"{name} must be positive, got {value}"
+                raise ValueError(msg)
+            elif value < LEAST.get(name, 0):
+                msg = f"{name} must be {LEAST[name]} or more, got {value}"
                 raise ValueError(msg)
         for pair in self.pairs:
             check_pair("pairs", pair)

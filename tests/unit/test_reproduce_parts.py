@@ -12,12 +12,23 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from mfa_fast import MFA
-from mfa_fast.experiments import paper, tables
+from mfa_fast.attacks import AttackResult
+from mfa_fast.experiments import paper, pictures, tables
 from mfa_fast.experiments.reproduce import observations, plane
+from mfa_fast.experiments.reproduce.attacked import AttackedModel
 from mfa_fast.experiments.reproduce.bounds import distances_to_subspaces
 from mfa_fast.experiments.reproduce.catalogue import EXPERIMENTS, find_experiments
 from mfa_fast.experiments.reproduce.cells import Context, Store, closure
-from mfa_fast.experiments.reproduce.charts import Line, _draw_bar, _ink, draw_bars, draw_lines, legend_below
+from mfa_fast.experiments.reproduce.charts import (
+    Block,
+    Line,
+    _draw_bar,
+    _ink,
+    draw_bars,
+    draw_lines,
+    draw_sheet,
+    legend_below,
+)
 from mfa_fast.experiments.reproduce.comparison import (
     COLUMNS,
     TEXTS,
@@ -276,6 +287,60 @@ def test_closed_form_of_observation_3_tends_to_everything():
     shares = [observations.closed_form_share(rest) for rest in (0.5, 1e-3, 1e-6, 1e-9, 1e-12)]
     assert shares == sorted(shares)
     assert shares[0] < 0.05 and shares[-1] > 0.995
+
+
+# Attacks that found nothing.
+
+
+def _attacked(n, success):
+    """Return n samples, classified correctly, all of which or none an attack has flipped."""
+    X, y, found = np.zeros((n, 4)), np.arange(n) % 2, np.full(n, success)
+    unknown = np.full(n, -1)
+    l2 = np.full(n, 2.0 if success else np.inf)
+    result = AttackResult(X + 1.0, l2, found, np.full(n, 3), unknown, unknown, np.ones(n), found)
+    return AttackedModel(X, y, y, result)
+
+
+def _reported(experiment, outcomes):
+    """Return an experiment's report of outcomes by what their names end in; of others 1.0."""
+    settings = Settings(classifiers=("bayes", "cnn"))
+    images = ImageSets((ImageSet("digits", ("0", "6"), None, "none"),), (), ())
+    names = EXPERIMENTS[experiment].plan(settings, images)
+    results = {name: next((r for end, r in outcomes.items() if name.endswith(end)), 1.0) for name in names}
+    return EXPERIMENTS[experiment].report(settings, images, results)
+
+
+def _texts(report):
+    rows = [cell for table in report.tables for row in table.rows for cell in row]
+    return [report.summary, *rows, *(line.ours for line in report.comparisons)]
+
+
+@pytest.mark.parametrize("cw", [_attacked(4, True), _attacked(9, True), _attacked(9, False)])
+@pytest.mark.parametrize("ld_grad", [_attacked(6, True), _attacked(6, False)])
+def test_attacks_of_any_number_and_success_are_held_against_the_exact_minimum(ld_grad, cw):
+    outcomes = {"CW-L2": cw, "LD-Grad": ld_grad, ": cnn": cw, ": bayes": ld_grad, "exact": _attacked(6, True)}
+    report = _reported("exact", outcomes)
+    assert not any("nan" in text for text in _texts(report))
+    flipped = [bool(attack.attack.success.all()) for attack in (ld_grad, cw)]
+    assert len(report.comparisons) == 2 * flipped[0] + flipped[1] + all(flipped)
+    assert all(line.agrees for line in report.comparisons)
+
+
+def test_subspaces_are_reported_where_nothing_was_flipped():
+    none = _attacked(6, False)
+    report = _reported("subspace", {"subspaces": np.ones(6), "attack": none, "exact": none})
+    assert not any("nan" in text for text in _texts(report))
+    assert report.comparisons == ()
+
+
+@pytest.mark.filterwarnings("error")
+def test_pixels_are_drawn_where_none_has_changed():
+    none = _attacked(6, False)
+    assert draw_sheet([Block("an attack", "black", none)], (2, 2), shared=False)
+    model = SimpleNamespace(**vars(none), key="rbf_svm", title="RBF SVM")
+    figure = Figure()
+    pictures.pixel_histogram(figure.subplots(), [model])
+    assert pictures.png(figure)
 
 
 # Geometry.

@@ -174,9 +174,9 @@ def pixel_histogram(axes: Axes, models: Sequence[ModelResult]) -> None:
         changes = 255 * np.abs(model.attack.X_adv[rows] - model.X[rows]).ravel()
         most = f"{np.percentile(changes, 99):.0f}/255" if changes.size else "-"
         labels.append(f"{model.title}: 99 % of the pixels below {most}")
-        counts, _ = np.histogram(np.minimum(changes, bins[-1]), bins)
-        shares = 100 * counts / max(changes.size, 1)
-        axes.stairs(shares, bins, linewidth=1.8, color=COLOURS[model.key])
+        if changes.size:  # of none, a logarithmic axis could show no bar
+            counts, _ = np.histogram(np.minimum(changes, bins[-1]), bins)
+            axes.stairs(100 * counts / changes.size, bins, linewidth=1.8, color=COLOURS[model.key])
     axes.axvline(JUST_VISIBLE, color="black", linestyle="--", linewidth=1)
     axes.annotate(
         f"{JUST_VISIBLE}/255",

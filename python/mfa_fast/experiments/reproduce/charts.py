@@ -198,8 +198,9 @@ def _draw_pixels(axes: Axes, block: Block) -> None:
     attacked = block.attacked
     bins = np.arange(0, LAST_CHANGE + 4, 4)
     changes = 255 * np.abs(attacked.attack.X_adv[attacked.flipped] - attacked.X[attacked.flipped]).ravel()
-    counts, _ = np.histogram(np.minimum(changes, bins[-1]), bins)
-    axes.stairs(100 * counts / max(changes.size, 1), bins, fill=True, color=block.colour)
+    if changes.size:  # of none, a logarithmic axis could show no bar
+        counts, _ = np.histogram(np.minimum(changes, bins[-1]), bins)
+        axes.stairs(100 * counts / changes.size, bins, fill=True, color=block.colour)
     axes.axvline(JUST_VISIBLE, color="black", linestyle="--", linewidth=1)
     share = float(np.mean(changes < JUST_VISIBLE)) if changes.size else math.nan
     axes.set_title(

@@ -63,16 +63,20 @@ class Found:
 
     @property
     def means(self) -> tuple[float, float]:
-        """Mean distances of the attack and of the exact minimum over the same samples."""
+        """Mean distances of the attack and of the exact minimum over the same samples; nan where there are none."""
         both = self.both
+        if not both.any():
+            return math.nan, math.nan
         pair = (self.attacked.attack.l2[: len(both)][both], self.exact.attack.l2[: len(both)][both])
         attack, exact = (float(np.mean(l2, dtype=np.float64)) for l2 in pair)
         return attack, exact
 
     @property
     def below_bound(self) -> float:
-        """The share of samples for which the attack claims a distance that is proved impossible."""
+        """The share of samples for which the attack claims a distance that is proved impossible; nan of none."""
         both = self.both
+        if not both.any():
+            return math.nan
         bound = np.nan_to_num(self.exact.attack.lower_bound[: len(both)][both])
         return float(np.mean(self.attacked.attack.l2[: len(both)][both] < (1 - ROUNDING) * bound))
 
@@ -108,13 +112,15 @@ def _found(settings: Settings, images: ImageSets, results: Results) -> list[Foun
 def _report(settings: Settings, images: ImageSets, results: Results) -> Report:
     found = _found(settings, images, results)
     rows = rows_of(_learned(settings, images), settings, results)
-    gaps = [entry.means[0] / entry.means[1] - 1 for entry in found if entry.attack == LD_GRAD]
+    gaps = [entry.means[0] / entry.means[1] - 1 for entry in found if entry.attack == LD_GRAD and entry.both.any()]
     return Report(
         name="exact",
         title="How far every attack, and every learned classifier, is from the exact minimum",
         summary=(
             f"LD-Grad goes {percent(min(gaps))} to {percent(max(gaps))} further than the nearest adversarial "
             "example of the best classifier, on average."
+            if gaps
+            else "LD-Grad has flipped no sample of the best classifiers, so there is nothing to compare."
         ),
         paragraphs=(
             "The nearest adversarial example of a Bayes-optimal classifier can be found exactly, and certified: no "
@@ -145,8 +151,8 @@ def _attack_table(found: Sequence[Found]) -> DataTable:
                 str(len(entry.ratios)),
                 distance(attack),
                 distance(exact),
-                f"{100 * (attack / exact - 1):+.1f} %",
-                f"{100 * (float(np.percentile(entry.ratios, 95)) - 1):+.1f} %",
+                _excess(attack / exact),
+                _excess(float(np.percentile(entry.ratios, 95)) if len(entry.ratios) else math.nan),
                 percent(float(np.mean(entry.exact.attack.certified))),
                 percent(entry.below_bound),
             )
@@ -161,6 +167,10 @@ def _attack_table(found: Sequence[Found]) -> DataTable:
         f"less than was proved possible, by more than a rounding of {ROUNDING:g}; it has to be 0."
     )
     return DataTable("attacks", header, tuple(rows), note)
+
+
+def _excess(ratio: float) -> str:
+    return "-" if math.isnan(ratio) else f"{100 * (ratio - 1):+.1f} %"
 
 
 def _learned_table(rows: Sequence[Row]) -> DataTable:
@@ -204,7 +214,8 @@ def _draw_ratios(found: Sequence[Found]) -> bytes:
                 axes.plot(excess, shares, color=COLOUR[entry.attack], label=entry.attack, linewidth=2)
         axes.axvline(0, color="black", linewidth=1, linestyle="--")
         axes.set(xlabel="Excess over the exact minimum, %", ylabel="Samples, %", title=name, ylim=(0, 103))
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9, loc="lower right")
         plain_axes(axes)
         axes.title.set_fontsize(11)
     return png(figure)
@@ -212,7 +223,7 @@ def _draw_ratios(found: Sequence[Found]) -> bytes:
 
 def _comparisons(found: Sequence[Found]) -> list[Comparison]:
     lines = []
-    for entry in found:
+    for entry in (entry for entry in found if entry.both.any()):
         lines.append(
             claim(
                 f"{data_set_name(entry.distribution)}, {entry.attack}: samples below the certified bound",
@@ -227,10 +238,12 @@ def _comparisons(found: Sequence[Found]) -> list[Comparison]:
         by_set.setdefault(data_set_name(entry.distribution), {})[entry.attack] = entry
     for name, attacks in by_set.items():
         if CW in attacks:
-            n = len(attacks[CW].attacked.y)
-            both = attacks[LD_GRAD].attacked.flipped[:n] & attacks[CW].attacked.flipped
-            closed_form = float(np.mean(attacks[LD_GRAD].attacked.attack.l2[:n][both]))
-            iterative = float(np.mean(attacks[CW].attacked.attack.l2[both]))
+            pair = [attacks[attack].attacked for attack in (LD_GRAD, CW)]
+            n = min(len(attacked.y) for attacked in pair)
+            both = pair[0].flipped[:n] & pair[1].flipped[:n]
+            if not both.any():
+                continue
+            closed_form, iterative = (float(np.mean(attacked.attack.l2[:n][both])) for attacked in pair)
             apart = abs(iterative / closed_form - 1)
             lines.append(
                 claim(

@@ -304,6 +304,15 @@ def test_dry_run_does_nothing(tmp_path, capsys):
     assert not any(tmp_path.iterdir())
 
 
+def test_real_images_need_a_classifier_that_learns(tmp_path, capsys):
+    options = ("--set", 'classifiers=["bayes"]', "--out", tmp_path / "out")
+    assert "classifiers" in fails(capsys, "fig12", *options)
+    assert main(["reproduce", "all", "--dry-run", *map(str, options)]) == 0
+    printed = capsys.readouterr().out
+    assert "Left out: fig12 compares classifiers that learn" in printed
+    assert "Left out: cifar compares classifiers that learn" in printed
+
+
 def test_bad_arguments_are_named_before_any_work(tmp_path, capsys):
     assert "name" in fails(capsys)
     assert "fig1" in fails(capsys, "fig1")

@@ -85,7 +85,8 @@ def plan_sweep(name: str, settings: Settings, data: Sequence[Path], out: Path, c
     ImportError
         If a single experiment needs a package that is not installed. Of "all", such experiments are left out.
     ValueError, OSError
-        If `name`, `data` or `out` is not as described.
+        If `name`, `data` or `out` is not as described; or if a single experiment is about none of the classifiers in
+        the settings. Of "all", such experiments are left out.
     """
     experiments = find_experiments(name)
     images = find_image_sets(settings, data)
@@ -94,19 +95,30 @@ def plan_sweep(name: str, settings: Settings, data: Sequence[Path], out: Path, c
     left_out = []
     for experiment in experiments:
         plan = experiment.plan(settings, images)
-        needed = absent(closure(plan.values()))
-        if not needed:
+        why_not = _why_not(experiment.name, plan)
+        if why_not is None:
             plans[experiment] = plan
             reports.check_destination(out / experiment.name)
-            continue
-        remedy = f'pip install "mfa_fast[{",".join(dict.fromkeys(needed.values()))}]"'
-        why = f"{experiment.name} needs {' and '.join(needed)}, not installed here: {remedy}"
-        if name != ALL:
-            raise ImportError(why)
-        left_out.append(f"Left out: {why}.")
+        elif name != ALL:
+            raise why_not
+        else:
+            left_out.append(f"Left out: {why_not}.")
     if name == ALL:
         reports.check_destination(out / ALL)
     return Sweep(name, settings, images, plans, tuple(left_out), out, command)
+
+
+def _why_not(name: str, plan: Plan) -> Exception | None:
+    """Return what keeps an experiment from being done here, or None."""
+    if not plan:  # of experiments on real images, where classifiers are the Bayes-optimal one alone
+        return ValueError(
+            f"{name} compares classifiers that learn from real images, and classifiers names none of them"
+        )
+    needed = absent(closure(plan.values()))
+    if needed:
+        remedy = f'pip install "mfa_fast[{",".join(dict.fromkeys(needed.values()))}]"'
+        return ImportError(f"{name} needs {' and '.join(needed)}, not installed here: {remedy}")
+    return None
 
 
 def absent(cells: Iterable[Cell]) -> dict[str, str]:

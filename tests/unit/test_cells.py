@@ -9,7 +9,7 @@ import pytest
 
 from counting_cells import Add, Draw, Fail
 from mfa_fast.experiments.reproduce import cells as cells_module
-from mfa_fast.experiments.reproduce.cells import UNFINISHED, Store, closure, missing, spawned_seed
+from mfa_fast.experiments.reproduce.cells import RECORD, UNFINISHED, VALUE, Store, closure, missing, spawned_seed
 from mfa_fast.experiments.reproduce.distributions import Fitted
 from mfa_fast.experiments.reproduce.images import find_image_sets
 from mfa_fast.experiments.reproduce.run import run_cells
@@ -128,6 +128,15 @@ def test_an_interrupted_write_is_no_result(tmp_path, monkeypatch):
         run_cells([cell], store, force=True)
     np.testing.assert_array_equal(store.load(cell), before)
     assert not list(tmp_path.glob(f"{UNFINISHED}*"))
+
+
+@pytest.mark.parametrize(("name", "content"), [(VALUE, b""), (VALUE, b"\x80\x05\x95\xff"), (RECORD, b"{")])
+def test_a_damaged_result_is_named(name, content, tmp_path):
+    store, cell = Store(tmp_path), Draw("a")
+    run_cells([cell], store)
+    (store.path(cell) / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{cell.key}' must hold .* got a damaged one .* remove that folder"):
+        _ = store.load(cell), store.record(cell)
 
 
 def test_leftovers_of_a_killed_sweep_are_removed(tmp_path):

@@ -14,6 +14,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -162,12 +163,28 @@ class Store:
 
     def load(self, cell: Cell) -> Any:
         """Return the result of a cell that is done."""
-        return joblib.load(self.path(cell) / VALUE)
+        with self._reading(cell):
+            return joblib.load(self.path(cell) / VALUE)
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """Return what was written down beside the result: configuration, versions, seconds."""
-        content: dict[str, Any] = json.loads((self.path(cell) / RECORD).read_text("utf-8"))
+        with self._reading(cell):
+            content: dict[str, Any] = json.loads((self.path(cell) / RECORD).read_text("utf-8"))
         return content
+
+    @contextmanager
+    def _reading(self, cell: Cell) -> Iterator[None]:
+        """Raise ValueError, which says what to do, for files that are there but damaged."""
+        try:
+            yield
+        except (OSError, ImportError, MemoryError):
+            raise
+        except Exception as error:  # a damaged pickle may raise anything
+            msg = (
+                f"'{self.path(cell)}' must hold the result of {cell.title!r}; got a damaged one "
+                f"({type(error).__name__}: {error}); remove that folder, and the result is made anew"
+            )
+            raise ValueError(msg) from error
 
     def make(self, cell: Cell, context: Context) -> None:
         """Do a cell's work and keep its result, in place of an earlier one."""

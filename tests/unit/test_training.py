@@ -178,6 +178,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(monkeypatch, tm
     assert [p.name for p in tmp_path.iterdir()] == ["network.pt"]
 
 
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_named(content, tmp_path):
+    path = tmp_path / "network.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"network\.pt is damaged \(\w+\); delete it"):
+        train_network(_network(), TRAIN, _config(), held_out=HELD_OUT, checkpoint=path)
+
+
 @pytest.mark.parametrize("change", ["configuration", "data", "weights", "width"])
 def test_a_checkpoint_of_another_training_is_refused(change, tmp_path):
     path = tmp_path / "network.pt"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -156,7 +157,7 @@ def train_network(
     Raises
     ------
     ValueError
-        If labels of `held_out` do not occur in `data`, or the checkpoint is of another training.
+        If labels of `held_out` do not occur in `data`, or the checkpoint is damaged or of another training.
 
     Notes
     -----
@@ -340,8 +341,12 @@ class _Run:
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state.get("fingerprint") != self.fingerprint:
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except (EOFError, UnpicklingError, RuntimeError) as error:
+            msg = f"checkpoint {path} is damaged ({type(error).__name__}); delete it, or name another file."
+            raise ValueError(msg) from error
+        if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
             msg = (
                 f"checkpoint {path} is of another training: network, initial weights, data or configuration differ; "
                 "delete it, or name another file."

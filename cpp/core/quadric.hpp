@@ -27,12 +27,14 @@ inline constexpr double negligible_share = 1e-6;
 // Computes  the smallest a > 0 with f - a b + a^2 c = 0, the length of the LD-Grad step along the gradient, for a gap
 //           f >= 0 and b = |g|^2 > 0; without a real root the a that makes the gap smallest, theory.md (14).
 // Shapes    scalars. Cost: O(1).
-// Numerics  2 f / (b + sqrt(b^2 - 4 c f)) adds where the textbook root subtracts.
+// Numerics  2 f / (b + sqrt(b^2 - 4 c f)) adds where the textbook root subtracts; divided by b, as b^2 goes with the fourth
+//           power of the scale of x, and out of range with little noise.
 // Source    Richardson & Weiss, appendix C.2, with the quadratic term kept.
 MFA_HD inline double step_to_zero(double f, double b, double c) {
-  const double discriminant = b * b - 4.0 * c * f;
+  const double linear = f / b;
+  const double discriminant = 1.0 - 4.0 * (c / b) * linear;
   if (discriminant < 0.0) return b / (2.0 * c);
-  return 2.0 * f / (b + std::sqrt(discriminant));
+  return 2.0 * linear / (1.0 + std::sqrt(discriminant));
 }
 
 // Of the least noise's standard deviation: what lies nearer to a surface than that is taken to lie on it.

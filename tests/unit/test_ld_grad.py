@@ -183,6 +183,18 @@ def test_a_sample_on_the_surface_leaves_it_at_the_origin_too(away, noise_type, n
         assert 0.0 < result.l2[0] <= 1e-9 * noise_std, attack
 
 
+def test_steps_are_the_same_at_any_scale():
+    mixtures, priors, X, y = problem(noise_std=1e-4)
+    plain = ld_grad(classifier_of(mixtures, priors), X, y)
+    small = 2.0**-230  # where the fourth power of a gradient is out of range
+    tiny = [
+        ref.Parameters(m.weights, small * m.means, small * m.loadings, small**2 * m.noise_variance) for m in mixtures
+    ]
+    result = ld_grad(classifier_of(tiny, priors), small * X, y)
+    assert result.success.all()
+    assert scaled_error(result.X_adv / small, plain.X_adv) <= ATTACK[X.dtype]
+
+
 def test_source_and_target_are_the_best_components():
     mixtures, priors, X, y = problem(noise_std=1.0)
     result = ld_grad(classifier_of(mixtures, priors), X, y, steps=1)

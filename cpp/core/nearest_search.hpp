@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/nearest_dual.hpp"
+#include "core/quadric.hpp"
 #include "core/reduce.hpp"
 #include "core/trust_region.hpp"
 #include "core/views.hpp"
@@ -38,13 +39,13 @@ inline constexpr int most_explored_attempts = 3;
 
 // How far that is at first, for a point `length` away from x; `epsilon` is that of the type in which it is returned.
 MFA_HD inline double first_beyond(double length, double x_norm, double epsilon) {
-  const double rounding = epsilon * x_norm / 16.0;
+  const double rounding = epsilon * rounded_size(length, x_norm) / 16.0;
   return rounding < 1e-10 * length ? 1e-10 * length : rounding;
 }
 
 // Whether a point at the distance l2 is the nearest, to rtol and to what rounding moves it, by a lower bound on the distance.
 MFA_HD inline bool is_certified(double l2, double lower_bound, double rtol, double x_norm, double epsilon) {
-  return l2 - lower_bound <= rtol * l2 + 2.0 * epsilon * x_norm;
+  return l2 - lower_bound <= rtol * l2 + 2.0 * epsilon * rounded_size(l2, x_norm);
 }
 
 // Whether to explore: one that is nearer may be so by a ten-thousandth.

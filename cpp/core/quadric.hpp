@@ -40,13 +40,17 @@ MFA_HD inline double step_to_zero(double f, double b, double c) {
 // Of the least noise's standard deviation: what lies nearer to a surface than that is taken to lie on it.
 inline constexpr double on_surface = 1e-10;
 
+// Computes  what the rounding of a point goes by that is `length` away from x: the point is no longer than twice that. Where
+//           x is the origin, |x| says nothing of it.
+MFA_HD inline double rounded_size(double length, double x_norm) { return length < x_norm ? x_norm : length; }
+
 // Computes  how far to go for a surface that is `length` away: beyond it by a fraction of the way, and by no less than
-//           what rounding the entries of x may take back; and from less than `least` away by no less than that, as at the
-//           origin there is nothing else to go by, theory.md (15).
-// Numerics  rounding moves x by at most epsilon |x| / 2; four times that is taken.
+//           what rounding the entries of the point may take back; and from less than `least` away by no less than that, as
+//           on the surface at the origin there is nothing else to go by, theory.md (15).
+// Numerics  rounding moves a point by at most epsilon / 2 of its length, epsilon rounded_size; twice that is taken.
 MFA_HD inline double with_overshoot(double length, double overshoot, double x_norm, double epsilon, double least) {
   const double relative = overshoot * length;
-  const double rounding = 2.0 * epsilon * x_norm;
+  const double rounding = 2.0 * epsilon * rounded_size(length, x_norm);
   const double beyond = relative > rounding ? relative : rounding;
   return length + (length < least && beyond < least ? least : beyond);
 }

@@ -183,6 +183,16 @@ def test_a_sample_on_the_surface_leaves_it_at_the_origin_too(away, noise_type, n
         assert 0.0 < result.l2[0] <= 1e-9 * noise_std, attack
 
 
+def test_rounding_does_not_take_back_a_step_from_the_origin():
+    """There |x| says nothing of how far the rounded point is from where the step ends."""
+    for seed in range(20):
+        means = np.random.default_rng(seed).normal(size=(2, 1, 3))
+        model = classifier_of(
+            [ref.Parameters(np.ones(1), m, np.zeros((1, 0, 3)), np.full((1, 3), 0.01)) for m in means]
+        )
+        assert ld_grad(model, np.zeros((1, 3), np.float32), steps=1, overshoot=0.0).success.all()
+
+
 def test_steps_are_the_same_at_any_scale():
     mixtures, priors, X, y = problem(noise_std=1e-4)
     plain = ld_grad(classifier_of(mixtures, priors), X, y)

@@ -314,6 +314,20 @@ def test_a_bound_beyond_float32_is_its_largest_number():
     assert np.array_equal(rounded.lower_bound, [np.finfo(np.float32).max] * 2)
 
 
+def test_float32_rounds_points_around_the_origin_too(dtype):
+    """There |x| says nothing of what rounding does to a point."""
+    X = np.zeros((1, 1), dtype)
+    mixtures = [
+        _single([[-1.66], [-1.64], [0.4]], [[], [], []], np.square([[0.07], [0.02], [0.04]]), [1 / 3] * 3),
+        _single([[-1.17], [0.24], [1.48]], [[], [], []], np.square([[0.06], [0.03], [0.1]]), [1 / 3] * 3),
+    ]
+    assert nearest(classifier_of(mixtures), X).l2 == pytest.approx(0.310720625, rel=1e-6)
+    plane = classifier_of([_single([-1.0], [], 0.01), _single([0.7], [], 0.01)])
+    result = nearest(plane, X, rtol=1e-9)
+    assert result.l2 == pytest.approx(0.15)
+    assert result.certified.all()
+
+
 def test_components_without_weight_do_not_take_part():
     mixtures, priors, X, _ = problem()
     near = [

@@ -42,6 +42,12 @@ def test_linear_machines_are_exact(svm, scaling, dtype):
     assert result.lower_bound == pytest.approx(distance, rel=1e-6)
 
 
+def test_rounding_counts_for_certificates_at_the_origin_too():
+    X, y = blobs()
+    machine = LinearSVC(random_state=0, max_iter=100_000).fit(X, y)
+    assert nearest(machine, np.zeros((1, 6), np.float32), rtol=1e-7).certified.all()
+
+
 @pytest.mark.parametrize(("gamma", "C"), [(1e-4, 1e10), (1e-3, 1e9), (0.5, 1e6)])
 def test_next_to_the_surface_of_a_gaussian_kernel_rounding_is_no_distance(gamma, C):
     rng, long = np.random.default_rng(0), np.longdouble

@@ -222,10 +222,9 @@ def _of_machine(
     norms = np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64, casting="same_kind"))
     with np.errstate(invalid="ignore"):
         apart = l2 - lower_bound
-    rounding = 2 * np.finfo(samples.dtype).eps * norms
-    certified = np.where(
-        start.success, apart <= rtol * np.where(start.success, l2, 0) + rounding, np.isinf(lower_bound)
-    )
+    known = np.where(start.success, l2, 0)
+    rounding = 2 * np.finfo(samples.dtype).eps * np.maximum(norms, known)
+    certified = np.where(start.success, apart <= rtol * known + rounding, np.isinf(lower_bound))
     return l2, lower_bound, certified
 
 

@@ -162,6 +162,18 @@ def test_scalers_are_taken_as_one_scaling(scalers):
     assert nearest(model, X).certified.all()
 
 
+@pytest.mark.parametrize("scaler", [MaxAbsScaler, MinMaxScaler])
+def test_scalers_that_clip_are_refused(scaler):
+    """What they cut off is no scaling: the certificates of samples beyond would be false."""
+    if "clip" not in scaler().get_params():
+        pytest.skip("this version of scikit-learn has none")
+    X, y = blobs()
+    model = make_pipeline(scaler(clip=True), SVC(kernel="linear")).fit(X, y)
+    for attack in (ld_grad, nearest):
+        with pytest.raises(TypeError, match=f"without clip.*, got {scaler.__name__}"):
+            attack(model, X)
+
+
 @pytest.mark.parametrize("svm", SVMS)
 def test_svms_name_the_row_of_nan(svm):
     X, y = blobs()

@@ -33,7 +33,7 @@ def _scaling(step: Any, n_features: int) -> tuple[FloatArray, FloatArray]:
         mean, spread = step.mean_ if step.with_mean else None, step.scale_
     elif isinstance(step, RobustScaler):
         mean, spread = step.center_ if step.with_centering else None, step.scale_
-    elif isinstance(step, MaxAbsScaler):
+    elif isinstance(step, MaxAbsScaler) and not getattr(step, "clip", False):  # not in all versions
         mean, spread = None, step.scale_
     elif isinstance(step, MinMaxScaler) and not step.clip:
         # In double: fitted to float32 samples, these are float32.
@@ -41,8 +41,8 @@ def _scaling(step: Any, n_features: int) -> tuple[FloatArray, FloatArray]:
         mean, spread = -step.min_ * inverse, inverse
     else:
         msg = (
-            f"model must have only invertible scalings before the SVM (StandardScaler, MinMaxScaler without clip, "
-            f"MaxAbsScaler, RobustScaler), got {type(step).__name__}."
+            "model must have only invertible scalings before the SVM (StandardScaler, RobustScaler, and MinMaxScaler "
+            f"and MaxAbsScaler without clip), got {type(step).__name__}."
         )
         raise TypeError(msg)
     return (

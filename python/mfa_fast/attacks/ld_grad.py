@@ -56,7 +56,7 @@ def ld_grad(
     ----------
     model : MFAClassifier, LinearSVC, SVC or Pipeline
         Fitted. An SVC of two classes with ``kernel="rbf"`` or ``"linear"``; a Pipeline may scale the features first
-        (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler).
+        (StandardScaler, RobustScaler, and MinMaxScaler and MaxAbsScaler without ``clip``).
     X : array-like of shape (n_samples, n_features)
     y : array-like of shape (n_samples,), default=None
         The classes that the samples are to leave; None for those that the model predicts.

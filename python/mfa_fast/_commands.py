@@ -439,7 +439,11 @@ def _read_arrays(path: Path) -> tuple[Array, Array | None]:
             with content:
                 arrays = {name: content[name] for name in ("X", "y") if name in content.files}
                 found = ", ".join(content.files)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+                for name, array in arrays.items():
+                    if not isinstance(array, np.ndarray):  # NumPy gives any other content as bytes
+                        msg = f"{name} is no array"
+                        raise ValueError(msg)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         # NumPy takes all that it does not know for a pickle, and says how to read one.
         reason = "no array of numbers" if "allow_pickle" in str(error) else error
         msg = f"--data cannot be read, {path} is cut short or of another kind ({reason}): {remedy}"

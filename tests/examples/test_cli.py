@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -152,6 +153,18 @@ def test_array_files_that_are_none(model, tmp_path, capsys):
     for name in ("text.npy", "objects.npy"):
         line = fails(capsys, "score", model, "--data", tmp_path / name)
         assert f"{name} is cut short or of another kind (no array of numbers): expected a .npy file" in line
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
+        archive.writestr("X.npy", "text")
+    assert "text.npz is cut short or of another kind (X is no array)" in fails(
+        capsys, "score", model, "--data", tmp_path / "text.npz"
+    )
+    np.savez(tmp_path / "unknown.npz", X=np.zeros((4, 64)))
+    content = bytearray((tmp_path / "unknown.npz").read_bytes())
+    content[content.index(b"PK\1\2") + 10] = 99  # a compression that Python does not have
+    content[8] = 99
+    (tmp_path / "unknown.npz").write_bytes(content)
+    line = fails(capsys, "score", model, "--data", tmp_path / "unknown.npz")
+    assert "unknown.npz is cut short or of another kind (That compression method is not supported)" in line
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["score"], ["score", "--pair", "0", "6"]])

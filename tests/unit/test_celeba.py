@@ -227,6 +227,20 @@ def test_damaged_image(celeba, keep):
     assert text.startswith(f"'{path}' must be a readable image; got a damaged one (")
 
 
+def test_image_of_16_bits_is_refused(celeba):
+    path = celeba / "img_align_celeba" / FILES[4]
+    Image.fromarray(np.full((218, 178), 10_000, np.uint16)).save(path, format="PNG")
+    text = message(ValueError, load_celeba, celeba, "Male")
+    assert text.startswith(f"'{path}' must be an image of 8 bits per colour; got one of Pillow's mode I")
+
+
+def test_image_of_absurd_size(celeba, monkeypatch):
+    """A damaged header, which Pillow takes for an attack."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    text = message(ValueError, load_celeba, celeba, "Male")
+    assert FILES[0] in text and "pixels" in text
+
+
 def test_without_pillow(celeba, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert message(ImportError, load_celeba, celeba, "Male") == (

@@ -105,6 +105,7 @@ def test_missing_files_are_named(tmp_path):
         (pickle.dumps({b"data": np.zeros((3, 3072), np.float32), b"labels": [1, 2, 3]}), "float32"),
         (pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [1, 2]}), "labels"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 12]}), "0 to 9"),
+        (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, [2, 3]]}), "lists"),
     ],
 )
 def test_damaged_files_are_named(content, words, cifar):

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -217,6 +218,16 @@ def test_npz_with_missing_arrays(tmp_path):
     assert "got only an empty archive;" in message(ValueError, load_mnist_pair, 0, 1, data=path)
 
 
+@pytest.mark.parametrize("member", ["x_test", "x_test.npy"])
+def test_npz_with_a_member_that_is_no_array(tmp_path, member):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **{name: array for name, array in SMALL.items() if name != "x_test"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(member, "text")
+    text = message(ValueError, load_mnist_pair, 0, 1, data=path)
+    assert str(path) in text and "got x_test that is no array;" in text
+
+
 def test_npz_of_objects_is_never_unpickled(tmp_path):
     path = keras(tmp_path, x_train=np.array([{}, {}], dtype=object))
     assert "got a damaged one (Object arrays" in message(ValueError, load_mnist_pair, 0, 1, path)
@@ -292,6 +303,8 @@ def test_mnist_of_other_contents(tmp_path):
         f"'{path}' must hold training and test images of one size; got 28 x 28 and 28 x 14; download or copy the "
         "files again"
     )
+    path = keras(tmp_path, x_train=SMALL["x_train"][:, :0], x_test=SMALL["x_test"][:, :0])
+    assert "got uint8 (40, 0, 28)" in message(ValueError, load_mnist_pair, 0, 1, data=path)
     path = keras(tmp_path, y_train=SMALL["y_train"][:-1])
     assert "uint8 (39,)" in message(ValueError, load_mnist_pair, 0, 1, data=path)
     path = keras(tmp_path, y_train=SMALL["y_train"] + 1)

@@ -41,6 +41,9 @@ def read_npz(path: Path, names: tuple[str, ...]) -> list[Array]:
             reject(path, expected, f"a damaged one ({error})")
     if len(arrays) < len(names):
         reject(path, expected, f"only {', '.join(present) or 'an empty archive'}")
+    for name, array in zip(names, arrays, strict=True):
+        if not isinstance(array, np.ndarray):  # NumPy gives any other content as bytes
+            reject(path, expected, f"{name} that is no array")
     return arrays
 
 

@@ -224,9 +224,13 @@ def _read_image(path: Path, size: int) -> npt.NDArray[np.uint8]:
 
     try:
         with Image.open(path) as image:
+            mode = image.mode
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             face = image.convert("RGB").crop((left, top, left + side, top + side))
-            return np.asarray(face.resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, ValueError) as error:
+            pixels = np.asarray(face.resize((size, size), Image.Resampling.BILINEAR))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reject(path, "a readable image", f"a damaged one ({error})")
+    if mode.startswith(("I", "F")):  # Pillow cuts off what is above 255
+        reject(path, "an image of 8 bits per colour", f"one of Pillow's mode {mode}")
+    return pixels

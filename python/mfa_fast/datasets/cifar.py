@@ -122,7 +122,10 @@ def _read_batch(path: Path) -> tuple[Array, Array]:
             reject(path, expected, f"a damaged one, or another file ({type(error).__name__}: {error})")
     if not (isinstance(batch, dict) and b"data" in batch and b"labels" in batch):
         reject(path, expected, f"{type(batch).__name__} without them")
-    data, labels = batch[b"data"], np.asarray(batch[b"labels"])
+    try:
+        data, labels = batch[b"data"], np.asarray(batch[b"labels"])
+    except ValueError:  # lists of several lengths are no array
+        reject(path, expected, "labels that are lists")
     good_data = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (CHANNELS * SIDE**2,)
     if not good_data:
         reject(path, expected, f"data of {getattr(data, 'dtype', type(data).__name__)} {getattr(data, 'shape', '')}")

@@ -122,7 +122,7 @@ def _find_idx(folder: Path, part: str, n_dimensions: int) -> Path:
 
 def _check_part(where: str, images: Array, labels: Array) -> None:
     """Refuse arrays that are readable but are not images of digits with their labels."""
-    good_images = images.ndim == 3 and images.dtype == np.uint8
+    good_images = images.ndim == 3 and images.dtype == np.uint8 and 0 not in images.shape[1:]
     good_labels = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
     if not (good_images and good_labels):
         msg = (

@@ -4,6 +4,7 @@ The commands themselves are in `mfa_fast._commands`, which needs the packages of
 extra.
 """
 
+import codecs
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TextIO
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+_NAMES = "mfa_fast.names"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0; 2 if something was wrong with the arguments or the data; 130 if interrupted.
     """
     if isinstance(sys.stdout, TextIOWrapper):
-        # Names of files need not be text: they are printed as the bytes that they are.
-        sys.stdout.reconfigure(errors="surrogateescape")
+        codecs.register_error(_NAMES, _as_it_can_be_written)
+        sys.stdout.reconfigure(errors=_NAMES)
     try:
         code = _invoke(arguments)
     except KeyboardInterrupt:
@@ -37,6 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         print("mfa-fast: interrupted", file=sys.stderr)
     return code
+
+
+def _as_it_can_be_written(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Give what an encoding has no character for: names of files that are no text as their bytes, the rest as "?"."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("replace")(error)
 
 
 def _invoke(arguments: Sequence[str] | None) -> int:

@@ -435,6 +435,20 @@ def test_names_of_files_need_not_be_text(arguments, tmp_path):
     assert out in done.stdout
 
 
+def test_output_that_has_no_character_for_a_name(tmp_path):
+    """As where what is printed goes to a file in an encoding of one language."""
+    out = tmp_path / "\u03c3.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-m", "mfa_fast", "fit", "--max-iter", "5", out],
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert out.exists() and b"/?.safetensors" in done.stdout
+
+
 def test_the_package_runs_as_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "mfa_fast", "--version"], capture_output=True, text=True, timeout=120, check=False
